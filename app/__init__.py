@@ -1,0 +1,19 @@
+"""The External OMS Config API: one switch for each retailer, served from the customer's contract.
+
+    server      `python -m app.server`: checks the settings once, then runs uvicorn
+    asgi        reads the environment and builds the application; the only import with an effect
+    factory     connects the parts, and is the place to begin reading
+    settings    what the service was told
+    operations  what it does
+    store       what it remembers
+    auth        who is asking
+    model       what passes between them
+    errors      what can go wrong
+    logs        how its lines look
+    web         all the HTTP there is
+    development what `bin/serve` runs: the same service with a store of its own
+
+A request comes from uvicorn through `web.request_id` and `web.failures` to Connexion (routing, security, validation),
+on through Flask to an operation and the store, and back. All of it happens on the event loop: nothing may block.
+Imports go down only: server, asgi, factory; then settings, operations, store, web; then auth, model, errors.
+"""

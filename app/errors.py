@@ -1,0 +1,29 @@
+"""What can go wrong, one kind for each thing that a caller tells apart. What it means over HTTP is decided in `web`."""
+
+
+class ServiceError(Exception):
+    """The base of all that the service raises on purpose. Its text is meant for the caller of the service."""
+
+
+class BadRequest(ServiceError):
+    """The request is not what the contract describes. The text names the place and what was expected."""
+
+
+class Unauthorized(ServiceError):
+    """There is no token, or one that does not verify. The text says why, and nothing of the token."""
+
+
+class MissingToken(Unauthorized):
+    """The request carries no bearer token at all."""
+
+
+class ConcurrentUpdate(ServiceError):
+    """Another writer changed this tenant's setting meanwhile. Nothing was stored."""
+
+
+class StoreError(ServiceError):
+    """The store gave no answer that can be relied on. The text is meant for the log and names no secret."""
+
+
+class OutcomeUnknown(StoreError):
+    """Nobody can say whether the change was stored."""

@@ -1,0 +1,30 @@
+"""The frozen values that pass between the parts, and what makes each of them well-formed."""
+
+import re
+from dataclasses import dataclass
+
+_TENANT = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking: a tenant, and the subject (`sub`) that acts for it, where the token names one."""
+
+    tenant: str
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The switch of one tenant: is an external OMS enabled, and how many changes led here."""
+
+    enabled: bool
+    version: int
+
+
+NEVER_SET = Setting(enabled=False, version=0)
+
+
+def is_tenant_name(value: object) -> bool:
+    """Whether `value` is 1 to 63 of `a-z 0-9 - _`, beginning and ending with a letter or digit."""
+    return isinstance(value, str) and _TENANT.fullmatch(value) is not None

@@ -1,0 +1,58 @@
+"""The command of the web process, `python -m app.server`: checks the settings once, then runs uvicorn."""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from app.logs import logging_config
+from app.settings import BadSettings, Settings
+from app.web.protocol import BoundedProtocol
+
+
+def main(environment: Mapping[str, str] = os.environ) -> None:
+    """Serves until a signal ends it. Ends the process with one line on stderr where it cannot start."""
+    try:
+        settings = Settings.read(environment)
+        listener = _listen(settings.port)
+    except BadSettings as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}")
+    config = uvicorn.Config(
+        "app.asgi:application",
+        http=BoundedProtocol,
+        ws="none",
+        loop="uvloop",
+        # Were it "auto", an application that cannot be built would answer 500 to everybody instead of ending.
+        lifespan="on",
+        workers=settings.workers,
+        log_config=logging_config(settings.log_format, settings.log_level),
+        log_level=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    logging.getLogger(__name__).info("listening", extra={"port": settings.port, "workers": settings.workers})
+    if settings.workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+    else:
+        Multiprocess(config, [listener]).run()
+
+
+def _listen(port: int) -> socket.socket:
+    """A socket that listens on `port`, on every address of the machine."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("0.0.0.0", port))  # noqa: S104 - a platform's router reaches a process by any of its addresses
+    listener.set_inheritable(True)
+    return listener
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What the service was told: the environment, read once, into one frozen object."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+
+class BadSettings(Exception):
+    """The environment cannot be run with. The text names every variable at fault and what it takes, and no value."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _whole(lowest: int, highest: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and lowest <= int(value[:19]) <= highest):
+            raise ValueError
+        return int(value)
+
+    return read
+
+
+def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        seconds = float(value)
+        if not (math.isfinite(seconds) and lowest <= seconds <= highest):
+            raise ValueError
+        return seconds
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError
+        return value
+
+    return read
+
+
+_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
+
+
+def _secret(value: str) -> str:
+    if len(value.encode()) < _SECRET_BYTES:
+        raise ValueError
+    return value
+
+
+def _redis_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme == "unix":
+        usable = bool(url.path)
+    else:
+        database = url.path.removeprefix("/")
+        port = url.port if url.port is not None else 6379  # `port` raises ValueError where it is none
+        usable = url.scheme in {"redis", "rediss"} and bool(url.hostname) and port > 0
+        usable = usable and (not database or (database.isascii() and database.isdigit()))
+    if not usable:
+        raise ValueError
+    return value
+
+
+def _web_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or not value.isprintable():
+        raise ValueError
+    return value.rstrip("/")
+
+
+def _setting(
+    variable: str, takes: str, read: Callable[[str], Any], default: Any = MISSING, *, shown: bool = True
+) -> Any:
+    """A field that stands in `variable`, which `read` understands or refuses with a ValueError."""
+    return field(default=default, repr=shown, metadata={"variable": variable, "takes": takes, "read": read})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Each field is one variable of the environment; an empty variable counts as not set."""
+
+    port: int = _setting("PORT", "a port, 1 to 65535", _whole(1, 65535), 8000)
+    workers: int = _setting("WEB_CONCURRENCY", "a number of processes, 1 to 64", _whole(1, 64), 1)
+    redis_url: str = _setting(
+        "REDIS_URL", "redis://host:port/db, rediss://host:port/db or unix:///path", _redis_url, shown=False
+    )
+    redis_timeout: float = _setting("REDIS_TIMEOUT", "seconds, 0.01 to 60", _seconds(0.01, 60), 1.0)
+    jwt_secret: str = _setting("JWT_SECRET", f"a secret of {_SECRET_BYTES} bytes or more", _secret, shown=False)
+    jwt_issuer: str | None = _setting("JWT_ISSUER", "what a token's 'iss' must be", _text, None)
+    jwt_audience: str | None = _setting("JWT_AUDIENCE", "what a token's 'aud' must hold", _text, None)
+    jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the claim that names the tenant", _text, "tenant")
+    jwt_leeway: float = _setting("JWT_LEEWAY", "seconds, 0 to 600", _seconds(0, 600), 0.0)
+    max_body_bytes: int = _setting("MAX_BODY_BYTES", "bytes, 64 to 1048576", _whole(64, 1 << 20), 16384)
+    docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
+    log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
+    log_level: str = _setting(
+        "LOG_LEVEL",
+        "DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        "INFO",
+    )
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """The settings in `environment`. Raises BadSettings, once for everything that is wrong with it."""
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for each in fields(cls):
+            variable, takes = each.metadata["variable"], each.metadata["takes"]
+            given = environment.get(variable, "")
+            if given:
+                try:
+                    values[each.name] = each.metadata["read"](given)
+                except ValueError:
+                    faults.append(f"{variable} takes {takes}")
+            elif each.default is MISSING:
+                faults.append(f"{variable} is missing; it takes {takes}")
+        if faults:
+            raise BadSettings("bad settings: " + "; ".join(faults))
+        return cls(**values)

@@ -1,0 +1,130 @@
+"""The one way from an exception to an answer. Every error has the contract's body, whoever raised it."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BadRequest, ConcurrentUpdate, MissingToken, ServiceError, StoreError, Unauthorized
+from app.web.request_id import request_id_of
+
+_log = logging.getLogger(__name__)
+
+Header = tuple[bytes, bytes]
+
+_REALM = 'Bearer realm="external-oms-config"'
+
+_STATUSES: Mapping[type[ServiceError], int] = {
+    BadRequest: 400,
+    Unauthorized: 401,
+    ConcurrentUpdate: 409,
+}
+
+# The codes that clients see; a status that is missing here is a failure of our own.
+_CODES: Mapping[int, str] = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "concurrent_update_on_tenant_setting",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    431: "request_header_fields_too_large",
+    500: "internal_server_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the client sees it."""
+
+    status: int
+    message: str
+    headers: tuple[Header, ...] = ()
+
+    def body(self, request_id: str) -> bytes:
+        """The contract's body for this error."""
+        fields = {"error_code": _CODES[self.status], "message": self.message, "request_id": request_id}
+        return json.dumps(fields).encode()
+
+    def head(self, body: bytes) -> list[Header]:
+        """The headers that go with `body`."""
+        return [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *self.headers,
+        ]
+
+
+INTERNAL = Failure(500, "Couldn't process request due to an internal error.")
+
+
+def failure_of(error: Exception) -> Failure:
+    """How `error` is answered; whatever is not foreseen is `INTERNAL`."""
+    if isinstance(error, ServiceError):
+        status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
+        return Failure(status, str(error), tuple(_challenge(error))) if status else INTERNAL
+    # Of Starlette's kind are Connexion's problems and, through Connexion's FlaskApp, Werkzeug's exceptions as well.
+    if isinstance(error, HTTPException) and error.status_code in _CODES.keys() - {INTERNAL.status}:
+        headers = (error.headers or {}).items()
+        encoded = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+        return Failure(error.status_code, error.detail or "The request cannot be answered.", encoded)
+    return INTERNAL
+
+
+def _challenge(error: ServiceError) -> Iterable[Header]:
+    """The `WWW-Authenticate` header of a refused token: RFC 6750, section 3."""
+    if isinstance(error, MissingToken):
+        yield b"www-authenticate", _REALM.encode()
+    elif isinstance(error, Unauthorized):
+        reason = f'{_REALM}, error="invalid_token", error_description="{error}"'
+        yield b"www-authenticate", reason.encode("ascii", "replace")
+
+
+class Failures:
+    """Answers for whatever the parts inside it raise. A client that has left gets no answer and is no failure."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if started:
+                raise
+            failure = failure_of(error)
+            if failure is INTERNAL:
+                _report(error, scope)
+            await self._answer(failure, scope, send)
+
+    async def _answer(self, failure: Failure, scope: Scope, send: Send) -> None:
+        body = failure.body(request_id_of(scope))
+        await send({"type": "http.response.start", "status": failure.status, "headers": failure.head(body)})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _report(error: Exception, scope: Scope) -> None:
+    """Logs what the client is not told: the cause of a store's failure, the whole story of the unforeseen."""
+    known = isinstance(error, StoreError)
+    cause = f"{error}: {error.__cause__!r}" if error.__cause__ else repr(error)
+    extra = {"request_id": request_id_of(scope), "cause": cause}
+    _log.error("request failed", extra=extra, exc_info=None if known else error)

@@ -1,0 +1,74 @@
+"""What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+import swagger_ui_bundle
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PAGE = Path(__file__).parent / "ui"
+PAGE_PATH = "/v0/ui/"
+
+_ALLOWED = ("GET", "HEAD")
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def pages(contract: bytes, docs_url: str) -> ASGIApp:
+    """The application for all paths that no document describes; raises HTTPException 404 where there is nothing.
+
+    `contract` is served byte for byte; the contract's relative links, `/docs/…`, lead to the same path at `docs_url`.
+    """
+
+    async def to_page(_request: Request) -> Response:
+        return RedirectResponse(PAGE_PATH)
+
+    async def to_docs(request: Request) -> Response:
+        return RedirectResponse(docs_url + quote(request.url.path))
+
+    async def the_contract(_request: Request) -> Response:
+        return Response(contract, media_type="application/yaml")
+
+    return Router(
+        [
+            Route("/", to_page),
+            Route(PAGE_PATH.rstrip("/"), to_page),
+            Mount(PAGE_PATH + "bundle", Files(Path(str(swagger_ui_bundle.swagger_ui_path)))),
+            Mount(PAGE_PATH.rstrip("/"), Files(PAGE)),
+            Route("/openapi.yaml", the_contract),
+            Route("/docs/{path:path}", to_docs),
+        ],
+        redirect_slashes=False,
+    )
+
+
+class Files:
+    """The files of one directory, with `index.html` for the directory itself."""
+
+    def __init__(self, directory: Path) -> None:
+        self._files = StaticFiles(directory=directory, html=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one request."""
+        if scope["method"] not in _ALLOWED:
+            allow = ", ".join(_ALLOWED)
+            raise HTTPException(405, f"Expected one of the methods {allow}.", {"Allow": allow})
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_PAGE_HEADERS)
+            await send(message)
+
+        await self._files(scope, receive, send_guarded)

@@ -1,0 +1,58 @@
+"""Makes .venv with what pip's arguments name, unless it has just that. The standard library only; see bin/setup."""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+VENV = Path(".venv")
+PYTHON = VENV / "bin" / "python"
+LOG = VENV / "install.log"
+LOCKED = (Path("requirements.txt"), Path("requirements-dev.txt"))
+
+
+def main(pip_arguments: list[str]) -> None:
+    """Installs, one process at a time. Ends the process with one line on stderr where that fails."""
+    lock = os.open("bin", os.O_RDONLY)  # let go of when the process ends
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    stamp = VENV / f"installed-{hashlib.sha256(' '.join(pip_arguments).encode()).hexdigest()[:16]}"
+    try:
+        if not (stamp.is_file() and stamp.read_text() == fingerprint()):
+            print("installing the locked dependencies into .venv", file=sys.stderr, flush=True)
+            make_venv()
+            install(pip_arguments)
+            stamp.write_text(fingerprint())
+    except OSError as error:
+        sys.exit(f"bin/setup: cannot write {VENV}: {error.strerror}")
+
+
+def fingerprint() -> str:
+    """What an installation depends on: the interpreter and the locked versions."""
+    return f"{sys.version} {hashlib.sha256(b''.join(lock.read_bytes() for lock in LOCKED)).hexdigest()}"
+
+
+def make_venv() -> None:
+    """Makes the environment, unless it is there, works and is this Python's."""
+    if PYTHON.exists():
+        ask = [PYTHON, "-c", "import pip, sys; print(sys.version)"]
+        if subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() == sys.version:
+            return
+    try:
+        venv.create(VENV, clear=True, symlinks=True, with_pip=True)
+    except subprocess.CalledProcessError:
+        sys.exit(f"bin/setup: '{sys.executable} -m venv' does not work here (Debian has it in python3-venv)")
+
+
+def install(pip_arguments: list[str]) -> None:
+    """Has pip install into the environment; what it says goes into a file."""
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "2", "install"]
+    with LOG.open("w") as log:
+        if subprocess.run([*pip, *pip_arguments], stdout=log, stderr=log, check=False).returncode:
+            sys.exit(f"bin/setup: the dependencies could not be installed (no network?); pip's words are in {LOG}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

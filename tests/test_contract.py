@@ -1,0 +1,21 @@
+import hashlib
+
+from app.operations import OPERATIONS
+from tests.contract import CONTRACT, CONTRACT_FILE, Client
+
+SHA256 = "3b7cd917ae7b65b44abbb04bbd1597c196060df5e47b001b2d1674c75f11bc8a"
+
+
+def test_the_contract_is_the_customers_file_byte_for_byte() -> None:
+    assert hashlib.sha256(CONTRACT_FILE.read_bytes()).hexdigest() == SHA256
+
+
+def test_the_contract_is_served_byte_for_byte(client: Client) -> None:
+    answer = client.request("GET", "/openapi.yaml")
+    assert hashlib.sha256(answer.content).hexdigest() == SHA256
+    assert answer.headers["content-type"] == "application/yaml"
+
+
+def test_each_operation_id_of_the_contract_has_an_operation_and_no_other() -> None:
+    declared = {operation["operationId"] for path in CONTRACT["paths"].values() for operation in path.values()}
+    assert declared == OPERATIONS.keys()
