@@ -97,9 +97,8 @@ class Client:
         self._http = http
         self._token = token
 
-    def request(
-        self, method: str, path: str = PATH, *, headers: Mapping[str, str] | None = None, **more: Any
-    ) -> Answer:
+    def request(self, method: str, path: str = PATH, *, headers: Any = None, **more: Any) -> Answer:
+        """`headers` may have text or bytes as values."""
         own = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         response = self._http.request(method, path, headers={**own, **(headers or {})}, **more)
         return check(method, path, Answer(response.status_code, response.headers, response.content))

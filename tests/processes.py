@@ -91,8 +91,8 @@ def wait_until_answered(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("no answer")
 
 
-def start_store(directory: Path) -> ValkeyServer:
-    """A server on a port of its own."""
-    server = ValkeyServer(port=free_port(), data_dir=directory, persist=True)
+def start_store(directory: Path, port: int | None = None) -> ValkeyServer:
+    """A server on `port`, or on one of its own."""
+    server = ValkeyServer(port=port or free_port(), data_dir=directory, persist=True)
     server.start()
     return server

@@ -1,15 +1,16 @@
 """A relay between the service and its store that can cut a connection at a place of the test's choice."""
 
-import asyncio
 import contextlib
+import socket
 import threading
+from collections.abc import Callable
 from typing import Literal, Self
 
 Rule = Literal["forward", "cut before EXEC", "cut after EXEC", "hang"]
 
 
 class Relay:
-    """Forwards TCP to a port of this machine. `rule` takes effect once, on the next EXEC, but for "hang".
+    """Forwards TCP to a port of this machine. A cut takes effect once, on the next EXEC; "hang" lasts.
 
     With `refuse_afterwards` a cut is followed by no more connections: the store is out of reach.
     """
@@ -17,77 +18,72 @@ class Relay:
     def __init__(self, target: int) -> None:
         self.rule: Rule = "forward"
         self.refuse_afterwards = False
-        self.executed = threading.Event()
         self._target = target
-        self._cut = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._refusing = False
+        self._stopped = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets.append(self._listener)
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._stopped.set()
+        self._shut(*self._sockets)
+        for thread in self._threads:
+            thread.join()
+        for each in self._sockets:
+            each.close()
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._relay, "127.0.0.1", 0)
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
 
-    async def _stop(self) -> None:
-        self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._stopped.is_set():
+                client, _ = self._listener.accept()
+                self._sockets.append(client)
+                if self._refusing:
+                    self._shut(client)
+                    continue
+                store = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets.append(store)
+                executed = threading.Event()
+                self._start(self._to_store, client, store, executed)
+                self._start(self._from_store, client, store, executed)
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._cut and self.refuse_afterwards:
-            writer.close()
-            return
-        store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        swallow = asyncio.Event()
-        pumps = {
-            asyncio.create_task(self._to_store(reader, store_writer, swallow)),
-            asyncio.create_task(self._from_store(store_reader, writer, swallow)),
-        }
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for each in (writer, store_writer):
-                each.close()
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
+    def _to_store(self, client: socket.socket, store: socket.socket, executed: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                if self.rule == "hang":
+                    self._stopped.wait()
+                if b"EXEC" in data and self.rule != "forward":
+                    rule, self.rule, self._refusing = self.rule, "forward", self.refuse_afterwards
+                    if rule == "cut before EXEC":
+                        break
+                    executed.set()
+                store.sendall(data)
+        self._shut(client, store)
 
-    async def _to_store(
-        self, reader: asyncio.StreamReader, store: asyncio.StreamWriter, swallow: asyncio.Event
-    ) -> None:
-        while data := await reader.read(65536):
-            if self.rule == "hang":
-                await asyncio.Event().wait()
-            if b"EXEC" in data and self.rule != "forward":
-                rule, self.rule, self._cut = self.rule, "forward", True
-                if rule == "cut before EXEC":
-                    return
-                swallow.set()
-            store.write(data)
+    def _from_store(self, client: socket.socket, store: socket.socket, executed: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            # What comes behind an EXEC that is to be cut are its replies: the store has carried it out.
+            while (data := store.recv(65536)) and not executed.is_set():
+                client.sendall(data)
+        self._shut(client, store)
 
-    async def _from_store(
-        self, store: asyncio.StreamReader, writer: asyncio.StreamWriter, swallow: asyncio.Event
-    ) -> None:
-        while data := await store.read(65536):
-            if swallow.is_set():  # these are the replies to the EXEC: the store has carried it out
-                self.executed.set()
-                return
-            writer.write(data)
+    @staticmethod
+    def _shut(*sockets: socket.socket) -> None:
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)

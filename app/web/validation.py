@@ -28,6 +28,7 @@ class StrictMediaType(RequestValidationOperation):
         given = [value for name, value in headers if name == b"content-type"]
         coded = any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)
         media_type, options = parse_options_header(given[0].decode("latin-1") if len(given) == 1 else "")
+        media_type = media_type.lower()
         if media_type not in consumed or options.get("charset", "utf-8").lower() != "utf-8" or coded:
             raise HTTPException(415, f"Content-Type: expected {' or '.join(consumed)}, in UTF-8 and not compressed.")
         return media_type, "utf-8"

@@ -1,0 +1,205 @@
+import base64
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.auth import TokenVerifier
+from app.errors import Unauthorized
+from app.model import Principal
+from tests.processes import SECRET, make_token
+
+VERIFIER = TokenVerifier(SECRET)
+NOW = int(time.time())
+
+
+def refusal(token: str, verifier: TokenVerifier = VERIFIER) -> str:
+    with pytest.raises(Unauthorized) as raised:
+        verifier.verify(token)
+    return str(raised.value)
+
+
+def encode(part: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def signed(payload: str, header: str = '{"alg":"HS256","typ":"JWT"}') -> str:
+    """A token with a good signature over any text."""
+    algorithm = jwt.get_algorithm_by_name("HS256")
+    parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=") for part in (header, payload)]
+    signature = algorithm.sign(b".".join(parts), algorithm.prepare_key(SECRET))
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+def test_a_good_token_speaks_for_its_tenant_and_subject() -> None:
+    assert VERIFIER.verify(make_token("acme", sub="anna")) == Principal("acme", "anna")
+
+
+def test_a_token_needs_no_subject() -> None:
+    assert VERIFIER.verify(make_token("acme", sub=None)) == Principal("acme", None)
+
+
+@pytest.mark.parametrize("tenant", ["a", "0", "a-b_c", "x" * 63, "9" * 63, "tenant-1"])
+def test_a_tenant_name_is_1_to_63_of_its_characters(tenant: str) -> None:
+    assert VERIFIER.verify(make_token(tenant)).tenant == tenant
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    ["", "-a", "a-", "_", "A", "a b", "a\n", "ä", "٣", "x" * 64, "a}{b", "a:b", "*", 1, 1.5, True, [], ["acme"], {}],
+)
+def test_a_tenant_that_is_no_name_is_refused(tenant: object) -> None:
+    assert refusal(make_token(tenant)) == "The token's claim 'tenant' does not name a tenant."
+
+
+@pytest.mark.parametrize("claim", ["tenant", "exp"])
+def test_a_claim_that_is_required_may_not_be_missing_or_null(claim: str) -> None:
+    claims = {"tenant": "acme", "exp": NOW + 60}
+    assert refusal(jwt.encode({**claims, claim: None}, SECRET)) == "The token lacks a claim that is required."
+    del claims[claim]
+    assert refusal(jwt.encode(claims, SECRET)) == "The token lacks a claim that is required."
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"exp": NOW - 1}, "The token has expired."),
+        ({"exp": 0}, "The token has expired."),
+        ({"nbf": NOW + 60}, "The token is not valid yet."),
+        ({"iat": NOW + 60}, "The token is not valid yet."),
+        ({"exp": str(NOW + 60)}, "The token's claim 'exp' must be a number."),
+        ({"exp": True}, "The token has expired."),
+        ({"exp": [NOW + 60]}, "The token is malformed."),
+        ({"exp": {}}, "The token is malformed."),
+        ({"nbf": "soon"}, "The token is malformed."),
+        ({"nbf": []}, "The token is malformed."),
+        ({"iat": "soon"}, "The token is malformed."),
+        ({"iat": {}}, "The token is malformed."),
+        ({"sub": 1}, "The token is malformed."),
+        ({"sub": ["anna"]}, "The token is malformed."),
+        ({"sub": "\ud800"}, "The token's claim 'sub' must be a string."),
+        ({"jti": 1}, "The token is malformed."),
+    ],
+)
+def test_each_claim_is_checked_with_its_type(claims: dict[str, object], reason: str) -> None:
+    assert refusal(make_token("acme", **claims)) == reason
+
+
+@pytest.mark.parametrize("exp", ["1e400", "-1e400", "NaN", "Infinity", "9" * 5000, "null", "[" * 30000 + "]" * 30000])
+def test_an_expiry_that_is_no_time_is_refused(exp: str) -> None:
+    refusal(signed(f'{{"tenant":"acme","exp":{exp}}}'))
+
+
+def test_leeway_bridges_clocks_that_differ() -> None:
+    token = make_token("acme", exp=NOW - 5)
+    assert TokenVerifier(SECRET, leeway=60).verify(token).tenant == "acme"
+    assert refusal(token, TokenVerifier(SECRET, leeway=1)) == "The token has expired."
+
+
+def test_the_audience_counts_where_one_is_expected() -> None:
+    verifier = TokenVerifier(SECRET, audience="oms")
+    assert verifier.verify(make_token("acme", aud="oms")).tenant == "acme"
+    assert verifier.verify(make_token("acme", aud=["other", "oms"])).tenant == "acme"
+    assert refusal(make_token("acme", aud="OMS"), verifier) == "The token is meant for another audience."
+    assert refusal(make_token("acme", aud=[1]), verifier)
+    assert refusal(make_token("acme"), verifier) == "The token lacks a claim that is required."
+    assert VERIFIER.verify(make_token("acme", aud="anything")).tenant == "acme"
+
+
+def test_the_issuer_counts_where_one_is_expected() -> None:
+    verifier = TokenVerifier(SECRET, issuer="https://id.example.net")
+    assert verifier.verify(make_token("acme", iss="https://id.example.net")).tenant == "acme"
+    assert (
+        refusal(make_token("acme", iss="https://id.example.net/"), verifier) == "The token comes from another issuer."
+    )
+    assert refusal(signed(json.dumps({"tenant": "acme", "exp": NOW + 60, "iss": ["https://id.example.net"]})), verifier)
+    assert refusal(make_token("acme"), verifier) == "The token lacks a claim that is required."
+
+
+def test_the_tenants_claim_can_have_another_name() -> None:
+    verifier = TokenVerifier(SECRET, tenant_claim="realm")
+    assert verifier.verify(make_token("other", realm="acme")).tenant == "acme"
+    assert refusal(make_token("acme"), verifier) == "The token lacks a claim that is required."
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512", "none"])
+def test_another_algorithm_is_refused(algorithm: str) -> None:
+    secret = "x" * 64
+    token = jwt.encode({"tenant": "acme", "exp": NOW + 60}, "" if algorithm == "none" else secret, algorithm)
+    assert refusal(token, TokenVerifier(secret)) == "The token is signed with an algorithm that is not accepted."
+
+
+def test_another_secret_is_refused() -> None:
+    token = jwt.encode({"tenant": "acme", "exp": NOW + 60}, "x" * 32)
+    assert refusal(token) == "The token's signature does not match."
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[]", "1", "null", '"x"', "{}", '{"alg":["HS256"]}', '{"alg":{}}', '{"alg":null}', '{"alg":"HS256","kid":1}',
+        '{"alg":"HS256","crit":["exp"],"exp":1}', '{"alg":"HS256","b64":false}', "[" * 100_000, '{"a":' * 20_000, "{",
+    ],
+)  # fmt: skip
+def test_a_header_that_is_none_is_refused(header: str) -> None:
+    refusal(signed(json.dumps({"tenant": "acme", "exp": NOW + 60}), header))
+
+
+@pytest.mark.parametrize("payload", ["", "[]", "1", "null", '"x"', "{", "[" * 100_000, "\ud7ff{}"])
+def test_a_payload_that_is_none_is_refused(payload: str) -> None:
+    refusal(signed(payload))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
+@example("..")
+@example("a.b.c")
+@example("." * 1000)
+@example("é.é.é")
+@example("\ud800")
+def test_whatever_text_is_sent_as_a_token_is_refused(text: str) -> None:
+    refusal(text)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["tenant", "exp", "nbf", "iat", "sub", "aud", "iss", "jti"]), JSON),
+    st.sampled_from(["oms", None]),
+)
+def test_whatever_claims_are_signed_the_token_is_good_or_refused(claims: dict[str, Any], audience: str | None) -> None:
+    try:
+        principal = TokenVerifier(SECRET, audience=audience).verify(signed(json.dumps(claims)))
+    except Unauthorized:
+        return
+    assert principal.tenant == claims["tenant"]
+    assert claims["exp"] > NOW
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+def test_a_token_with_one_byte_changed_is_refused(position: int, byte: int) -> None:
+    token = make_token("acme", exp=4102444800).encode()
+    position %= len(token)
+    mangled = token[:position] + bytes([byte]) + token[position + 1 :]
+    try:
+        assert VERIFIER.verify(mangled.decode("latin-1")) == Principal("acme", "tester")
+    except Unauthorized:
+        return
+    # The last character of a signature has bits that no byte of it needs.
+    assert mangled == token or position == len(token) - 1
+
+
+def test_no_refusal_quotes_the_token() -> None:
+    token = make_token("acme", exp=NOW - 1)
+    assert not any(part in refusal(token) for part in token.split("."))
+
+
+def test_the_secret_is_in_no_representation() -> None:
+    assert SECRET not in repr(VERIFIER)

@@ -1,0 +1,76 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import BadRequest
+from app.web.json_body import MAX_DEPTH, parse
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+WHOLE_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | FINITE | WHOLE_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WHOLE_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.booleans())
+def test_json_is_parsed_as_the_standard_library_does(value: Any, ascii_only: bool) -> None:
+    assert parse(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@given(st.binary())
+def test_whatever_bytes_are_parsed_or_refused(content: bytes) -> None:
+    try:
+        parse(content)
+    except BadRequest:
+        return
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "body: expected JSON, found nothing."),
+        (b" ", "body: expected JSON, found something else at line 1 column 2."),
+        (b"{", "body: expected JSON, found something else at line 1 column 2."),
+        (b'{"a":1} x', "body: expected JSON, found something else at line 1 column 9."),
+        (b'{"a":1}{"a":1}', "body: expected JSON, found something else at line 1 column 8."),
+        (b"{'a':1}", "body: expected JSON, found something else at line 1 column 2."),
+        (b"[1,]", "body: expected JSON, found something else at line 1 column 4."),
+        (b"\xef\xbb\xbf{}", "body: expected JSON, found something else at line 1 column 1."),
+        (b'"\x00"', "body: expected JSON, found something else at line 1 column 2."),
+        (b'"\xff"', "body: expected text in UTF-8, of whole characters."),
+        (b'"\xed\xa0\x80"', "body: expected text in UTF-8, of whole characters."),
+        ('{"a":1}'.encode("utf-16"), "body: expected text in UTF-8, of whole characters."),
+        (rb'"\ud800"', "body: expected text in UTF-8, of whole characters."),
+        (rb'{"\udfff":1}', "body: expected text in UTF-8, of whole characters."),
+        (rb'[{"a":["\ud83d"]}]', "body: expected text in UTF-8, of whole characters."),
+        (b'{"a":1,"a":1}', "body: expected each key once in an object."),
+        (b'[{"x":{"a":1,"b":2,"a":3}}]', "body: expected each key once in an object."),
+        (b"NaN", "body: expected JSON, found NaN, which is no JSON."),
+        (b"[Infinity]", "body: expected JSON, found Infinity, which is no JSON."),
+        (b'{"a":-Infinity}', "body: expected JSON, found -Infinity, which is no JSON."),
+        (b"1e400", "body: expected numbers that a double can hold."),
+        (b"9" * 5000, "body: expected numbers of a reasonable length."),
+        (b"[" * 100_000, "body: expected at most 32 levels of nesting."),
+        (b'{"a":' * 100_000, "body: expected at most 32 levels of nesting."),
+        (b"[" * 33 + b"]" * 33, "body: expected at most 32 levels of nesting."),
+        (b'{"a":' * 33 + b"1" + b"}" * 33, "body: expected at most 32 levels of nesting."),
+    ],
+)
+def test_what_is_no_strict_json_is_refused_with_the_place_and_what_was_expected(content: bytes, reason: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        parse(content)
+    assert str(raised.value) == reason
+
+
+def test_nesting_is_allowed_up_to_its_bound() -> None:
+    content = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert json.dumps(parse(content)).encode() == content
+
+
+def test_a_pair_of_surrogates_is_a_whole_character() -> None:
+    assert parse(rb'"\ud83d\ude00"') == "😀"
