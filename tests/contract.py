@@ -54,26 +54,26 @@ class Answer:
         return json.loads(self.content)
 
 
-def check(method: str, path: str, answer: Answer) -> Answer:
+def check(method: str, path: str, answer: Answer, *, malformed: bool = False) -> Answer:
     """The answer itself, once all that the contract and the design say of it was seen to hold."""
     request_id = answer.headers["x-request-id"]
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id)
     assert "server" not in answer.headers
     if path == PATH and method.lower() in _RESPONSES:
-        _check_documented(method, answer)
+        _check_documented(method, answer, BESIDE_THE_CONTRACT | ({400} if malformed else set()))
     if answer.status >= 400:
         _check_error(answer, request_id, head=method == "HEAD")
     return answer
 
 
-def _check_documented(method: str, answer: Answer) -> None:
+def _check_documented(method: str, answer: Answer, besides: set[int]) -> None:
     documented = _RESPONSES[method.lower()]["responses"]
     if str(answer.status) in documented:
         content = documented[str(answer.status)]["content"]
         assert answer.headers["content-type"] in content
         jsonschema.Draft4Validator(content["application/json"]["schema"]).validate(answer.json)
     else:
-        assert answer.status in BESIDE_THE_CONTRACT
+        assert answer.status in besides
 
 
 def _check_error(answer: Answer, request_id: str, *, head: bool) -> None:
@@ -119,14 +119,17 @@ class Client:
         enabled: bool = answer.json["enabled"]
         return enabled
 
-    def raw(self, request: bytes, *, answers: int = 1, path: str = PATH) -> list[Answer]:
-        """Sends bytes and reads so many answers; `%AUTH%` stands for the header with the token."""
+    def raw(self, request: bytes, *, answers: int = 1, path: str = PATH, malformed: bool = False) -> list[Answer]:
+        """Sends bytes and reads so many answers; `%AUTH%` stands for the header with the token.
+
+        The answer to a `malformed` head may be a 400, whatever the contract documents.
+        """
         with socket.create_connection(
             (self._http.base_url.host, self._http.base_url.port or 80), timeout=20
         ) as connection:
             connection.sendall(request.replace(b"%AUTH%", f"Authorization: Bearer {self._token}".encode()))
             method = request.split(b" ", 1)[0].decode("latin-1")
-            return [check(method, path, read_answer(connection, method)) for _ in range(answers)]
+            return [check(method, path, read_answer(connection, method), malformed=malformed) for _ in range(answers)]
 
 
 def read_answer(connection: socket.socket, method: str) -> Answer:

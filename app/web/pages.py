@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"
 
+_PATH_CHARACTERS = "/:@!$&'()*+,;="  # that stand for themselves in a path: RFC 3986, section 3.3
 _ALLOWED = ("GET", "HEAD")
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -36,7 +37,7 @@ def pages(contract: bytes, docs_url: str) -> ASGIApp:
         return RedirectResponse(PAGE_PATH)
 
     async def to_docs(request: Request) -> Response:
-        return RedirectResponse(docs_url + quote(request.url.path))
+        return RedirectResponse(docs_url + quote(request.url.path, _PATH_CHARACTERS))
 
     async def the_contract(_request: Request) -> Response:
         return Response(contract, media_type="application/yaml")

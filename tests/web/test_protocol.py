@@ -1,0 +1,132 @@
+"""What the server itself refuses, seen on a socket."""
+
+import socket
+
+import pytest
+
+from app.web.protocol import MAX_HEAD_BYTES
+from tests.contract import PATH, Client, read_answer
+from tests.processes import Service, make_token
+
+GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
+GOOD = b'{"enabled": true}'
+POST = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x00\r\n\r\n", b"nonsense\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / FTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\nNo colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", b"GET / HTTP/1.1\r\nHost: \x00\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_no_http_is_a_400_with_the_contracts_body(client: Client, request_bytes: bytes) -> None:
+    assert client.raw(request_bytes, path="")[0].status == 400
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"X: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        b"X: y\r\n" * (MAX_HEAD_BYTES // 2) + b"\r\n",
+        b"x" * MAX_HEAD_BYTES + b": y\r\n\r\n",
+    ],
+)
+def test_a_head_that_is_too_large_is_a_431(client: Client, head: bytes) -> None:
+    assert client.raw(GET + head)[0].status == 431
+
+
+def test_a_request_line_that_is_too_long_is_a_431(client: Client) -> None:
+    assert client.raw(b"GET /" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n\r\n", path="")[0].status == 431
+
+
+def test_a_head_of_60_mb_is_refused_long_before_its_end(service: Service) -> None:
+    sent = 0
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+        try:
+            for _ in range(60):
+                connection.sendall(b"x" * 1_000_000)
+                sent += 1
+        except OSError:
+            pass
+    assert sent < 30
+
+
+@pytest.mark.parametrize("part", [b"0\r\nX: ", b"0\r\n" + b"X: y\r\n" * 3000 + b"X: "])
+def test_trailers_without_end_are_refused(service: Service, part: bytes) -> None:
+    request = POST + b"Transfer-Encoding: chunked\r\n\r\n11\r\n" + GOOD + b"\r\n" + part
+    token = make_token("trailers").encode()
+    sent = 0
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(request.replace(b"%AUTH%", b"Authorization: Bearer " + token))
+        try:
+            for _ in range(60):
+                connection.sendall(b"x" * 1_000_000)
+                sent += 1
+        except OSError:
+            pass
+    assert sent < 30
+
+
+def test_a_head_just_within_its_bound_is_taken(client: Client) -> None:
+    assert client.raw(GET + b"X: " + b"x" * (MAX_HEAD_BYTES - 1000) + b"\r\n\r\n")[0].status == 200
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order(client: Client) -> None:
+    write = POST + b"Content-Length: 17\r\n\r\n" + GOOD
+    answers = client.raw((write + GET + b"\r\n") * 100, answers=200)
+    assert [answer.json for answer in answers] == [{"enabled": True}] * 200
+
+
+def test_nonsense_behind_a_request_does_not_take_the_place_of_its_answer(client: Client) -> None:
+    (answer,) = client.raw(POST + b"Content-Length: 17\r\n\r\n" + GOOD + b"\x00 nonsense\r\n\r\n")
+    assert (answer.status, answer.json) == (200, {"enabled": True})
+    assert client.enabled()
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c", b"x"])
+def test_an_upgrade_that_is_asked_for_is_not_made(service: Service, client: Client, protocol: bytes) -> None:
+    upgrade = (
+        b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    )
+    (answer,) = client.raw(GET + upgrade + b"\r\n")
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert client.raw(POST + upgrade + b"Content-Length: 17\r\n\r\n" + GOOD)[0].status == 400
+    assert "WebSocket" not in service.log
+    assert not client.enabled()
+
+
+def test_an_upgrade_without_a_token_is_a_401(service: Service) -> None:
+    head = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert service.client(None).raw(head)[0].status == 401
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"", b"a b", b"[::", b"x" * 5000, b"\xff\xfe", b"a:b:c", b"a:99999999", b"..", b"<>", b"xn--\xc3\xa4", b"%00"],
+)
+def test_whatever_host_is_named_the_request_is_answered_or_refused(client: Client, host: bytes) -> None:
+    assert client.raw(GET.replace(b"Host: x", b"Host: " + host) + b"\r\n", malformed=True)[0].status in {200, 400}
+
+
+def test_http_1_0_is_answered_without_a_host(client: Client) -> None:
+    (answer,) = client.raw(b"GET " + PATH.encode() + b" HTTP/1.0\r\n%AUTH%\r\n\r\n")
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://other.example" + PATH.encode(), b"//x" + PATH.encode()])
+def test_a_target_in_another_form_is_answered_or_refused(client: Client, target: bytes) -> None:
+    (answer,) = client.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n\r\n", path="")
+    assert answer.status in {200, 400, 404}
+
+
+def test_an_idle_connection_is_used_again(service: Service) -> None:
+    token = make_token("idle").encode()
+    request = GET.replace(b"%AUTH%", b"Authorization: Bearer " + token) + b"\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        for _ in range(3):
+            connection.sendall(request)
+            assert read_answer(connection, "GET").status == 200

@@ -1,0 +1,62 @@
+"""Tokens over HTTP; what a token must be is `test_auth`'s subject."""
+
+import time
+
+import pytest
+
+from tests.contract import PATH, Client
+from tests.processes import Service, make_token
+
+CHALLENGE = 'Bearer realm="external-oms-config"'
+
+
+def test_no_token_is_a_401_with_a_bare_challenge(service: Service) -> None:
+    answer = service.client(None).get()
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, CHALLENGE)
+    assert answer.json["message"] == "A bearer token is required."
+
+
+def test_a_bad_token_is_a_401_that_says_why(service: Service) -> None:
+    answer = service.client(make_token("acme", exp=int(time.time()) - 1)).get()
+    assert answer.status == 401
+    expected = f'{CHALLENGE}, error="invalid_token", error_description="The token has expired."'
+    assert answer.headers["www-authenticate"] == expected
+    assert answer.json["message"] == "The token has expired."
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"", b" ", b"Bearer", b"Bearer ", b"Bearer  ", b"Basic YTpi", b"bearer", b"Bearer x", b"Bearer a b", b"Token x",
+        b"Bearer a.b.c", b"Bearer " + b"." * 3000, b"Bearer \xff", b"Bearer " + b"eyJ" * 5000, b'"Bearer" x',
+        b"Bearer,x", b"Bearer\tx",
+    ],
+)  # fmt: skip
+def test_whatever_is_no_good_token_is_a_401(service: Service, authorization: bytes) -> None:
+    for method in (b"GET ", b"POST "):
+        head = method + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nAuthorization: " + authorization + b"\r\n\r\n"
+        assert service.client(None).raw(head)[0].status == 401
+
+
+def test_the_scheme_may_be_in_any_case_and_spaced_out(service: Service, tenant: str) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer  "):
+        headers = {"Authorization": f"{scheme} {make_token(tenant)}"}
+        assert service.client(None).get(headers=headers).status == 200
+
+
+def test_two_authorization_headers_are_a_401(client: Client) -> None:
+    head = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n%AUTH%\r\n\r\n"
+    assert client.raw(head)[0].status == 401
+
+
+def test_a_token_in_the_query_counts_for_nothing(service: Service) -> None:
+    assert service.client(None).get(params={"access_token": make_token("acme")}).status == 401
+
+
+def test_a_bad_token_is_refused_before_the_body_is_looked_at(service: Service) -> None:
+    assert service.client(None).post(b"nonsense").status == 401
+
+
+def test_neither_page_nor_contract_needs_a_token(service: Service) -> None:
+    for path in ("/openapi.yaml", "/v0/ui/"):
+        assert service.client(None).request("GET", path).status == 200
