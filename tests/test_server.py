@@ -1,0 +1,104 @@
+"""The web process: how it starts, what it says, how it stops."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token
+
+
+def start(**environment: str) -> "subprocess.CompletedProcess[str]":
+    """A process that is expected to end by itself."""
+    return subprocess.run(
+        WEB, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_without_store_and_key_there_is_no_start(workers: str) -> None:
+    done = start(WEB_CONCURRENCY=workers)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "REDIS_URL is missing" in done.stderr
+    assert "JWT_SECRET is missing" in done.stderr
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = start(PORT=port, REDIS_URL="redis://localhost", JWT_SECRET=SECRET)
+    assert done.returncode == 1
+    assert done.stderr == f"cannot listen on port {port} (PORT): Address already in use\n"
+
+
+def test_two_workers_answer_on_one_port_and_see_each_others_writes(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY="2") as service:
+        for enabled in (True, False) * 10:
+            assert service.client(make_token(tenant)).post({"enabled": enabled}).status == 200
+            # A connection each: either worker may get it.
+            for _ in range(4):
+                assert service.client(make_token(tenant)).get(headers={"Connection": "close"}).json == {
+                    "enabled": enabled
+                }
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_ends_it(tmp_path: Path, redis_url: str, workers: str) -> None:
+    with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service:
+        pass
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", service.port))
+    assert "Traceback" not in service.log
+
+
+def test_an_operation_that_is_missing_stops_the_start(tmp_path: Path) -> None:
+    """Were lifespan events not demanded, the process would start and answer 500 to everybody."""
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import runpy, app.operations\n"
+        "app.operations.OPERATIONS = {}\n"
+        "runpy.run_module('app.server', run_name='__main__')\n"
+    )
+    environment = clean_environment({"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": "0"})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        environment["PORT"] = str(free.getsockname()[1])
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode != 0
+
+
+def test_json_logs_have_one_object_in_each_line(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    with Service(tmp_path / "log", redis_url, LOG_FORMAT="json") as service:
+        request_id = service.client(make_token(tenant)).get().headers["x-request-id"]
+        service.client(None).raw(b"nonsense\r\n\r\n", path="")
+    lines = [json.loads(line) for line in service.log.splitlines()]
+    assert {"listening", "request", "Application startup complete."} <= {line["event"] for line in lines}
+    (line,) = [line for line in lines if line.get("request_id") == request_id]
+    assert (line["status"], line["method"], line["level"]) == (200, "GET", "info")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["time"])
+
+
+def test_the_level_of_the_log_can_be_raised(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    with Service(tmp_path / "log", redis_url, LOG_LEVEL="ERROR") as service:
+        assert service.client(make_token(tenant)).get().status == 200
+    assert service.log == ""
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(service: Service) -> None:
+    service.client(None).request("GET", "/x%0atime=now%20level=info%20event=forged")
+    assert "\ntime=now" not in service.log
+
+
+def test_the_procfiles_own_line_serves(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    web = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["web"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with Service(tmp_path / "log", redis_url, command=("sh", "-c", f"exec {web}"), PATH=path) as service:
+        assert service.client(make_token(tenant)).get().status == 200
