@@ -1,13 +1,14 @@
 """Holds every answer of the service to the contract, so that no test can forget to."""
 
 import http.client
+import io
 import json
 import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import jsonschema
@@ -124,17 +125,38 @@ class Client:
 
         The answer to a `malformed` head may be a 400, whatever the contract documents.
         """
-        with socket.create_connection(
-            (self._http.base_url.host, self._http.base_url.port or 80), timeout=20
-        ) as connection:
-            connection.sendall(request.replace(b"%AUTH%", f"Authorization: Bearer {self._token}".encode()))
+        host, port = self._http.base_url.host, self._http.base_url.port
+        assert port is not None
+        with Wire(host, port) as wire:
+            wire.send(request.replace(b"%AUTH%", f"Authorization: Bearer {self._token}".encode()))
             method = request.split(b" ", 1)[0].decode("latin-1")
-            return [check(method, path, read_answer(connection, method), malformed=malformed) for _ in range(answers)]
+            return [check(method, path, wire.answer(method), malformed=malformed) for _ in range(answers)]
 
 
-def read_answer(connection: socket.socket, method: str) -> Answer:
-    """The next answer on a connection."""
-    response = http.client.HTTPResponse(connection, method=method)
-    response.begin()
-    headers = {name.lower(): value for name, value in response.getheaders()}
-    return Answer(response.status, headers, response.read())
+class Wire(io.BufferedReader):
+    """One connection: bytes out, answers in, any number of them."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._socket = socket.create_connection((host, port), timeout=20)
+        super().__init__(socket.SocketIO(self._socket, "rb"))
+
+    def __exit__(self, *_error: object) -> None:
+        super().close()
+        self._socket.close()
+
+    def close(self) -> None:
+        """Nothing: each of HTTPResponse's closes what it takes for a file of its own."""
+
+    def makefile(self, _mode: str) -> Self:
+        """What HTTPResponse asks a socket for; it may have read ahead, so all have to share one."""
+        return self
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def answer(self, method: str) -> Answer:
+        """The next answer, unchecked."""
+        response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # has all that is used of one
+        response.begin()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read())

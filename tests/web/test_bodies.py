@@ -1,12 +1,11 @@
 """What the service makes of a body, over HTTP."""
 
-import json
 import socket
 import time
 
 import pytest
 
-from tests.contract import PATH, Client, read_answer
+from tests.contract import PATH, Client, Wire
 from tests.processes import Service, make_token
 
 GOOD = b'{"enabled": true}'
@@ -179,8 +178,8 @@ def test_a_client_that_waits_for_100_continue_gets_it_or_its_answer(
     expect = HEAD + b"Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: "
     assert client.raw(expect + b"99999\r\n\r\n")[0].status == 413
     auth = f"Authorization: Bearer {make_token(tenant)}".encode()
-    with socket.create_connection(("127.0.0.1", service.port)) as connection:
-        connection.sendall(expect.replace(b"%AUTH%", auth) + b"17\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
-        connection.sendall(GOOD)
-        assert json.loads(read_answer(connection, "POST").content) == {"enabled": True}
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send(expect.replace(b"%AUTH%", auth) + b"17\r\n\r\n")
+        assert wire.readline() + wire.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        wire.send(GOOD)
+        assert wire.answer("POST").json == {"enabled": True}

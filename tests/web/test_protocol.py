@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from app.web.protocol import MAX_HEAD_BYTES
-from tests.contract import PATH, Client, read_answer
+from tests.contract import PATH, Client, Wire
 from tests.processes import Service, make_token
 
 GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
@@ -126,7 +126,7 @@ def test_a_target_in_another_form_is_answered_or_refused(client: Client, target:
 def test_an_idle_connection_is_used_again(service: Service) -> None:
     token = make_token("idle").encode()
     request = GET.replace(b"%AUTH%", b"Authorization: Bearer " + token) + b"\r\n"
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+    with Wire("127.0.0.1", service.port) as wire:
         for _ in range(3):
-            connection.sendall(request)
-            assert read_answer(connection, "GET").status == 200
+            wire.send(request)
+            assert wire.answer("GET").status == 200
