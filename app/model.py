@@ -3,15 +3,16 @@
 import re
 from dataclasses import dataclass
 
-_TENANT = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", re.ASCII)
+TENANT_PATTERN = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking: a tenant, and the subject (`sub`) that acts for it, where the token names one."""
+    """Who is asking: a tenant, the subject (`sub`) that acts for it, where the token names one, and what it may do."""
 
     tenant: str
     subject: str | None
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +28,4 @@ NEVER_SET = Setting(enabled=False, version=0)
 
 def is_tenant_name(value: object) -> bool:
     """Whether `value` is 1 to 63 of `a-z 0-9 - _`, beginning and ending with a letter or digit."""
-    return isinstance(value, str) and _TENANT.fullmatch(value) is not None
+    return isinstance(value, str) and re.fullmatch(TENANT_PATTERN, value, re.ASCII) is not None

@@ -23,6 +23,9 @@ async def set_external_oms(store: Store, principal: Principal, enabled: bool) ->
     return await store.change(principal.tenant, enabled)
 
 
+# Those that need the scope for writing; all others need the one for reading.
+WRITES = frozenset({"set-external-oms-configuration"})
+
 OPERATIONS: Mapping[str, Operation] = {
     "get-oms-configuration": get_external_oms,
     "set-external-oms-configuration": set_external_oms,

@@ -1,10 +1,15 @@
 """What the service was told: the environment, read once, into one frozen object."""
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+from app.auth.issuers import is_trusted_address
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, public_key
+from app.auth.tokens import TENANT_PLACE
 
 
 class BadSettings(Exception):
@@ -73,6 +78,43 @@ def _web_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _pem(value: str) -> str:
+    public_key(value)
+    return value
+
+
+def _trusted_url(value: str) -> str:
+    if not (is_trusted_address(value) and value.isprintable()):
+        raise ValueError
+    return value
+
+
+def _issuer(value: str) -> str:
+    if value.count(TENANT_PLACE) > 1:
+        raise ValueError
+    return value
+
+
+def _algorithms(value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(","))
+    if not set(names) <= {*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS}:
+        raise ValueError
+    return names
+
+
+def _scope(value: str) -> str:
+    # RFC 6749, section 3.3: a word has no space, no quotation mark and no backslash.
+    if not (value.isascii() and value.isprintable()) or set(value) & set(' "\\'):
+        raise ValueError
+    return value
+
+
+def _tenant_host(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9.-]*\{tenant\}[a-z0-9.-]*", value):
+        raise ValueError
+    return value
+
+
 def _setting(
     variable: str, takes: str, read: Callable[[str], Any], default: Any = MISSING, *, shown: bool = True
 ) -> Any:
@@ -90,11 +132,26 @@ class Settings:
         "REDIS_URL", "redis://host:port/db, rediss://host:port/db or unix:///path", _redis_url, shown=False
     )
     redis_timeout: float = _setting("REDIS_TIMEOUT", "seconds, 0.01 to 60", _seconds(0.01, 60), 1.0)
-    jwt_secret: str = _setting("JWT_SECRET", f"a secret of {_SECRET_BYTES} bytes or more", _secret, shown=False)
-    jwt_issuer: str | None = _setting("JWT_ISSUER", "what a token's 'iss' must be", _text, None)
+    jwt_secret: str | None = _setting(
+        "JWT_SECRET", f"a secret of {_SECRET_BYTES} bytes or more", _secret, None, shown=False
+    )
+    jwt_public_key: str | None = _setting(
+        "JWT_PUBLIC_KEY", "an RSA, EC (P-256, P-384, P-521) or Ed25519 public key in PEM", _pem, None
+    )
+    jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", "an https:// address of a JWK Set", _trusted_url, None)
+    jwt_issuer: str | None = _setting(
+        "JWT_ISSUER", "what a token's 'iss' must be, with {tenant} once at most", _issuer, None
+    )
+    jwt_algorithms: tuple[str, ...] | None = _setting(
+        "JWT_ALGORITHMS", f"some of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS))}", _algorithms, None
+    )
     jwt_audience: str | None = _setting("JWT_AUDIENCE", "what a token's 'aud' must hold", _text, None)
     jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the claim that names the tenant", _text, "tenant")
     jwt_leeway: float = _setting("JWT_LEEWAY", "seconds, 0 to 600", _seconds(0, 600), 0.0)
+    jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "seconds, 10 to 86400", _seconds(10, 86400), 300.0)
+    jwt_read_scope: str | None = _setting("JWT_READ_SCOPE", "one word", _scope, None)
+    jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one word", _scope, None)
+    tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} in it once", _tenant_host, None)
     max_body_bytes: int = _setting("MAX_BODY_BYTES", "bytes, 64 to 1048576", _whole(64, 1 << 20), 16384)
     docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
@@ -104,6 +161,11 @@ class Settings:
         _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
         "INFO",
     )
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms that a token may be signed with."""
+        return self.jwt_algorithms or _usual_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
@@ -120,6 +182,38 @@ class Settings:
                     faults.append(f"{variable} takes {takes}")
             elif each.default is MISSING:
                 faults.append(f"{variable} is missing; it takes {takes}")
+        faults += _contradictions(environment, values)
         if faults:
             raise BadSettings("bad settings: " + "; ".join(faults))
         return cls(**values)
+
+
+_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
+
+
+def _contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with variables that are good each for itself."""
+    given = [variable for variable in _KEY_SOURCES if environment.get(variable)]
+    issuer = environment.get("JWT_ISSUER", "")
+    if len(given) > 1:
+        yield f"{' and '.join(given)} are set, of which one at most may be"
+    elif not given and not issuer:
+        yield f"one of {', '.join(_KEY_SOURCES)} and JWT_ISSUER is required, for the keys that verify tokens"
+    elif not given and not is_trusted_address(issuer.replace(TENANT_PLACE, "tenant")):
+        yield "JWT_ISSUER takes an https:// address where no other variable has the keys"
+    else:
+        (source,) = given or ["JWT_ISSUER"]
+        fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")
+        if unfit := [name for name in values.get("jwt_algorithms", ()) if name not in fitting]:
+            yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which {source} does not fit"
+
+
+def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
+    if secret:
+        return SECRET_ALGORITHMS
+    return PUBLIC_KEY_ALGORITHMS if pem is None else algorithms_for(public_key(pem))
+
+
+def _usual_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
+    """The first that fits: HS256, what the key is for, or RS256."""
+    return _fitting_algorithms(pem, secret=secret)[:1]

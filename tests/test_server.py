@@ -26,7 +26,7 @@ def test_without_store_and_key_there_is_no_start(workers: str) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "REDIS_URL is missing" in done.stderr
-    assert "JWT_SECRET is missing" in done.stderr
+    assert "one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER is required" in done.stderr
 
 
 def test_a_port_in_use_is_one_line() -> None:

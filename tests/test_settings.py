@@ -2,11 +2,14 @@ import contextlib
 import dataclasses
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.settings import BadSettings, Settings
+from tests.provider import RSA_KEYS, pem
 
+PEM = pem(RSA_KEYS[0])
 NEEDED = {"REDIS_URL": "redis://localhost:6379/0", "JWT_SECRET": "s" * 32}
 
 
@@ -20,9 +23,10 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
     settings = Settings.read(NEEDED)
     assert dataclasses.asdict(settings) == {
         "port": 8000, "workers": 1, "redis_url": NEEDED["REDIS_URL"], "redis_timeout": 1.0,
-        "jwt_secret": NEEDED["JWT_SECRET"], "jwt_issuer": None, "jwt_audience": None, "jwt_tenant_claim": "tenant",
-        "jwt_leeway": 0.0, "max_body_bytes": 16384, "docs_url": "https://docs.newstore.net", "log_format": "logfmt",
-        "log_level": "INFO",
+        "jwt_secret": NEEDED["JWT_SECRET"], "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
+        "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
+        "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
+        "max_body_bytes": 16384, "docs_url": "https://docs.newstore.net", "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
 
 
@@ -30,13 +34,15 @@ def test_each_variable_is_read() -> None:
     settings = Settings.read(
         {
             "PORT": "80", "WEB_CONCURRENCY": "2", "REDIS_URL": "unix:///run/redis.sock", "REDIS_TIMEOUT": "0.5",
-            "JWT_SECRET": "x" * 40, "JWT_ISSUER": "me", "JWT_AUDIENCE": "you", "JWT_TENANT_CLAIM": "realm",
-            "JWT_LEEWAY": "10", "MAX_BODY_BYTES": "100", "DOCS_URL": "http://docs.example/", "LOG_FORMAT": "json",
-            "LOG_LEVEL": "DEBUG",
+            "JWT_SECRET": "x" * 40, "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
+            "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
+            "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
+            "DOCS_URL": "http://docs.example/", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
     )  # fmt: skip
     assert dataclasses.astuple(settings) == (
-        80, 2, "unix:///run/redis.sock", 0.5, "x" * 40, "me", "you", "realm", 10.0, 100, "http://docs.example", "json",
+        80, 2, "unix:///run/redis.sock", 0.5, "x" * 40, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
+        60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, "http://docs.example", "json",
         "DEBUG",
     )  # fmt: skip
 
@@ -72,6 +78,14 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
             ("DOCS_URL", value)
             for value in ("docs.example", "ftp://docs.example", "https://", "https://x/?q", "https://x/#f", "https://x/\n")
         ),
+        *(("JWT_PUBLIC_KEY", value) for value in ("x", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----")),
+        *(("JWT_JWKS_URL", value) for value in ("http://id.example/keys", "id.example/keys", "https://x/\n")),
+        *(("JWT_ISSUER", value) for value in ("https://{tenant}.id.example/{tenant}",)),
+        *(("JWT_ALGORITHMS", value) for value in ("none", "HS256,none", "HS1", ",", "hs256", "RS256;ES256")),
+        *(("JWT_JWKS_TTL", value) for value in ("9", "86401", "x")),
+        *(("JWT_READ_SCOPE", value) for value in ("a b", 'a"b', "a\\b", "\u00e4")),
+        *(("JWT_WRITE_SCOPE", value) for value in (" ",)),
+        *(("TENANT_HOST", value) for value in ("x.example", "{tenant}{tenant}", "{tenant}.Example", "https://{tenant}.x")),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "info"),
     ],
@@ -86,7 +100,57 @@ def test_no_value_is_quoted() -> None:
 
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.read({**NEEDED, "PORT": ""}).port == 8000
-    assert "JWT_SECRET is missing" in faults(JWT_SECRET="")
+    assert "REDIS_URL is missing" in faults(REDIS_URL="")
+
+
+@pytest.mark.parametrize(
+    ("environment", "fault"),
+    [
+        (
+            {"JWT_SECRET": ""},
+            "one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER is required, for the keys that",
+        ),
+        ({"JWT_JWKS_URL": "https://x"}, "JWT_SECRET and JWT_JWKS_URL are set, of which one at most may be"),
+        (
+            {"JWT_JWKS_URL": "https://x", "JWT_PUBLIC_KEY": PEM},
+            "JWT_SECRET and JWT_PUBLIC_KEY and JWT_JWKS_URL are set, of which one at most may be",
+        ),
+        (
+            {"JWT_SECRET": "", "JWT_ISSUER": "me"},
+            "JWT_ISSUER takes an https:// address where no other variable has the keys",
+        ),
+        ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example/{tenant}"}, "JWT_ISSUER takes an https:// address where"),
+        ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS has RS256, which JWT_SECRET does not fit"),
+        (
+            {"JWT_SECRET": "", "JWT_PUBLIC_KEY": PEM, "JWT_ALGORITHMS": "HS256,RS256,ES256"},
+            "JWT_ALGORITHMS has HS256, ES256, which JWT_PUBLIC_KEY does not fit",
+        ),
+        (
+            {"JWT_SECRET": "", "JWT_ISSUER": "https://id.example", "JWT_ALGORITHMS": "HS256"},
+            "JWT_ALGORITHMS has HS256, which JWT_ISSUER does not fit",
+        ),
+        (
+            {"JWT_SECRET": "", "JWT_JWKS_URL": "https://id.example", "JWT_ALGORITHMS": "HS512"},
+            "JWT_ALGORITHMS has HS512, which JWT_JWKS_URL does not fit",
+        ),
+    ],
+)
+def test_contradictions_name_the_variables(environment: dict[str, str], fault: str) -> None:
+    assert faults(**environment).startswith(f"bad settings: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("environment", "usual"),
+    [
+        ({}, "HS256"),
+        ({"JWT_SECRET": "", "JWT_PUBLIC_KEY": PEM}, "RS256"),
+        ({"JWT_SECRET": "", "JWT_PUBLIC_KEY": pem(ec.generate_private_key(ec.SECP384R1()))}, "ES384"),
+        ({"JWT_SECRET": "", "JWT_JWKS_URL": "https://id.example/keys"}, "RS256"),
+        ({"JWT_SECRET": "", "JWT_ISSUER": "https://id.example/{tenant}"}, "RS256"),
+    ],
+)
+def test_the_usual_algorithm_is_what_fits_the_key(environment: dict[str, str], usual: str) -> None:
+    assert Settings.read(NEEDED | environment).algorithms == (usual,)
 
 
 @given(

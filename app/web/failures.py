@@ -9,7 +9,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BadRequest, ConcurrentUpdate, MissingToken, ServiceError, StoreError, Unauthorized
+from app.errors import (
+    BadRequest,
+    ConcurrentUpdate,
+    Forbidden,
+    InsufficientScope,
+    MissingToken,
+    ServiceError,
+    Unauthorized,
+    Unavailable,
+)
 from app.web.request_id import request_id_of
 
 _log = logging.getLogger(__name__)
@@ -21,6 +30,7 @@ _REALM = 'Bearer realm="external-oms-config"'
 _STATUSES: Mapping[type[ServiceError], int] = {
     BadRequest: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     ConcurrentUpdate: 409,
 }
 
@@ -84,6 +94,8 @@ def _challenge(error: ServiceError) -> Iterable[Header]:
     elif isinstance(error, Unauthorized):
         reason = f'{_REALM}, error="invalid_token", error_description="{error}"'
         yield b"www-authenticate", reason.encode("ascii", "replace")
+    elif isinstance(error, InsufficientScope):
+        yield b"www-authenticate", f'{_REALM}, error="insufficient_scope", scope="{error.scope}"'.encode()
 
 
 class Failures:
@@ -123,8 +135,8 @@ class Failures:
 
 
 def _report(error: Exception, scope: Scope) -> None:
-    """Logs what the client is not told: the cause of a store's failure, the whole story of the unforeseen."""
-    known = isinstance(error, StoreError)
+    """Logs what the client is not told: what was not available, and the whole story of the unforeseen."""
+    known = isinstance(error, Unavailable)
     cause = f"{error}: {error.__cause__!r}" if error.__cause__ else repr(error)
     extra = {"request_id": request_id_of(scope), "cause": cause}
     _log.error("request failed", extra=extra, exc_info=None if known else error)

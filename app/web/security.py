@@ -1,29 +1,69 @@
-"""Connexion's bearer handler, with the service's own verifier behind it."""
+"""Connexion's bearer handler, with the service's own verifier behind it, and what a good token may do."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from connexion.lifecycle import ConnexionRequest
+from connexion.middleware.abstract import ROUTING_CONTEXT
 from connexion.security import BearerSecurityHandler
+from starlette.types import Scope
 
-from app.auth import TokenVerifier
-from app.errors import MissingToken, Unauthorized
+from app.auth.remembered import RememberedTokens
+from app.auth.tokens import TENANT_PLACE
+from app.errors import Forbidden, InsufficientScope, MissingToken, Unauthorized
+from app.model import Principal
+
+Checked = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """What a token needs beside being good; None and "" ask for nothing.
+
+    `read_scope` and `write_scope` are for the operations that are not in `writes` and those that are. `tenant_host` is
+    a host with `{tenant}` in it: the request's own must be the one of the token's tenant.
+    """
+
+    writes: Collection[str] = ()
+    read_scope: str | None = None
+    write_scope: str | None = None
+    tenant_host: str | None = None
+
+    def require(self, principal: Principal, scope: Scope) -> None:
+        """Raises Forbidden where `principal` may not do what the request in `scope` asks for."""
+        if self.tenant_host is not None and _host(scope) != self.tenant_host.replace(TENANT_PLACE, principal.tenant):
+            raise Forbidden("The token's tenant is not the host's.")
+        operation = scope["extensions"][ROUTING_CONTEXT]["operation_id"]
+        required = self.write_scope if operation in self.writes else self.read_scope
+        if required is not None and required not in principal.scopes:
+            raise InsufficientScope(required)
 
 
 class Bearer(BearerSecurityHandler):
     """Puts the token's principal into the request's context. Goes into the `security_map` as "bearer"."""
 
-    def __init__(self, verifier: TokenVerifier) -> None:
-        self._verifier = verifier
+    def __init__(self, tokens: RememberedTokens, permissions: Permissions) -> None:
+        self._tokens = tokens
+        self._permissions = permissions
 
     def get_fn(
         self, security_scheme: dict[str, Any], required_scopes: list[str]
-    ) -> Callable[[ConnexionRequest], dict[str, Any]]:
+    ) -> Callable[[ConnexionRequest], Checked | Awaitable[Checked]]:
         """The check of one operation. Connexion's own would look for it in the contract and in the environment."""
         return self._check
 
-    def _check(self, request: ConnexionRequest) -> dict[str, Any]:
-        principal = self._verifier.verify(_bearer_token(request.scope["headers"]))
+    def _check(self, request: ConnexionRequest) -> Checked | Awaitable[Checked]:
+        token = _bearer_token(request.scope["headers"])
+        principal = self._tokens.recall(token)
+        return self._verify(token, request) if principal is None else self._admit(principal, request)
+
+    async def _verify(self, token: str, request: ConnexionRequest) -> Checked:
+        return self._admit(await self._tokens.verify(token), request)
+
+    def _admit(self, principal: Principal, request: ConnexionRequest) -> Checked:
+        self._permissions.require(principal, request.scope)
         request.context["principal"] = principal
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
@@ -37,3 +77,11 @@ def _bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
     if scheme.lower() != "bearer":
         raise MissingToken("A bearer token is required.")
     return token.strip(" ")
+
+
+def _host(scope: Scope) -> str | None:
+    """The host that the request names, in lower case and without a port; None where it names none or several."""
+    given = [value for name, value in scope["headers"] if name == b"host"]
+    if len(given) != 1:
+        return None
+    return re.sub(r":\d*$", "", given[0].decode("latin-1").lower())

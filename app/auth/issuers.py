@@ -1,0 +1,263 @@
+"""The keys that identity providers publish: fetched, kept, and asked for again, without ever asking too much."""
+
+import asyncio
+import collections
+import json
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from app.auth.keys import Key, published_keys
+from app.errors import KeyUnavailable, Unauthorized
+
+_log = logging.getLogger(__name__)
+
+FETCH_SECONDS: Final = 2.0  # for all that one fetch takes, discovery included
+MAX_DOCUMENT_BYTES: Final = 256 * 1024
+ASK_AGAIN_SECONDS: Final = 5.0  # between two fetches from one issuer, whatever the reason
+ABSENT_SECONDS: Final = 60.0  # for which an issuer that does not exist is not asked for again
+OUTAGE_SECONDS: Final = 3600.0  # for which keys are used past their time, while their issuer gives no answer
+MAX_ISSUERS: Final = 4096
+MAX_LOOK_UPS: Final = 20  # of issuers that are not known, within
+LOOK_UP_SECONDS: Final = 10.0
+
+
+class FetchFailed(Exception):
+    """A document could not be had. The text says why."""
+
+
+class NoSuchDocument(FetchFailed):
+    """The provider says that there is no such document: 404."""
+
+
+class PublishedKeys:
+    """A `KeySource` of keys that are published in JWK Sets, one for each issuer, or one at `location` for all.
+
+    The keys of a set are used for `ttl` seconds, then the set is fetched again. `accepted` are the algorithms that a
+    key may be used with. `clock` gives seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        sets: "KeySets",
+        accepted: Sequence[str],
+        ttl: float,
+        *,
+        location: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sets = sets
+        self._accepted = accepted
+        self._ttl = ttl
+        self._location = location
+        self._clock = clock
+        self._issuers: dict[str, _Issuer] = {}
+        self._look_ups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
+
+    async def find(self, issuer: str | None, key_id: str | None) -> Key:
+        """See `KeySource`."""
+        known = self._known(self._location or issuer or "")
+        if known.keys is None or known.age(self._clock()) > self._ttl + OUTAGE_SECONDS:
+            await self._look_up(known)
+        elif known.age(self._clock()) > self._ttl:
+            await self._renew(known)
+        key = known.key(key_id)
+        if key is None and (known.asking is not None or self._may_ask(known)):
+            await self._ask(known)
+            key = known.key(key_id)
+        if key is None:
+            raise Unauthorized("The token's key is none of its issuer's.")
+        return key
+
+    def holds(self, issuer: str | None, key: Key) -> bool:
+        """See `KeySource`."""
+        known = self._issuers.get(self._location or issuer or "")
+        if known is None or known.keys is None or known.age(self._clock()) > self._ttl:
+            return False
+        return any(key is each for each in known.keys.values())
+
+    async def close(self) -> None:
+        """See `KeySource`."""
+        asking = [each.asking for each in self._issuers.values() if each.asking is not None]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await self._sets.close()
+
+    def _known(self, location: str) -> "_Issuer":
+        """What is known of an issuer; the one that was asked for last is forgotten last, one without keys first."""
+        known = self._issuers.pop(location, None)
+        if known is None:
+            known = _Issuer(location)
+            if len(self._issuers) >= MAX_ISSUERS:
+                without = (each for each, issuer in self._issuers.items() if issuer.keys is None)
+                del self._issuers[next(without, next(iter(self._issuers)))]
+        self._issuers[location] = known
+        return known
+
+    async def _look_up(self, known: "_Issuer") -> None:
+        """Asks for the keys of an issuer that has none yet. Raises where they cannot be had."""
+        if known.asking is None:
+            now = self._clock()
+            if known.absent and now - known.asked_at < ABSENT_SECONDS:
+                raise Unauthorized("The token's issuer does not exist.")
+            if not self._may_ask(known):
+                raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
+            if len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
+                raise KeyUnavailable(f"no keys of {known.location}: too many unknown issuers were asked for")
+            self._look_ups.append(now)
+        await self._ask(known)
+        if known.absent:
+            raise Unauthorized("The token's issuer does not exist.")
+        if known.keys is None or known.failure is not None:
+            raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
+
+    async def _renew(self, known: "_Issuer") -> None:
+        """Asks for keys again whose time is over. Waits for the answer but where the last one did not come."""
+        if known.asking is None and not self._may_ask(known):
+            return
+        asking = self._ask(known)
+        if known.failure is None:
+            await asking
+            if known.absent:
+                raise Unauthorized("The token's issuer does not exist.")
+
+    def _may_ask(self, known: "_Issuer") -> bool:
+        return known.asking is None and self._clock() - known.asked_at >= ASK_AGAIN_SECONDS
+
+    def _ask(self, known: "_Issuer") -> Awaitable[None]:
+        """Waits for the one fetch that is under way, or starts it; it goes on when whoever waits for it has left."""
+        if known.asking is None:
+            known.asked_at = self._clock()
+            known.asking = asyncio.create_task(self._read(known))
+        return asyncio.shield(known.asking)
+
+    async def _read(self, known: "_Issuer") -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                keys = published_keys(await self._sets.fetch(known.location), self._accepted)
+        except NoSuchDocument:
+            known.keys, known.absent, known.failure = None, True, None
+        except (FetchFailed, TimeoutError, ValueError) as error:
+            known.failure = str(error) or type(error).__name__
+            _log.warning("keys not fetched", extra={"issuer": known.location, "cause": known.failure})
+        else:
+            known.learn(keys, self._clock())
+        finally:
+            known.asking = None
+
+
+class _Issuer:
+    """What is known of one issuer."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self.keys: Mapping[str | None, Key] | None = None  # of the last good answer
+        self.read_at = self.asked_at = float("-inf")
+        self.absent = False
+        self.failure: str | None = None  # why the last fetch gave nothing
+        self.asking: asyncio.Task[None] | None = None
+
+    def age(self, now: float) -> float:
+        return now - self.read_at
+
+    def key(self, key_id: str | None) -> Key | None:
+        """The key with this identifier; without one, the only key that there is."""
+        keys = self.keys or {}
+        if key_id is None and len(keys) == 1:
+            return next(iter(keys.values()))
+        return keys.get(key_id)
+
+    def learn(self, keys: Mapping[str | None, Key], now: float) -> None:
+        """Takes over a good answer. A key that has not changed stays the same object: tokens are remembered with it."""
+        before = self.keys or {}
+        self.keys = {
+            key_id: old
+            if (old := before.get(key_id)) and (old.material, old.algorithms) == (key.material, key.algorithms)
+            else key
+            for key_id, key in keys.items()
+        }
+        self.read_at, self.absent, self.failure = now, False, None
+
+
+class KeySets:
+    """JWK Sets over HTTPS. TLS is verified with the system's authorities (`SSL_CERT_FILE` names others).
+
+    With `discover`, a location is an issuer, whose discovery document names the address of the set; otherwise it is
+    the address.
+    """
+
+    def __init__(self, *, discover: bool) -> None:
+        self._discover = discover
+        self._client = httpx.AsyncClient(
+            verify=ssl.create_default_context(),
+            trust_env=False,  # no variable of the environment sends the requests elsewhere
+            follow_redirects=False,
+            timeout=FETCH_SECONDS,
+            # A hung issuer keeps a connection, and may not keep the others from theirs.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+
+    async def fetch(self, location: str) -> object:
+        """The JWK Set of `location`. Raises FetchFailed; its kind NoSuchDocument where there is no such issuer."""
+        address = await self._discovered(location) if self._discover else location
+        try:
+            return await self._get(address)
+        except NoSuchDocument as error:
+            raise FetchFailed(f"there are no keys at {address}") from error
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def _discovered(self, issuer: str) -> str:
+        """The `jwks_uri` of OpenID Connect Discovery 1.0, sections 3 and 4."""
+        document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if not isinstance(document, dict) or document.get("issuer") != issuer:
+            raise FetchFailed("the discovery document names another issuer")
+        address = document.get("jwks_uri")
+        if not isinstance(address, str) or not is_trusted_address(address):
+            raise FetchFailed("the discovery document's jwks_uri is not https")
+        return address
+
+    async def _get(self, address: str) -> Any:
+        """The document at `address`. Raises FetchFailed for anything but one JSON value of at most 256 KiB."""
+        try:
+            async with self._client.stream("GET", address) as response:
+                if response.status_code == httpx.codes.NOT_FOUND:
+                    raise NoSuchDocument(f"{address} answered 404")
+                if response.status_code != httpx.codes.OK:
+                    raise FetchFailed(f"{address} answered {response.status_code}")
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise FetchFailed(f"{address} answered in a coding that was not asked for")
+                content = await _bounded(response)
+            return json.loads(content)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise FetchFailed(f"{address}: {type(error).__name__} {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise FetchFailed(f"{address} answered what is no JSON") from error
+
+
+async def _bounded(response: httpx.Response) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > MAX_DOCUMENT_BYTES:
+            raise FetchFailed(f"{response.url} answered more than {MAX_DOCUMENT_BYTES} bytes")
+    return bytes(content)
+
+
+def is_trusted_address(address: str) -> bool:
+    """Whether `address` is an https URL, or an http URL of this very machine."""
+    try:
+        url = urlsplit(address)
+    except ValueError:
+        return False
+    loopback = url.hostname in {"localhost", "127.0.0.1", "::1"}
+    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and loopback))

@@ -1,0 +1,151 @@
+"""Token text in, `Principal` out."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from app.auth.keys import Key, KeySource
+from app.errors import Unauthorized
+from app.model import TENANT_PATTERN, Principal, is_tenant_name
+
+TENANT_PLACE = "{tenant}"
+
+# What a refusal says, by what PyJWT found; the nearest class in the error's line of descent counts.
+_REASONS: Mapping[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "The token has expired.",
+    jwt.ImmatureSignatureError: "The token is not valid yet.",
+    jwt.InvalidAudienceError: "The token is meant for another audience.",
+    jwt.InvalidIssuerError: "The token comes from another issuer.",
+    jwt.MissingRequiredClaimError: "The token lacks a claim that is required.",
+    jwt.InvalidAlgorithmError: "The token is signed with an algorithm that is not accepted.",
+    jwt.InvalidSignatureError: "The token's signature does not match.",
+    jwt.InvalidTokenError: "The token is malformed.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a token says, with all that has to hold for it to go on saying so."""
+
+    principal: Principal
+    expires_at: float
+    issuer: str | None
+    key: Key
+
+
+class TokenVerifier:
+    """Verifies tokens with the keys of a `KeySource`.
+
+    `audience` and `issuer` are compared exactly where they are set; a token's `aud` counts for nothing where no
+    audience is expected. Where the issuer holds `{tenant}`, what stands in that place is the tenant, and nothing else
+    is; otherwise the claim `tenant_claim` names it. `leeway` is in seconds, for clocks that differ.
+    """
+
+    def __init__(
+        self,
+        keys: KeySource,
+        *,
+        tenant_claim: str = "tenant",
+        audience: str | None = None,
+        issuer: str | None = None,
+        leeway: float = 0.0,
+    ) -> None:
+        self._keys = keys
+        self._realms = _realm_pattern(issuer) if issuer and TENANT_PLACE in issuer else None
+        self._tenant_claim = tenant_claim
+        self._audience = audience
+        self._issuer = issuer
+        self._leeway = leeway
+        self._required = ["exp"] if self._realms else ["exp", tenant_claim]
+
+    async def verify(self, token: str) -> Verified:
+        """What `token` says and speaks for.
+
+        Raises Unauthorized for whatever is wrong with the token: form, signature, algorithm, time, audience, issuer, or
+        a claim that is missing or of the wrong type (RFC 8725, sections 3.1 to 3.10). Raises KeyUnavailable where its
+        issuer does not tell its keys.
+        """
+        try:
+            issuer, key_id = self._asked_for(token)
+            key = await self._keys.find(issuer, key_id)
+            claims = jwt.decode(
+                token,
+                key.material,
+                algorithms=key.algorithms,
+                audience=self._audience,
+                issuer=issuer,
+                leeway=self._leeway,
+                options={
+                    "require": self._required,
+                    "verify_aud": self._audience is not None,
+                    "enforce_minimum_key_length": True,
+                },
+            )
+        except (jwt.PyJWTError, UnicodeError) as error:
+            raise Unauthorized(_reason(error)) from error
+        expires_at = claims["exp"]
+        # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
+        if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+            raise Unauthorized("The token's claim 'exp' must be a number.")
+        return Verified(self._principal(claims), expires_at + self._leeway, issuer, key)
+
+    def holds(self, verified: Verified, now: float) -> bool:
+        """Whether what was verified earlier is still good at `now`, in seconds since 1970, as far as is known here."""
+        return now < verified.expires_at and self._keys.holds(verified.issuer, verified.key)
+
+    async def close(self) -> None:
+        """Lets go of the keys' connections."""
+        await self._keys.close()
+
+    def _asked_for(self, token: str) -> tuple[str | None, str | None]:
+        """The issuer whose key the token claims, which is one that is expected, and the key's identifier."""
+        key_id = jwt.get_unverified_header(token).get("kid")
+        if self._realms is None:
+            return self._issuer, key_id
+        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        if not isinstance(issuer, str) or not self._realms.fullmatch(issuer):
+            raise jwt.InvalidIssuerError
+        return issuer, key_id
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        subject = claims.get("sub")
+        if subject is not None and not _is_text(subject):
+            raise Unauthorized("The token's claim 'sub' must be a string.")
+        return Principal(self._tenant(claims), subject, _scopes(claims))
+
+    def _tenant(self, claims: Mapping[str, Any]) -> str:
+        if self._realms and (realm := self._realms.fullmatch(claims["iss"])):
+            return realm["tenant"]
+        tenant = claims[self._tenant_claim]
+        if not is_tenant_name(tenant):
+            raise Unauthorized(f"The token's claim '{self._tenant_claim}' does not name a tenant.")
+        return str(tenant)
+
+
+def _realm_pattern(template: str) -> re.Pattern[str]:
+    before, after = map(re.escape, template.split(TENANT_PLACE))
+    return re.compile(f"{before}(?P<tenant>{TENANT_PATTERN}){after}", re.ASCII)
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    """The words of `scope` (RFC 8693, section 4.2), and those of `scp`, which is text or a list elsewhere."""
+    words: list[object] = []
+    for claim in (claims.get("scope"), claims.get("scp")):
+        if isinstance(claim, str):
+            words += claim.split(" ")
+        elif isinstance(claim, list):
+            words += claim
+    return frozenset(word for word in words if isinstance(word, str) and word)
+
+
+def _reason(error: Exception) -> str:
+    kinds = type(error).__mro__
+    return next((_REASONS[kind] for kind in kinds if kind in _REASONS), _REASONS[jwt.InvalidTokenError])
+
+
+def _is_text(value: object) -> bool:
+    """Whether `value` is a string of whole characters: JSON can spell halves of them ("\\ud800")."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

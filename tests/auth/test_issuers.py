@@ -1,0 +1,402 @@
+"""Keys that are published, from a real provider over real sockets; only the clock is the tests' own."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from app.auth import issuers
+from app.auth.issuers import (
+    ABSENT_SECONDS,
+    ASK_AGAIN_SECONDS,
+    LOOK_UP_SECONDS,
+    MAX_LOOK_UPS,
+    OUTAGE_SECONDS,
+    KeySets,
+    PublishedKeys,
+    is_trusted_address,
+)
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, Key
+from app.errors import KeyUnavailable, Unauthorized
+from tests.conftest import Run
+from tests.provider import RSA_KEYS, Behaviour, Provider, jwk
+
+TTL = 300.0
+FIRST, SECOND = jwk(RSA_KEYS[0], kid="first"), jwk(RSA_KEYS[1], kid="second")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Source:
+    """A source of keys on a clock that the test moves."""
+
+    def __init__(self, provider: Provider, *, location: str | None = None) -> None:
+        self._provider = provider
+        self._location = location
+        self.clock = Clock()
+
+    async def __aenter__(self) -> "Source":
+        sets = KeySets(discover=self._location is None)
+        self.keys = PublishedKeys(sets, PUBLIC_KEY_ALGORITHMS, TTL, location=self._location, clock=self.clock)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.keys.close()
+
+    async def find(self, realm: str = "acme", key_id: str | None = "first") -> Key:
+        return await self.keys.find(self._provider.issuer(realm), key_id)
+
+    def holds(self, key: Key, realm: str = "acme") -> bool:
+        return self.keys.holds(self._provider.issuer(realm), key)
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with Provider() as provider:
+        provider.publish("acme", FIRST)
+        yield provider
+
+
+def test_the_keys_of_an_issuer_are_discovered_and_kept(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            key = await source.find()
+            assert key.material.public_numbers() == RSA_KEYS[0].public_key().public_numbers()
+            assert await source.find() is key
+            assert source.holds(key)
+            assert not source.holds(key, "other")
+
+    run(find())
+    assert provider.requests == ["/realms/acme/.well-known/openid-configuration", "/realms/acme/keys"]
+
+
+def test_a_set_at_an_address_serves_whatever_issuer(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider, location=provider.address("acme")) as source:
+            assert await source.find("x") is await source.find("y")
+
+    run(find())
+    assert provider.requests == ["/realms/acme/keys"]
+
+
+def test_a_token_without_kid_is_for_the_only_key(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            assert await source.find(key_id=None) is await source.find()
+            provider.publish("two", FIRST, SECOND)
+            with pytest.raises(Unauthorized):
+                await source.find("two", key_id=None)
+
+    run(find())
+
+
+def test_a_key_ends_when_it_is_withdrawn_and_another_begins(run: Run, provider: Provider) -> None:
+    async def rotate() -> None:
+        async with Source(provider) as source:
+            first = await source.find()
+            provider.publish("acme", SECOND)
+            assert source.holds(first)  # nobody has asked yet
+            source.clock.now += TTL + 1
+            assert not source.holds(first)
+            second = await source.find(key_id="second")
+            assert source.holds(second)
+            with pytest.raises(Unauthorized):
+                await source.find()
+
+    run(rotate())
+
+
+def test_a_key_that_has_not_changed_stays_the_same(run: Run, provider: Provider) -> None:
+    async def renew() -> None:
+        async with Source(provider) as source:
+            first = await source.find()
+            source.clock.now += TTL + 1
+            assert await source.find() is first
+            provider.publish("acme", jwk(RSA_KEYS[1], kid="first"))
+            source.clock.now += TTL + 1
+            assert await source.find() is not first
+            assert not source.holds(first)
+
+    run(renew())
+
+
+def test_a_kid_that_is_new_is_asked_for_at_once_but_not_again_and_again(run: Run, provider: Provider) -> None:
+    async def flood() -> None:
+        async with Source(provider) as source:
+            await source.find()
+            source.clock.now += ASK_AGAIN_SECONDS
+            provider.publish("acme", FIRST, SECOND)
+            await source.find(key_id="second")
+            for n in range(300):
+                with pytest.raises(Unauthorized):
+                    await source.find(key_id=f"invented-{n}")
+            assert len(provider.requests) == 4
+            source.clock.now += ASK_AGAIN_SECONDS
+            with pytest.raises(Unauthorized):
+                await source.find(key_id="invented")
+            assert len(provider.requests) == 6
+
+    run(flood())
+
+
+def test_many_who_wait_for_one_issuer_make_one_fetch(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            keys = await asyncio.gather(*(source.find() for _ in range(100)))
+            assert len(set(map(id, keys))) == 1
+
+    run(find())
+    assert len(provider.requests) == 2
+
+
+def test_a_caller_that_leaves_does_not_end_the_fetch_of_the_others(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            leaving, staying = asyncio.create_task(source.find()), asyncio.create_task(source.find())
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await staying
+
+    run(find())
+
+
+MISBEHAVING: list[Behaviour] = [
+    "hang",
+    "drip",
+    "html",
+    "huge",
+    "unpacks",
+    "redirect",
+    "error",
+    "lie",
+    "plain",
+    "empty",
+    "deep",
+]
+
+
+@pytest.mark.parametrize("behaviour", MISBEHAVING)
+def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
+    run: Run,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    behaviour: Behaviour,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.3)
+    provider.behaviours["acme"] = behaviour
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            for _ in range(3):
+                with pytest.raises(KeyUnavailable):
+                    await source.find()
+            asked = len(provider.requests)
+            provider.behaviours["acme"] = "good"
+            with pytest.raises(KeyUnavailable):
+                await source.find()
+            assert len(provider.requests) == asked  # it was asked a moment ago
+            source.clock.now += ASK_AGAIN_SECONDS
+            await source.find()
+
+    with caplog.at_level(logging.WARNING):
+        run(find())
+    assert [record.__dict__["issuer"] for record in caplog.records] == [provider.issuer("acme")]
+    assert caplog.records[0].__dict__["cause"]
+
+
+@pytest.mark.parametrize("behaviour", MISBEHAVING)
+def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
+    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
+) -> None:
+    monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.3)
+
+    async def outage() -> None:
+        async with Source(provider) as source:
+            key = await source.find()
+            provider.behaviours["acme"] = behaviour
+            source.clock.now += TTL + 1
+            assert await source.find() is key
+            source.clock.now += OUTAGE_SECONDS - 2
+            assert await source.find() is key
+            with pytest.raises(Unauthorized):
+                await source.find(key_id="other")
+            source.clock.now += 10
+            with pytest.raises(KeyUnavailable):
+                await source.find()
+            provider.behaviours["acme"] = "good"
+            source.clock.now += ASK_AGAIN_SECONDS
+            assert await source.find() is key
+            assert source.holds(key)
+
+    run(outage())
+
+
+def test_in_an_outage_only_the_first_waits_for_the_issuer(
+    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def outage() -> None:
+        async with Source(provider) as source:
+            monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.2)
+            key = await source.find()
+            provider.behaviours["acme"] = "hang"
+            source.clock.now += TTL + 1
+            await source.find()
+            monkeypatch.setattr(issuers, "FETCH_SECONDS", 3600)
+            source.clock.now += ASK_AGAIN_SECONDS
+            async with asyncio.timeout(10):
+                for _ in range(10):
+                    assert await source.find() is key
+
+    run(outage())
+
+
+def test_a_hung_issuer_does_not_hold_up_another(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            provider.behaviours |= {f"hung-{n}": "hang" for n in range(MAX_LOOK_UPS - 1)}
+            hung = [asyncio.create_task(source.find(f"hung-{n}")) for n in range(MAX_LOOK_UPS - 1)]
+            await asyncio.sleep(0)
+            await source.find()
+            assert not any(task.done() for task in hung)
+            for task in hung:
+                task.cancel()
+            await asyncio.gather(*hung, return_exceptions=True)
+
+    run(find())
+
+
+def test_an_issuer_that_does_not_exist_is_remembered_for_a_while(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            for _ in range(5):
+                with pytest.raises(Unauthorized):
+                    await source.find("nobody")
+            assert len(provider.requests) == 1
+            provider.publish("nobody", FIRST)
+            source.clock.now += ABSENT_SECONDS
+            await source.find("nobody")
+
+    run(find())
+
+
+def test_an_issuer_that_is_gone_takes_its_keys_with_it(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            key = await source.find()
+            del provider.sets["acme"]
+            source.clock.now += TTL + 1
+            with pytest.raises(Unauthorized):
+                await source.find()
+            assert not source.holds(key)
+
+    run(find())
+
+
+def test_a_flood_of_invented_issuers_is_bounded_and_shuts_no_known_one_out(run: Run, provider: Provider) -> None:
+    async def flood() -> None:
+        async with Source(provider) as source:
+            await source.find()
+            refused = {Unauthorized: 0, KeyUnavailable: 0}
+            for n in range(500):
+                with pytest.raises((Unauthorized, KeyUnavailable)) as raised:
+                    await source.find(f"invented-{n}")
+                refused[raised.type] += 1
+                await source.find()
+            assert refused == {Unauthorized: MAX_LOOK_UPS - 1, KeyUnavailable: 500 - MAX_LOOK_UPS + 1}
+            assert len(provider.requests) == 2 + MAX_LOOK_UPS - 1
+            source.clock.now += LOOK_UP_SECONDS
+            provider.publish("new", FIRST)
+            await source.find("new")
+
+    run(flood())
+
+
+def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
+    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers, "MAX_ISSUERS", 3)
+
+    async def fill() -> None:
+        async with Source(provider) as source:
+            key = await source.find()
+            for n in range(10):
+                with pytest.raises(Unauthorized):
+                    await source.find(f"invented-{n}")
+            assert source.holds(key)
+
+    run(fill())
+
+
+def test_tls_is_verified(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+
+    async def find(provider: Provider) -> None:
+        async with Source(provider) as source:
+            await source.find()
+
+    with Provider(authority) as provider:
+        provider.publish("acme", FIRST)
+        with pytest.raises(KeyUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            run(find(provider))
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+        run(find(provider))
+
+
+def test_no_variable_of_the_environment_sends_requests_elsewhere(
+    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            await source.find()
+
+    run(find())
+
+
+@pytest.mark.parametrize(
+    "address", ["https://id.example", "http://localhost:8080/x", "http://127.0.0.1", "http://[::1]:1"]
+)
+def test_https_and_this_machine_are_trusted(address: str) -> None:
+    assert is_trusted_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://id.example",
+        "ftp://localhost",
+        "file:///etc/passwd",
+        "localhost",
+        "",
+        "https://",
+        "http://localhost.evil",
+        "http://[::1",
+    ],
+)
+def test_no_other_address_is_trusted(address: str) -> None:
+    assert not is_trusted_address(address)
+
+
+def test_closing_ends_what_is_under_way(run: Run, provider: Provider) -> None:
+    async def close() -> None:
+        provider.behaviours["acme"] = "hang"
+        async with Source(provider) as source:
+            task = asyncio.create_task(source.find())
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(close())

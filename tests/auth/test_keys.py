@@ -1,0 +1,103 @@
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, algorithms_for, public_key, published_keys
+from tests.provider import RSA_KEYS, jwk, pem
+
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = ed25519.Ed25519PrivateKey.generate()
+
+
+@pytest.mark.parametrize(
+    ("key", "usual", "count"),
+    [
+        (RSA_KEYS[0], "RS256", 6),
+        (EC_KEY, "ES256", 1),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384", 1),
+        (ec.generate_private_key(ec.SECP521R1()), "ES512", 1),
+        (ED_KEY, "EdDSA", 1),
+    ],
+)
+def test_a_key_in_pem_fits_its_own_algorithms(key: Any, usual: str, count: int) -> None:
+    fitting = algorithms_for(public_key(pem(key)))
+    assert (fitting[0], len(fitting)) == (usual, count)
+    assert not any(name.startswith("HS") or name == "none" for name in fitting)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "nonsense", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+        RSA_KEYS[0].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        pem(ed448.Ed448PrivateKey.generate()), pem(ec.generate_private_key(ec.SECP256K1())),
+        pem(dsa.generate_private_key(2048)),
+    ],
+)  # fmt: skip
+def test_any_other_text_is_no_public_key(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each library says it in its own words
+        public_key(text)
+
+
+def found(*members: object, accepted: tuple[str, ...] = PUBLIC_KEY_ALGORITHMS) -> dict[str | None, tuple[str, ...]]:
+    keys = published_keys({"keys": list(members)}, accepted)
+    return {key_id: key.algorithms for key_id, key in keys.items()}
+
+
+def test_a_published_key_is_pinned_to_what_fits_it_and_is_accepted() -> None:
+    assert found(jwk(RSA_KEYS[0], kid="a"), accepted=("RS256", "ES256")) == {"a": ("RS256",)}
+    assert found(jwk(RSA_KEYS[0], kid="a", alg="RS512")) == {"a": ("RS512",)}
+    assert found(jwk(RSA_KEYS[0], kid="a", alg="RS512"), accepted=("RS256",)) == {}
+    assert found(jwk(EC_KEY, kid="e"), jwk(ED_KEY, kid="d")) == {"e": ("ES256",), "d": ("EdDSA",)}
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "x"},
+        {"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "x", "alg": "RS256"},
+        jwk(RSA_KEYS[0], kid="x", use="enc"),
+        jwk(RSA_KEYS[0], kid="x", key_ops=["encrypt"]),
+        jwk(RSA_KEYS[0], kid="x", alg="HS256"),
+        jwk(RSA_KEYS[0], kid="x", alg="none"),
+        jwk(RSA_KEYS[0], kid="x", alg="RSA-OAEP"),
+        jwk(RSA_KEYS[0], kid="x", d="AQAB"),
+        jwk(RSA_KEYS[0], kid=1),
+        jwk(RSA_KEYS[0], kid="x", n="AA", e="AA"),
+        jwk(RSA_KEYS[0], kid="x", n=5),
+        jwk(rsa.generate_private_key(65537, 1024), kid="x"),  # noqa: S505 - that is the point
+        {"kty": "RSA"}, {"kty": "EC", "crv": "P-256"}, {"kty": ["RSA"]}, {}, [], None, "x", 1,
+    ],
+)  # fmt: skip
+def test_a_member_that_is_no_key_for_signatures_is_passed_over(member: object) -> None:
+    assert found(member, jwk(RSA_KEYS[1], kid="good")).keys() == {"good"}
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, "keys", 1])
+def test_what_is_no_key_set_is_refused(document: object) -> None:
+    with pytest.raises(ValueError, match="no JWK Set"):
+        published_keys(document, PUBLIC_KEY_ALGORITHMS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["kty", "crv", "n", "e", "x", "y", "k", "alg", "use", "kid", "key_ops"]), inner
+        )
+    ),
+    max_leaves=10,
+)
+MEMBER = st.dictionaries(st.sampled_from(["n", "e", "x", "y", "alg", "use", "kid", "key_ops"]), JSON).flatmap(
+    lambda rest: st.sampled_from(["RSA", "EC", "OKP", "oct"]).map(lambda kty: {"crv": "P-256", **rest, "kty": kty})
+)
+
+
+@given(st.lists(MEMBER | JSON, max_size=4))
+def test_whatever_is_published_is_a_key_or_passed_over(members: list[object]) -> None:
+    published_keys({"keys": members}, PUBLIC_KEY_ALGORITHMS)

@@ -1,0 +1,187 @@
+"""Scopes and hosts, over HTTP, and issuers that fail."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.contract import PATH
+from tests.processes import SECRET, Service, make_token
+from tests.provider import RSA_KEYS, Provider, jwk, pem
+
+
+@pytest.fixture(scope="module")
+def scoped(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    settings = {"JWT_READ_SCOPE": "oms:read", "JWT_WRITE_SCOPE": "oms:write"}
+    with Service(tmp_path_factory.mktemp("scoped") / "log", redis_url, **settings) as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    ("claims", "reads", "writes"),
+    [
+        ({}, 403, 403),
+        ({"scope": "oms:read"}, 200, 403),
+        ({"scope": "oms:write"}, 403, 200),
+        ({"scope": "openid oms:write oms:read"}, 200, 200),
+        ({"scp": ["oms:read", "oms:write"]}, 200, 200),
+        ({"scope": "oms:readx xoms:write OMS:READ oms"}, 403, 403),
+        ({"scp": "oms:read oms:write"}, 200, 200),
+        ({"scp": ["oms:read oms:write"]}, 403, 403),
+    ],
+)
+def test_each_operation_needs_its_scope(
+    scoped: Service, tenant: str, claims: dict[str, object], reads: int, writes: int
+) -> None:
+    client = scoped.client(make_token(tenant, **claims))
+    assert client.get().status == reads
+    assert client.request("HEAD").status == reads
+    assert client.post({"enabled": True}).status == writes
+
+
+def test_a_missing_scope_is_named(scoped: Service, tenant: str) -> None:
+    client = scoped.client(make_token(tenant))
+    challenge = client.get().headers["www-authenticate"]
+    assert challenge == 'Bearer realm="external-oms-config", error="insufficient_scope", scope="oms:read"'
+    assert client.post({"enabled": True}).json["message"] == "The token lacks the scope oms:write."
+
+
+def test_a_missing_scope_is_seen_before_the_body(scoped: Service, tenant: str) -> None:
+    assert scoped.client(make_token(tenant)).post(b"nonsense").status == 403
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    with Service(
+        tmp_path_factory.mktemp("hosted") / "log", redis_url, TENANT_HOST="{tenant}.x.newstore.net"
+    ) as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    "host", ["acme.x.newstore.net", "ACME.X.NewStore.net", "acme.x.newstore.net:443", "acme.x.newstore.net:"]
+)
+def test_the_hosts_tenant_may_be_the_tokens_in_any_case_on_any_port(hosted: Service, host: str) -> None:
+    assert hosted.client(make_token("acme")).get(headers={"Host": host}).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "other.x.newstore.net", "x.newstore.net", "acme.x.newstore.net.evil.example", "evil.acme.x.newstore.net",
+        "acme", "acme.x.newstore.net:80:90", "acme.x.newstore.net.", "acmexxxnewstore.net", "127.0.0.1",
+    ],
+)  # fmt: skip
+def test_another_host_is_a_403(hosted: Service, host: str) -> None:
+    client = hosted.client(make_token("acme"))
+    assert client.get(headers={"Host": host}).status == 403
+    assert client.post({"enabled": True}, headers={"Host": host}).status == 403
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-Host", "Forwarded", "X-Original-Host", "X-Host"])
+def test_a_header_that_anybody_can_send_names_no_host(hosted: Service, header: str) -> None:
+    value = "host=acme.x.newstore.net" if header == "Forwarded" else "acme.x.newstore.net"
+    assert hosted.client(make_token("acme")).get(headers={header: value}).status == 403
+
+
+def test_two_hosts_or_none_are_a_403(hosted: Service) -> None:
+    client = hosted.client(make_token("acme"))
+    head = b"GET " + PATH.encode() + b" HTTP/1.1\r\n%AUTH%\r\n"
+    host = b"Host: acme.x.newstore.net\r\n"
+    assert client.raw(head + host + b"\r\n")[0].status == 200
+    assert client.raw(head + host + host + b"\r\n")[0].status == 403
+    assert client.raw(head + b"\r\n")[0].status == 403
+
+
+def test_a_bad_token_is_a_401_on_whatever_host(hosted: Service) -> None:
+    assert hosted.client(make_token("acme", exp=1)).get().status == 401
+
+
+class Realms:
+    """The service behind a provider with TLS."""
+
+    def __init__(self, directory: Path, redis_url: str, **settings: str) -> None:
+        authority = trustme.CA()
+        bundle = directory / "authority.pem"
+        authority.cert_pem.write_to_path(str(bundle))
+        self.provider = Provider(authority)
+        own = {"JWT_SECRET": "", "JWT_ISSUER": self.provider.template, "SSL_CERT_FILE": str(bundle)}
+        self.service = Service(directory / "log", redis_url, **own | settings)
+
+    def __enter__(self) -> tuple[Service, Provider]:
+        self.provider.__enter__()
+        return self.service.__enter__(), self.provider
+
+    def __exit__(self, *_error: object) -> None:
+        self.service.__exit__()
+        self.provider.__exit__()
+
+
+@pytest.fixture
+def realms(tmp_path: Path, redis_url: str) -> Iterator[tuple[Service, Provider]]:
+    with Realms(tmp_path, redis_url) as (service, provider):
+        provider.publish("acme", jwk(RSA_KEYS[0], kid="first"))
+        yield service, provider
+        assert "Traceback" not in service.log
+
+
+def test_a_realms_token_speaks_for_its_tenant(realms: tuple[Service, Provider]) -> None:
+    service, provider = realms
+    client = service.client(provider.token("acme"))
+    assert client.post({"enabled": True}).status == 200
+    assert client.enabled()
+    assert service.client(make_token("acme")).get().status == 401
+    assert len(provider.requests) == 2
+
+
+def test_a_hung_issuer_is_a_500_and_delays_no_other_realm(realms: tuple[Service, Provider]) -> None:
+    service, provider = realms
+    provider.publish("hung", jwk(RSA_KEYS[0], kid="first"))
+    provider.behaviours["hung"] = "hang"
+    with ThreadPoolExecutor(9) as pool:
+        hung = [pool.submit(service.client(provider.token("hung")).get) for _ in range(8)]
+        while not any("hung" in path for path in provider.requests):
+            time.sleep(0.01)
+        assert service.client(provider.token("acme")).get().status == 200
+        assert not any(answer.done() for answer in hung)
+        assert {answer.result().status for answer in hung} == {500}
+    assert "keys not fetched" in service.log
+    assert f"no keys of {provider.issuer('hung')}: TimeoutError" in service.log
+
+
+def test_floods_of_invented_kids_and_realms_cost_the_issuer_a_handful_of_requests(
+    realms: tuple[Service, Provider],
+) -> None:
+    service, provider = realms
+    assert service.client(provider.token("acme")).get().status == 200
+    before = len(provider.requests)
+    statuses = {service.client(provider.token("acme", kid=f"invented-{n}")).get().status for n in range(300)}
+    assert statuses == {401}
+    assert len(provider.requests) - before <= 6
+    before = len(provider.requests)
+    statuses = {service.client(provider.token(f"realm-{n}")).get().status for n in range(100)}
+    assert statuses == {401, 500}
+    assert len(provider.requests) - before <= 20
+    assert service.client(provider.token("acme")).get().status == 200
+
+
+def test_a_public_key_in_the_settings_verifies(tmp_path: Path, redis_url: str) -> None:
+    settings = {"JWT_SECRET": "", "JWT_PUBLIC_KEY": pem(RSA_KEYS[0])}
+    with Provider() as provider, Service(tmp_path / "log", redis_url, **settings) as service:
+        assert service.client(provider.token("acme", tenant="acme")).get().status == 200
+        assert service.client(provider.token("acme", RSA_KEYS[1], tenant="acme")).get().status == 401
+        assert SECRET not in service.log
+        assert provider.requests == []
+
+
+def test_a_key_set_in_the_settings_verifies(tmp_path: Path, redis_url: str) -> None:
+    with Provider() as provider:
+        provider.publish("acme", jwk(RSA_KEYS[0], kid="first"))
+        settings = {"JWT_SECRET": "", "JWT_JWKS_URL": provider.address("acme"), "JWT_ISSUER": provider.issuer("acme")}
+        with Service(tmp_path / "log", redis_url, **settings) as service:
+            assert service.client(provider.token("acme", tenant="acme")).get().status == 200
+            assert service.client(provider.token("other", tenant="acme")).get().status == 401
+            assert provider.requests == ["/realms/acme/keys"]
