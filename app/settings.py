@@ -48,11 +48,11 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
-_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
+MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
 
 
 def _secret(value: str) -> str:
-    if len(value.encode()) < _SECRET_BYTES:
+    if len(value.encode()) < MIN_SECRET_BYTES:
         raise ValueError
     return value
 
@@ -66,14 +66,16 @@ def _redis_url(value: str) -> str:
         port = url.port if url.port is not None else 6379  # `port` raises ValueError where it is none
         usable = url.scheme in {"redis", "rediss"} and bool(url.hostname) and port > 0
         usable = usable and (not database or (database.isascii() and database.isdigit()))
-    if not usable:
+    if not usable or url.query or url.fragment:
         raise ValueError
     return value
 
 
 def _web_url(value: str) -> str:
     url = urlsplit(value)
-    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or not value.isprintable():
+    if url.scheme not in {"http", "https"} or not url.hostname or url.port == 0 or url.query or url.fragment:
+        raise ValueError
+    if not value.isprintable() or " " in value:
         raise ValueError
     return value.rstrip("/")
 
@@ -100,6 +102,12 @@ def _algorithms(value: str) -> tuple[str, ...]:
     if not set(names) <= {*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS}:
         raise ValueError
     return names
+
+
+def _claim(value: str) -> str:
+    if not value.isprintable() or " " in value or value in {"exp", "nbf", "iat", "iss", "aud", "jti"}:
+        raise ValueError
+    return value
 
 
 def _scope(value: str) -> str:
@@ -133,7 +141,7 @@ class Settings:
     )
     redis_timeout: float = _setting("REDIS_TIMEOUT", "seconds, 0.01 to 60", _seconds(0.01, 60), 1.0)
     jwt_secret: str | None = _setting(
-        "JWT_SECRET", f"a secret of {_SECRET_BYTES} bytes or more", _secret, None, shown=False
+        "JWT_SECRET", f"a secret of {MIN_SECRET_BYTES} bytes or more", _secret, None, shown=False
     )
     jwt_public_key: str | None = _setting(
         "JWT_PUBLIC_KEY", "an RSA, EC (P-256, P-384, P-521) or Ed25519 public key in PEM", _pem, None
@@ -146,7 +154,7 @@ class Settings:
         "JWT_ALGORITHMS", f"some of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS))}", _algorithms, None
     )
     jwt_audience: str | None = _setting("JWT_AUDIENCE", "what a token's 'aud' must hold", _text, None)
-    jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the claim that names the tenant", _text, "tenant")
+    jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the name of a claim for the tenant", _claim, "tenant")
     jwt_leeway: float = _setting("JWT_LEEWAY", "seconds, 0 to 600", _seconds(0, 600), 0.0)
     jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "seconds, 10 to 86400", _seconds(10, 86400), 300.0)
     jwt_read_scope: str | None = _setting("JWT_READ_SCOPE", "one word", _scope, None)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Setting
@@ -79,6 +79,8 @@ class Connections:
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
         self._pool = pool
+        # redis-py's own pool that waits loses a turn where the one that it wakes has just been cancelled (Python 3.11).
+        self._free = asyncio.Semaphore(_MAX_CONNECTIONS)
 
     @classmethod
     def to(cls, url: str) -> Self:
@@ -88,10 +90,8 @@ class Connections:
         its own, and one that the server closed is noticed as it is lent (redis-py 8.1 skips that check with RESP 3).
         """
         return cls(
-            redis.asyncio.BlockingConnectionPool.from_url(
+            redis.asyncio.ConnectionPool.from_url(
                 url,
-                max_connections=_MAX_CONNECTIONS,
-                timeout=None,
                 retry=Retry(NoBackoff(), 0),
                 socket_timeout=None,
                 socket_connect_timeout=None,
@@ -107,15 +107,18 @@ class Connections:
         The function returns one reply for each command, or raises the first error among them. A connection that an
         exception passes through is closed: it may be in the middle of anything.
         """
-        connection = await self._pool.get_connection()
-        try:
-            yield _exchange_on(connection)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            # Shielded, or a second cancellation would keep the connection from the pool for good.
-            await asyncio.shield(self._pool.release(connection))
+        async with self._free:
+            connection = await self._pool.get_connection()
+            try:
+                yield _exchange_on(connection)
+            except BaseException as error:
+                await connection.disconnect(nowait=True)
+                if isinstance(error, ReadOnlyError):
+                    await self._forget()
+                raise
+            finally:
+                # Shielded, or a second cancellation would keep the connection from the pool for good.
+                await asyncio.shield(self._pool.release(connection))
 
     @contextlib.asynccontextmanager
     async def fresh(self) -> AsyncIterator[Exchange]:
@@ -126,6 +129,11 @@ class Connections:
             yield _exchange_on(connection)
         finally:
             await connection.disconnect(nowait=True)
+
+    async def _forget(self) -> None:
+        """Lets go of all connections: the server has become a replica, and reads from it would be of the past."""
+        await self._pool.update_active_connections_for_reconnect()
+        await self._pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Closes every connection."""

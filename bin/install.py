@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import venv
@@ -14,19 +15,32 @@ LOG = VENV / "install.log"
 LOCKED = (Path("requirements.txt"), Path("requirements-dev.txt"))
 
 
-def main(pip_arguments: list[str]) -> None:
-    """Installs, one process at a time. Ends the process with one line on stderr where that fails."""
-    lock = os.open("bin", os.O_RDONLY)  # let go of when the process ends
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    stamp = VENV / f"installed-{hashlib.sha256(' '.join(pip_arguments).encode()).hexdigest()[:16]}"
+def main(arguments: list[str]) -> None:
+    """Installs, one process at a time, and becomes the command. One line on stderr where that fails."""
+    end = arguments.index("--")
+    pip_arguments, command = arguments[:end], arguments[end + 1 :]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that pip ends as well
     try:
-        if not (stamp.is_file() and stamp.read_text() == fingerprint()):
-            print("installing the locked dependencies into .venv", file=sys.stderr, flush=True)
-            make_venv()
-            install(pip_arguments)
-            stamp.write_text(fingerprint())
+        ensure(pip_arguments)
     except OSError as error:
         sys.exit(f"bin/setup: cannot write {VENV}: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.execvp(command[0], command)
+
+
+def ensure(pip_arguments: list[str]) -> None:
+    """Installs what is missing, once nobody else does."""
+    lock = os.open("bin", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    stamp = VENV / f"installed-{hashlib.sha256(' '.join(pip_arguments).encode()).hexdigest()[:16]}"
+    if not (stamp.is_file() and stamp.read_text() == fingerprint()):
+        print("installing the locked dependencies into .venv", file=sys.stderr, flush=True)
+        make_venv()
+        install(pip_arguments)
+        stamp.write_text(fingerprint())
+    os.close(lock)
 
 
 def fingerprint() -> str:

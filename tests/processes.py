@@ -56,13 +56,24 @@ class Service:
 
     def __exit__(self, *_error: object) -> None:
         self._http.close()
+        assert self.stop() in {0, -signal.SIGTERM}
+
+    def stop(self) -> int:
+        """Ends it as a platform does, and waits."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(20) in {0, -signal.SIGTERM}
+        return self._process.wait(20)
 
     def client(self, token: str | None) -> Client:
         """A client that sends `token`."""
         return Client(self._http, token)
+
+    def logs(self, text: str) -> bool:
+        """Whether `text` comes to stand in the log, which may be later than its answer."""
+        deadline = time.monotonic() + 10
+        while text not in self.log and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return text in self.log
 
     @property
     def log(self) -> str:

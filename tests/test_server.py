@@ -6,10 +6,12 @@ import re
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.contract import PATH, Wire, check
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token
 
 
@@ -55,6 +57,18 @@ def test_sigterm_ends_it(tmp_path: Path, redis_url: str, workers: str) -> None:
         pass
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", service.port))
+    assert "Traceback" not in service.log
+
+
+def test_who_still_waits_when_it_has_to_end_is_told_in_the_contracts_words(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path / "log", redis_url)
+    with ThreadPoolExecutor(1) as pool, service, Wire("127.0.0.1", service.port) as wire:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {make_token('half')}\r\n"
+        wire.send(head.encode() + b"Content-Type: application/json\r\nContent-Length: 40\r\n\r\n{")
+        service.client(None).get()  # the half is there when a whole one, sent later, is answered
+        stopped = pool.submit(service.stop)
+        check("POST", PATH, wire.answer("POST"))
+        stopped.result()
     assert "Traceback" not in service.log
 
 

@@ -68,15 +68,20 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
             ("REDIS_URL", value)
             for value in (
                 "localhost", "http://localhost", "redis://", "redis://h:port", "redis://h:0", "redis://h/x", "unix:",
-                "redis://[::1",
+                "redis://[::1", "redis://h/0?foo=bar", "redis://h/0?socket_timeout=abc", "unix:///x?db=1",
+                "redis://h/0#x",
             )
         ),
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
+        *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),
         *(("JWT_LEEWAY", value) for value in ("-1", "601", "x")),
         *(("MAX_BODY_BYTES", value) for value in ("0", "63", "1048577")),
         *(
             ("DOCS_URL", value)
-            for value in ("docs.example", "ftp://docs.example", "https://", "https://x/?q", "https://x/#f", "https://x/\n")
+            for value in (
+                "docs.example", "ftp://docs.example", "https://", "https://x/?q", "https://x/#f", "https://x/\n",
+                "http://x:port", "http://x y",
+            )
         ),
         *(("JWT_PUBLIC_KEY", value) for value in ("x", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----")),
         *(("JWT_JWKS_URL", value) for value in ("http://id.example/keys", "id.example/keys", "https://x/\n")),

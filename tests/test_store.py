@@ -263,6 +263,44 @@ def test_cancelled_callers_leave_the_connections_usable(run: Run, redis_url: str
     assert run(cancel_many()) == Setting(enabled=True, version=1)
 
 
+def test_callers_that_give_up_take_no_connection_from_those_that_wait(
+    run: Run, redis_url: str, raw: Any, tenant: str
+) -> None:
+    async def pause() -> list[Setting]:
+        async with Running(redis_url, timeout=0.6) as store:
+            raw.client_pause(800)
+            early = [asyncio.create_task(store.current(f"{tenant}-{n}")) for n in range(300)]
+            await asyncio.sleep(0.45)
+            late = [asyncio.create_task(store.current(f"{tenant}-{n}")) for n in range(20)]
+            await asyncio.gather(*early, return_exceptions=True)
+            return await asyncio.gather(*late)
+
+    assert run(pause()) == [NEVER_SET] * 20
+
+
+def test_a_server_that_became_a_replica_is_asked_no_more_on_old_connections(
+    run: Run, tmp_path: Path, valkey: ValkeyServer, tenant: str
+) -> None:
+    demoted = start_store(tmp_path)
+
+    async def demote() -> None:
+        async with Running(f"redis://127.0.0.1:{demoted.port}") as store:
+            await asyncio.gather(*(store.current(f"{tenant}-{n}") for n in range(10)))
+            with redis.Redis(port=demoted.port) as admin:
+                assert len(admin.client_list(_type="normal")) == 11
+                admin.replicaof("127.0.0.1", valkey.port)
+                with pytest.raises(StoreError):
+                    await store.change(tenant, enabled=True)
+                for _ in range(1000):  # the server may notice a moment later
+                    if len(admin.client_list(_type="normal")) == 1:
+                        return
+                    await asyncio.sleep(0.01)
+                pytest.fail("old connections are open still")
+
+    run(demote())
+    demoted.stop()
+
+
 class Cut:
     """A store behind a relay."""
 

@@ -11,6 +11,7 @@ from app.auth.keys import Key, KeySource
 from app.errors import Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
+_TIMES = frozenset({"exp", "nbf", "iat"})
 TENANT_PLACE = "{tenant}"
 
 # What a refusal says, by what PyJWT found; the nearest class in the error's line of descent counts.
@@ -86,11 +87,11 @@ class TokenVerifier:
             )
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthorized(_reason(error)) from error
-        expires_at = claims["exp"]
-        # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
-        if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
-            raise Unauthorized("The token's claim 'exp' must be a number.")
-        return Verified(self._principal(claims), expires_at + self._leeway, issuer, key)
+        for claim in _TIMES & claims.keys():
+            # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
+            if type(claims[claim]) not in {int, float}:
+                raise Unauthorized(f"The token's claim '{claim}' must be a number.")
+        return Verified(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
 
     def holds(self, verified: Verified, now: float) -> bool:
         """Whether what was verified earlier is still good at `now`, in seconds since 1970, as far as is known here."""

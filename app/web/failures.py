@@ -1,5 +1,6 @@
 """The one way from an exception to an answer. Every error has the contract's body, whoever raised it."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -74,7 +75,7 @@ class Failure:
 INTERNAL = Failure(500, "Couldn't process request due to an internal error.")
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: BaseException) -> Failure:
     """How `error` is answered; whatever is not foreseen is `INTERNAL`."""
     if isinstance(error, ServiceError):
         status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
@@ -120,7 +121,8 @@ class Failures:
             await self._app(scope, receive, send_and_note)
         except ClientDisconnect:
             return
-        except Exception as error:
+        # Cancelled: the server stops, and has waited long enough. Whoever is still there is told as of any failure.
+        except (Exception, asyncio.CancelledError) as error:
             if started:
                 raise
             failure = failure_of(error)
@@ -134,9 +136,9 @@ class Failures:
         await send({"type": "http.response.body", "body": body})
 
 
-def _report(error: Exception, scope: Scope) -> None:
+def _report(error: BaseException, scope: Scope) -> None:
     """Logs what the client is not told: what was not available, and the whole story of the unforeseen."""
-    known = isinstance(error, Unavailable)
-    cause = f"{error}: {error.__cause__!r}" if error.__cause__ else repr(error)
+    known = isinstance(error, Unavailable | asyncio.CancelledError)
+    cause = "; ".join(f"{type(each).__name__}: {each}" for each in (error, error.__cause__) if each is not None)
     extra = {"request_id": request_id_of(scope), "cause": cause}
     _log.error("request failed", extra=extra, exc_info=None if known else error)

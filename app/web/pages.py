@@ -7,8 +7,8 @@ import swagger_ui_bundle
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route, Router
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route, Router, request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,12 +42,16 @@ def pages(contract: bytes, docs_url: str) -> ASGIApp:
     async def the_contract(_request: Request) -> Response:
         return Response(contract, media_type="application/yaml")
 
+    async def to_index(_request: Request) -> Response:
+        return FileResponse(PAGE / "index.html")
+
     return Router(
         [
             Route("/", to_page),
             Route(PAGE_PATH.rstrip("/"), to_page),
-            Mount(PAGE_PATH + "bundle", Files(Path(str(swagger_ui_bundle.swagger_ui_path)))),
-            Mount(PAGE_PATH.rstrip("/"), Files(PAGE)),
+            Route(PAGE_PATH, Guarded(request_response(to_index))),
+            Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
+            Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
             Route("/openapi.yaml", the_contract),
             Route("/docs/{path:path}", to_docs),
         ],
@@ -55,11 +59,11 @@ def pages(contract: bytes, docs_url: str) -> ASGIApp:
     )
 
 
-class Files:
-    """The files of one directory, with `index.html` for the directory itself."""
+class Guarded:
+    """Files under the page's policy, for reading, and whole: Starlette answers a bad `Range` in words of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        self._files = StaticFiles(directory=directory, html=True)
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
@@ -72,4 +76,5 @@ class Files:
                 MutableHeaders(scope=message).update(_PAGE_HEADERS)
             await send(message)
 
-        await self._files(scope, receive, send_guarded)
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await self._app({**scope, "headers": headers}, receive, send_guarded)

@@ -1,19 +1,27 @@
-"""uvicorn's protocol for HTTP/1.1, with bounded heads, and with the contract's body for what it refuses itself."""
+"""uvicorn's protocol for HTTP/1.1, with bounds, and with the contract's body for what it refuses itself."""
 
+import logging
+import sys
 from typing import NoReturn, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.web.failures import Failure
 from app.web.request_id import new_request_id
 
+_log = logging.getLogger(__name__)
+
 # A request line, the headers and the trailers together; a token of a talkative identity provider has 4 KiB.
 MAX_HEAD_BYTES = 32 * 1024
+# Requests on one connection that were sent ahead and wait for their turn.
+MAX_WAITING = 64
 
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
+_HOST = Failure(400, "Expected one Host header.")
 _HEAD_TOO_LARGE = Failure(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
-_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-_BODY_BEHIND_UPGRADE = Failure(400, "Expected no Upgrade header on a request with a body.")
+_TOO_MANY_WAITING = Failure(400, f"Expected at most {MAX_WAITING} requests ahead of their answers.")
+_LINE_BYTES = 4  # of a header beside its name and value: colon, space, end
 
 
 class _Refused(Exception):
@@ -21,21 +29,44 @@ class _Refused(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn 0.54's protocol bounds nothing: httptools keeps what it has of a line until the line ends."""
+    """uvicorn 0.54's protocol bounds nothing: httptools keeps what it has of a line until the line ends.
+
+    It also forgets about requests that were sent ahead when their client leaves, and reads on while they wait.
+    """
 
     _failure = _MALFORMED
     _head_bytes = 0
     _held_bytes = 0
     _in_head = False
     _called_back = False
+    _upgrade = False
+    _data = b""
+    _running: RequestResponseCycle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bounds what the parser holds back: bytes that it took without calling back."""
-        self._called_back = False
+        self._called_back, self._data = False, data
         super().data_received(data)
+        self._data = b""
         self._held_bytes = 0 if self._called_back else self._held_bytes + len(data)
         if self._held_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_HEAD_TOO_LARGE)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio allows for an answer, uvicorn gives none
+        """Keeps a connection open on which the client only listens now, for as long as an answer is due."""
+        cycle = self._newest()
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the request that is being answered, not only the one that came last, and forgets those between."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def on_message_begin(self) -> None:
         """Parser callback: a request begins."""
@@ -49,18 +80,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback: one header, or behind a chunked body one trailer; those are let go."""
-        self._count(len(name) + len(value))
+        self._count(len(name) + len(value) + _LINE_BYTES)
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Parser callback: the head has ended. Behind one that asks for an upgrade httptools 0.9 reads nothing."""
+        """Parser callback: the head has ended."""
         self._in_head, self._called_back = False, True
-        upgrade = self.parser.should_upgrade()
-        if upgrade and any(name in _BODY_HEADERS for name, _ in self.headers):
-            self._stop(_BODY_BEHIND_UPGRADE)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+            self._stop(_HOST)  # RFC 9112, section 3.2
+        if len(self.pipeline) >= MAX_WAITING:
+            self._stop(_TOO_MANY_WAITING)
+        # CONNECT upgrades without saying so, and has no body.
+        self._upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._upgrade:
+            return  # parsed once more, in `_unsupported_upgrade_warning`
+        idle = self._newest() is None or self.cycle.response_complete
         super().on_headers_complete()
-        if upgrade:
+        if idle:
+            self._running = self.cycle
+        if self.expect_100_continue or self.parser.should_upgrade():
+            # Whether the body comes at all is known to the client alone; behind CONNECT nothing more is read.
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -71,11 +112,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Parser callback: the request has ended."""
         self._called_back = True
-        super().on_message_complete()
+        if not self._upgrade:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has been sent: the next of the requests that wait has its turn, and nothing is read before it."""
+        self._running = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Called for all that the parser, or a callback above, refuses."""
         self._refuse(self._failure)
+
+    def _newest(self) -> RequestResponseCycle | None:
+        """The request that came last; uvicorn's type does not say that there may be none."""
+        return cast(RequestResponseCycle | None, self.cycle)
 
     def _count(self, size: int) -> None:
         self._called_back = True
@@ -88,17 +141,24 @@ class BoundedProtocol(HttpToolsProtocol):
         raise _Refused
 
     def _refuse(self, failure: Failure) -> None:
-        """Answers and closes; where an earlier request is still without its answer, closes behind that one."""
-        cycle = cast(RequestResponseCycle | None, self.cycle)
+        """Answers and closes; where earlier requests still wait for their answers, closes behind the last of them."""
+        cycle = self._newest()
+        if cycle is not None and cycle.more_body and cycle is not self._running and self.pipeline:
+            self.pipeline.popleft()  # the one that is refused
+            cycle = self.pipeline[0][0] if self.pipeline else self._running
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
                 cycle.keep_alive = False
                 self.flow.pause_reading()
                 return
-            if cycle.response_started or self.pipeline:
+            if cycle.response_started:
                 self.transport.close()
                 return
+        self._answer(failure)
+
+    def _answer(self, failure: Failure) -> None:
         request_id = new_request_id()
+        _log.warning("request refused", extra={"request_id": request_id, "status": failure.status})
         body = failure.body(request_id)
         own = [*failure.head(body), (b"x-request-id", request_id.encode()), (b"connection", b"close")]
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *own])
@@ -106,4 +166,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Private to uvicorn (0.54): two warnings for each request that asks for web sockets, which there are none."""
+        """Ignores what the client would rather speak: parses the request once more, without the header that says so.
+
+        Private to uvicorn (0.54), which calls it where httptools (0.9) has stopped behind such a head, its body unread.
+        """
+        error = sys.exc_info()[1]
+        if not self._upgrade or not isinstance(error, httptools.HttpParserUpgrade):
+            return
+        rest = self._data[error.args[0] :]
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)

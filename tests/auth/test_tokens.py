@@ -73,7 +73,7 @@ def test_a_tenant_that_is_no_name_is_refused(tenant: object) -> None:
 
 @pytest.mark.parametrize("claim", ["tenant", "exp"])
 def test_a_claim_that_is_required_may_not_be_missing_or_null(claim: str) -> None:
-    claims = {"tenant": "acme", "exp": NOW + 60}
+    claims = {"tenant": "acme", "exp": NOW + 3600}
     assert refusal(jwt.encode({**claims, claim: None}, SECRET)) == "The token lacks a claim that is required."
     del claims[claim]
     assert refusal(jwt.encode(claims, SECRET)) == "The token lacks a claim that is required."
@@ -84,12 +84,15 @@ def test_a_claim_that_is_required_may_not_be_missing_or_null(claim: str) -> None
     [
         ({"exp": NOW - 1}, "The token has expired."),
         ({"exp": 0}, "The token has expired."),
-        ({"nbf": NOW + 60}, "The token is not valid yet."),
-        ({"iat": NOW + 60}, "The token is not valid yet."),
-        ({"exp": str(NOW + 60)}, "The token's claim 'exp' must be a number."),
+        ({"nbf": NOW + 3600}, "The token is not valid yet."),
+        ({"iat": NOW + 3600}, "The token is not valid yet."),
+        ({"exp": str(NOW + 3600)}, "The token's claim 'exp' must be a number."),
         ({"exp": True}, "The token has expired."),
-        ({"exp": [NOW + 60]}, "The token is malformed."),
+        ({"exp": [NOW + 3600]}, "The token is malformed."),
         ({"exp": {}}, "The token is malformed."),
+        ({"nbf": str(NOW)}, "The token's claim 'nbf' must be a number."),
+        ({"iat": " 1_0 "}, "The token's claim 'iat' must be a number."),
+        ({"nbf": True}, "The token's claim 'nbf' must be a number."),
         ({"nbf": "soon"}, "The token is malformed."),
         ({"nbf": []}, "The token is malformed."),
         ({"iat": "soon"}, "The token is malformed."),
@@ -131,7 +134,9 @@ def test_the_issuer_counts_where_one_is_expected() -> None:
     assert (
         refusal(make_token("acme", iss="https://id.example.net/"), verifier) == "The token comes from another issuer."
     )
-    assert refusal(signed(json.dumps({"tenant": "acme", "exp": NOW + 60, "iss": ["https://id.example.net"]})), verifier)
+    assert refusal(
+        signed(json.dumps({"tenant": "acme", "exp": NOW + 3600, "iss": ["https://id.example.net"]})), verifier
+    )
     assert refusal(make_token("acme"), verifier) == "The token lacks a claim that is required."
 
 
@@ -144,12 +149,12 @@ def test_the_tenants_claim_can_have_another_name() -> None:
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512", "none"])
 def test_another_algorithm_is_refused(algorithm: str) -> None:
     secret = "x" * 64
-    token = jwt.encode({"tenant": "acme", "exp": NOW + 60}, "" if algorithm == "none" else secret, algorithm)
+    token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "" if algorithm == "none" else secret, algorithm)
     assert refusal(token, make_verifier(secret)) == "The token is signed with an algorithm that is not accepted."
 
 
 def test_another_secret_is_refused() -> None:
-    token = jwt.encode({"tenant": "acme", "exp": NOW + 60}, "x" * 32)
+    token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "x" * 32)
     assert refusal(token) == "The token's signature does not match."
 
 
@@ -161,7 +166,7 @@ def test_another_secret_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_a_header_that_is_none_is_refused(header: str) -> None:
-    refusal(signed(json.dumps({"tenant": "acme", "exp": NOW + 60}), header))
+    refusal(signed(json.dumps({"tenant": "acme", "exp": NOW + 3600}), header))
 
 
 @pytest.mark.parametrize("payload", ["", "[]", "1", "null", '"x"', "{", "[" * 100_000, "\ud7ff{}"])
@@ -225,7 +230,7 @@ def test_other_lengths_of_the_hash_can_be_accepted() -> None:
     secret = "x" * 64
     verifier = make_verifier(secret, SECRET_ALGORITHMS)
     for algorithm in SECRET_ALGORITHMS:
-        assert verify(jwt.encode({"tenant": "acme", "exp": NOW + 60}, secret, algorithm), verifier).tenant == "acme"
+        assert verify(jwt.encode({"tenant": "acme", "exp": NOW + 3600}, secret, algorithm), verifier).tenant == "acme"
 
 
 @pytest.mark.parametrize(
@@ -269,5 +274,5 @@ def test_with_a_tenant_in_the_issuer_it_alone_is_the_tenant() -> None:
     ],
 )  # fmt: skip
 def test_an_issuer_that_the_template_does_not_match_as_a_whole_is_refused(issuer: object) -> None:
-    payload = json.dumps({"tenant": "acme", "exp": NOW + 60, "iss": issuer})
+    payload = json.dumps({"tenant": "acme", "exp": NOW + 3600, "iss": issuer})
     assert refusal(signed(payload), make_verifier(issuer=TEMPLATE)) == "The token comes from another issuer."

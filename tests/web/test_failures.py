@@ -54,7 +54,10 @@ def test_a_change_that_is_not_found_stored_is_a_500(relay: Relay, relayed: Servi
     assert answer.status == 500
     assert not client.enabled()
     request_id = answer.headers["x-request-id"]
-    assert f'request_id={request_id} cause="the answer to a change was lost, and it was not found stored' in relayed.log
+    assert (
+        f'request_id={request_id} cause="OutcomeUnknown: the answer to a change was lost, and it was not found stored'
+        in relayed.log
+    )
 
 
 def test_a_change_that_nobody_can_look_up_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
@@ -123,4 +126,4 @@ def test_the_unforeseen_is_told_to_the_log_and_not_to_the_client(run: Run, caplo
     assert b"inner affairs" not in sent[1]["body"]  # type: ignore[operator]
     (record,) = caplog.records
     assert record.exc_info is not None
-    assert (record.__dict__["request_id"], record.__dict__["cause"]) == ("abc", "RuntimeError('inner affairs')")
+    assert (record.__dict__["request_id"], record.__dict__["cause"]) == ("abc", "RuntimeError: inner affairs")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.contract import PATH
 from tests.processes import SECRET, Service, make_token
 from tests.provider import RSA_KEYS, Provider, jwk, pem
 
@@ -85,15 +84,6 @@ def test_another_host_is_a_403(hosted: Service, host: str) -> None:
 def test_a_header_that_anybody_can_send_names_no_host(hosted: Service, header: str) -> None:
     value = "host=acme.x.newstore.net" if header == "Forwarded" else "acme.x.newstore.net"
     assert hosted.client(make_token("acme")).get(headers={header: value}).status == 403
-
-
-def test_two_hosts_or_none_are_a_403(hosted: Service) -> None:
-    client = hosted.client(make_token("acme"))
-    head = b"GET " + PATH.encode() + b" HTTP/1.1\r\n%AUTH%\r\n"
-    host = b"Host: acme.x.newstore.net\r\n"
-    assert client.raw(head + host + b"\r\n")[0].status == 200
-    assert client.raw(head + host + host + b"\r\n")[0].status == 403
-    assert client.raw(head + b"\r\n")[0].status == 403
 
 
 def test_a_bad_token_is_a_401_on_whatever_host(hosted: Service) -> None:
