@@ -231,6 +231,20 @@ def test_a_key_of_the_wrong_type_is_an_error_and_stays_as_it_is(
     assert raw.lrange(f"external_oms:{{{tenant}}}", 0, -1) == [b"x"]
 
 
+def test_a_change_that_failed_leaves_no_watch_behind_on_its_connection(
+    run: Run, redis_url: str, raw: Any, tenant: str
+) -> None:
+    async def fail_and_change() -> Setting:
+        async with Running(redis_url) as store:
+            raw.set(f"external_oms:{{{tenant}}}", "garbage")
+            with pytest.raises(StoreError):
+                await store.change(tenant, enabled=True)
+            raw.delete(f"external_oms:{{{tenant}}}")
+            return await store.change(f"{tenant}-other", enabled=True)
+
+    assert run(fail_and_change()) == Setting(enabled=True, version=1)
+
+
 def test_no_change_leaves_no_watch_behind_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
     async def alternate() -> Setting:
         async with Running(redis_url) as store, Running(redis_url) as rival:

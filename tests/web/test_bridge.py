@@ -175,6 +175,15 @@ def test_a_path_that_flask_does_not_know_is_the_same(run: Run) -> None:
     assert bridged(run, "/other") == plain("/other")
 
 
+def test_an_error_that_flask_is_told_to_ignore_is_kept_from_the_teardown(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flask.Flask, "should_ignore_error", lambda _app, _error: True)
+    told, answered = plain("/view?do=raise")
+    assert bridged(run, "/view?do=raise") == (told, answered)
+    assert ("teardown", "None") in told
+
+
 def test_a_response_is_closed_when_it_cannot_be_sent(run: Run) -> None:
     story: Story = []
 
@@ -277,3 +286,4 @@ def test_the_environment_is_what_a_wsgi_server_would_make() -> None:
     }  # fmt: skip
     assert expected.items() <= environ.items()
     assert "HTTP_UPGRADE" not in environ
+    assert environ["asgi.scope"]["method"] == "POST"  # where Connexion's own requests look for their context
