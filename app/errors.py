@@ -30,7 +30,11 @@ class InsufficientScope(Forbidden):
 
 
 class ConcurrentUpdate(ServiceError):
-    """Another writer changed this tenant's setting meanwhile. Nothing was stored."""
+    """Another writer changed this tenant's setting meanwhile. Nothing was stored; `version` stands now."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__("Concurrent update detected on external_oms configuration setting.")
+        self.version = version
 
 
 class Unavailable(ServiceError):

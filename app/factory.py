@@ -19,11 +19,14 @@ from app.auth.remembered import RememberedTokens
 from app.auth.tokens import TokenVerifier
 from app.operations import OPERATIONS, WRITES
 from app.settings import Settings
-from app.store import Connections, RedisStore, Store
+from app.store import Store
+from app.store.connections import Connections
+from app.store.redis_store import RedisStore
 from app.web.bridge import EventLoopFlask
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
 from app.web.pages import pages
+from app.web.parameters import QueryParameters
 from app.web.request_id import RequestIds
 from app.web.request_log import RequestLog
 from app.web.routing import Routing
@@ -31,6 +34,7 @@ from app.web.security import Bearer, Permissions
 from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
+EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
@@ -39,8 +43,8 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     It has to be run with lifespan events: at the first of them Connexion builds its parts, at the last the store is
     closed.
     """
-    store = store or RedisStore(Connections.to(settings.redis_url), settings.redis_timeout)
-    contract = CONTRACT.read_bytes()
+    store = store or _store(settings)
+    documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
         key_source(settings),
         tenant_claim=settings.jwt_tenant_claim,
@@ -54,7 +58,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         __name__,
         lifespan=_closing(store, verifier),
         middlewares=[
-            functools.partial(Routing, others=pages(contract, settings.docs_url)),
+            functools.partial(Routing, others=pages(documents, settings.docs_url)),
             SecurityMiddleware,
             Validation,
             LifespanMiddleware,
@@ -63,11 +67,20 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         resolver=connexion.Resolver(operations.__getitem__),
         security_map={"bearer": functools.partial(Bearer, RememberedTokens(verifier), permissions)},
         server_args={"static_folder": None},
-        validator_map={"body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)}},
+        validator_map={
+            "body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)},
+            "parameter": QueryParameters,
+        },
     )
     flask_app.middleware.app = EventLoopFlask(flask_app.app)
-    flask_app.add_api(CONTRACT)
+    # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
+    flask_app.add_api(EXTENSIONS, name="extensions")
+    flask_app.add_api(CONTRACT, name="contract")
     return RequestIds(RequestLog(Failures(flask_app)))
+
+
+def _store(settings: Settings) -> Store:
+    return RedisStore(Connections.to(settings.redis_url), settings.redis_timeout, settings.history_length)
 
 
 def key_source(settings: Settings) -> KeySource:

@@ -1,7 +1,9 @@
 """The frozen values that pass between the parts, and what makes each of them well-formed."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 TENANT_PATTERN = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 
@@ -24,6 +26,34 @@ class Setting:
 
 
 NEVER_SET = Setting(enabled=False, version=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who asks for a change: the token's subject, where it names one, and the request that it came with."""
+
+    subject: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that was made: the setting that it led to, when by the store's clock, and whose it was."""
+
+    setting: Setting
+    changed_at: datetime
+    author: Author
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Changes of one tenant, newest first."""
+
+    changes: Sequence[Change]
+
+
+# The versions that a change is meant for; None is any.
+Expected = frozenset[int] | None
 
 
 def is_tenant_name(value: object) -> bool:

@@ -161,6 +161,7 @@ class Settings:
     jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one word", _scope, None)
     tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} in it once", _tenant_host, None)
     max_body_bytes: int = _setting("MAX_BODY_BYTES", "bytes, 64 to 1048576", _whole(64, 1 << 20), 16384)
+    history_length: int = _setting("HISTORY_LENGTH", "changes, 1 to 100000", _whole(1, 100_000), 1000)
     docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
     log_level: str = _setting(

@@ -13,9 +13,11 @@ from typing import Any, Self
 import httpx
 import jsonschema
 import yaml
+from connexion.json_schema import Draft4ResponseValidator, resolve_refs
 
 PATH = "/v0/config/sales_order/external_oms"
-CONTRACT_FILE = Path(__file__).parent.parent / "openapi.yaml"
+ROOT = Path(__file__).parent.parent
+CONTRACT_FILE = ROOT / "openapi.yaml"
 CONTRACT: dict[str, Any] = yaml.safe_load(CONTRACT_FILE.read_text())
 
 # The design's table: what each status means in an error's body.
@@ -38,8 +40,11 @@ MESSAGES = {
 # What HTTP itself defines, and 401 and 403, which the security scheme implies.
 BESIDE_THE_CONTRACT = {304, 401, 403, 404, 405, 413, 415, 431}
 
-_RESPONSES = CONTRACT["paths"][PATH.removeprefix("/v0")]
-_ERROR_SCHEMA = _RESPONSES["get"]["responses"]["500"]["content"]["application/json"]["schema"]
+HISTORY_PATH = f"{PATH}/history"
+EXTENSIONS: dict[str, Any] = resolve_refs(yaml.safe_load((ROOT / "app" / "extensions.yaml").read_text()))
+
+_OPERATIONS = {f"/v0{path}": each for document in (CONTRACT, EXTENSIONS) for path, each in document["paths"].items()}
+_ERROR_SCHEMA = _OPERATIONS[PATH]["get"]["responses"]["500"]["content"]["application/json"]["schema"]
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,27 @@ class Answer:
 def check(method: str, path: str, answer: Answer, *, malformed: bool = False) -> Answer:
     """The answer itself, once all that the contract and the design say of it was seen to hold."""
     request_id = answer.headers["x-request-id"]
+    if path == PATH and answer.status in {200, 304, 409} and method != "OPTIONS":
+        assert re.fullmatch(r'"(0|[1-9][0-9]*)"', answer.headers["etag"])
+    if answer.status == 304:
+        assert answer.content == b""
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id)
     assert "server" not in answer.headers
-    if path == PATH and method.lower() in _RESPONSES:
-        _check_documented(method, answer, BESIDE_THE_CONTRACT | ({400} if malformed else set()))
+    if method.lower() in _OPERATIONS.get(path, {}):
+        _check_documented(
+            _OPERATIONS[path][method.lower()], answer, BESIDE_THE_CONTRACT | ({400} if malformed else set())
+        )
     if answer.status >= 400:
         _check_error(answer, request_id, head=method == "HEAD")
     return answer
 
 
-def _check_documented(method: str, answer: Answer, besides: set[int]) -> None:
-    documented = _RESPONSES[method.lower()]["responses"]
+def _check_documented(operation: dict[str, Any], answer: Answer, besides: set[int]) -> None:
+    documented = operation["responses"]
     if str(answer.status) in documented:
         content = documented[str(answer.status)]["content"]
         assert answer.headers["content-type"] in content
-        jsonschema.Draft4Validator(content["application/json"]["schema"]).validate(answer.json)
+        Draft4ResponseValidator(content["application/json"]["schema"]).validate(answer.json)
     else:
         assert answer.status in besides
 
@@ -103,6 +114,13 @@ class Client:
         own = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         response = self._http.request(method, path, headers={**own, **(headers or {})}, **more)
         return check(method, path, Answer(response.status_code, response.headers, response.content))
+
+    def history(self, **parameters: Any) -> list[dict[str, Any]]:
+        """A page of the history."""
+        answer = self.request("GET", HISTORY_PATH, params=parameters)
+        assert answer.status == 200
+        changes: list[dict[str, Any]] = answer.json["changes"]
+        return changes
 
     def get(self, **more: Any) -> Answer:
         return self.request("GET", **more)

@@ -1,7 +1,7 @@
 import hashlib
 
 from app.operations import OPERATIONS
-from tests.contract import CONTRACT, CONTRACT_FILE, Client
+from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, ROOT, Client
 
 SHA256 = "3b7cd917ae7b65b44abbb04bbd1597c196060df5e47b001b2d1674c75f11bc8a"
 
@@ -16,6 +16,12 @@ def test_the_contract_is_served_byte_for_byte(client: Client) -> None:
     assert answer.headers["content-type"] == "application/yaml"
 
 
-def test_each_operation_id_of_the_contract_has_an_operation_and_no_other() -> None:
-    declared = {operation["operationId"] for path in CONTRACT["paths"].values() for operation in path.values()}
+def test_the_extensions_are_served_byte_for_byte(client: Client) -> None:
+    answer = client.request("GET", "/extensions.yaml")
+    assert answer.content == (ROOT / "app" / "extensions.yaml").read_bytes()
+
+
+def test_each_operation_id_of_the_documents_has_an_operation_and_no_other() -> None:
+    paths = [*CONTRACT["paths"].values(), *EXTENSIONS["paths"].values()]
+    declared = {operation["operationId"] for path in paths for operation in path.values()}
     assert declared == OPERATIONS.keys()

@@ -5,25 +5,32 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from tests.contract import CONTRACT
+import pytest
+
+from tests.contract import CONTRACT, EXTENSIONS
 from tests.processes import Service, clean_environment, make_token
 
 # What HTTP defines and the security scheme implies is allowed beside what the contract documents.
 BESIDE = ("401", "405", "413", "415")
 
 
-def test_no_request_that_schemathesis_makes_up_finds_a_fault(service: Service, tmp_path: Path, tenant: str) -> None:
-    contract = copy.deepcopy(CONTRACT)
-    for operation in contract["paths"]["/config/sales_order/external_oms"].values():
-        error = operation["responses"]["500"]
-        operation["responses"] |= dict.fromkeys(BESIDE, error)
-    document = tmp_path / "contract.json"
-    document.write_text(json.dumps(contract))
+@pytest.mark.parametrize(("document", "operations"), [(CONTRACT, 2), (EXTENSIONS, 1)], ids=["contract", "extensions"])
+def test_no_request_that_schemathesis_makes_up_finds_a_fault(
+    service: Service, tmp_path: Path, tenant: str, document: dict[str, Any], operations: int
+) -> None:
+    document = copy.deepcopy(document)
+    error = CONTRACT["paths"]["/config/sales_order/external_oms"]["get"]["responses"]["500"]
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"] |= dict.fromkeys(BESIDE, error)
+    file = tmp_path / "document.json"
+    file.write_text(json.dumps(document))
     address = f"http://127.0.0.1:{service.port}/v0"
     arguments = ["--url", address, "--header", f"Authorization: Bearer {make_token(tenant)}", "--checks", "all"]
     limits = ["--max-examples", "100", "--seed", "1", "--generation-database", "none", "--no-color"]
-    command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(document), *arguments, *limits]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(file), *arguments, *limits]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 selected / 2 total" in done.stdout, done.stdout
+    assert f"{operations} selected / {operations} total" in done.stdout, done.stdout

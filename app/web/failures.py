@@ -20,6 +20,7 @@ from app.errors import (
     Unauthorized,
     Unavailable,
 )
+from app.web.preconditions import entity_tag
 from app.web.request_id import request_id_of
 
 _log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def failure_of(error: BaseException) -> Failure:
     """How `error` is answered; whatever is not foreseen is `INTERNAL`."""
     if isinstance(error, ServiceError):
         status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
-        return Failure(status, str(error), tuple(_challenge(error))) if status else INTERNAL
+        return Failure(status, str(error), tuple(_headers(error))) if status else INTERNAL
     # Of Starlette's kind are Connexion's problems and, through Connexion's FlaskApp, Werkzeug's exceptions as well.
     if isinstance(error, HTTPException) and error.status_code in _CODES.keys() - {INTERNAL.status}:
         headers = (error.headers or {}).items()
@@ -88,13 +89,15 @@ def failure_of(error: BaseException) -> Failure:
     return INTERNAL
 
 
-def _challenge(error: ServiceError) -> Iterable[Header]:
-    """The `WWW-Authenticate` header of a refused token: RFC 6750, section 3."""
+def _headers(error: ServiceError) -> Iterable[Header]:
+    """What tells a client how to go on: `WWW-Authenticate` (RFC 6750, section 3), the `ETag` that stands."""
     if isinstance(error, MissingToken):
         yield b"www-authenticate", _REALM.encode()
     elif isinstance(error, Unauthorized):
         reason = f'{_REALM}, error="invalid_token", error_description="{error}"'
         yield b"www-authenticate", reason.encode("ascii", "replace")
+    elif isinstance(error, ConcurrentUpdate):
+        yield b"etag", entity_tag(error.version).encode()
     elif isinstance(error, InsufficientScope):
         yield b"www-authenticate", f'{_REALM}, error="insufficient_scope", scope="{error.scope}"'.encode()
 

@@ -1,5 +1,6 @@
 """What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,10 +28,11 @@ _PAGE_HEADERS = {
 }
 
 
-def pages(contract: bytes, docs_url: str) -> ASGIApp:
+def pages(documents: Mapping[str, bytes], docs_url: str) -> ASGIApp:
     """The application for all paths that no document describes; raises HTTPException 404 where there is nothing.
 
-    `contract` is served byte for byte; the contract's relative links, `/docs/…`, lead to the same path at `docs_url`.
+    The `documents`, by their paths, are served byte for byte; the contract's relative links, `/docs/…`, lead to the
+    same path at `docs_url`.
     """
 
     async def to_page(_request: Request) -> Response:
@@ -39,8 +41,8 @@ def pages(contract: bytes, docs_url: str) -> ASGIApp:
     async def to_docs(request: Request) -> Response:
         return RedirectResponse(docs_url + quote(request.url.path, _PATH_CHARACTERS))
 
-    async def the_contract(_request: Request) -> Response:
-        return Response(contract, media_type="application/yaml")
+    async def to_document(request: Request) -> Response:
+        return Response(documents[request.url.path], media_type="application/yaml")
 
     async def to_index(_request: Request) -> Response:
         return FileResponse(PAGE / "index.html")
@@ -52,7 +54,7 @@ def pages(contract: bytes, docs_url: str) -> ASGIApp:
             Route(PAGE_PATH, Guarded(request_response(to_index))),
             Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
             Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
-            Route("/openapi.yaml", the_contract),
+            *(Route(path, to_document) for path in documents),
             Route("/docs/{path:path}", to_docs),
         ],
         redirect_slashes=False,

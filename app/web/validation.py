@@ -50,11 +50,12 @@ class PreparedValidationAPI(RequestValidationAPI):
             )
             for media_type in operation.consumes
         }
+        parameters = _made_once(self.validator_map["parameter"], parameters=operation.parameters, uri_parser=None)
         return StrictMediaType(
             self.next_app,
             operation=operation,
             strict_validation=self.strict_validation,
-            validator_map={"body": bodies},
+            validator_map={"body": bodies, "parameter": parameters},
         )
 
 
@@ -66,4 +67,4 @@ class Validation(RequestValidationMiddleware):
 
 def _made_once(validator: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
     made = validator(**arguments)
-    return lambda **_same_arguments: made
+    return lambda *_, **_same_arguments: made

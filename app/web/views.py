@@ -4,28 +4,35 @@ import functools
 import inspect
 import json
 from collections.abc import Awaitable
+from datetime import datetime
 
 import flask
-from connexion.context import context
+from connexion.context import context, scope
 from connexion.operations import AbstractOperation
 
-from app.model import Setting
+from app.model import Change, History, Setting
+from app.web.preconditions import entity_tag, if_match, none_match
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
+_FROM_IF_MATCH = "expected"
 
 
 class View:
     """Calls one operation with the arguments that its signature names.
 
-    `principal` and `request_id` come from the request's context, every other name from the body, where the document
-    has to require it. A name that neither can give is a TypeError at start.
+    `principal` and `request_id` come from the request's context, `expected` from its `If-Match`, parameters that the
+    document declares from the query, every other name from the body, where the document has to require it. A name
+    that nothing can give is a TypeError at start.
     """
 
     def __init__(self, operation: AbstractOperation) -> None:
         self._operation = operation.function
         wanted = inspect.signature(self._operation).parameters.keys()
+        declared = {parameter["name"] for parameter in operation.parameters}
         self._from_context = tuple(wanted & _FROM_CONTEXT)
-        self._from_body = tuple(wanted - _FROM_CONTEXT)
+        self._is_conditional = _FROM_IF_MATCH in wanted
+        self._from_parameters = tuple(wanted & declared)
+        self._from_body = tuple(wanted - _FROM_CONTEXT - declared - {_FROM_IF_MATCH})
         unknown = set(self._from_body) - set(operation.body_schema().get("required", ()))
         if unknown:
             raise TypeError(f"{operation.operation_id}: nothing fills the arguments {sorted(unknown)}")
@@ -36,7 +43,10 @@ class View:
 
     async def _answer(self) -> flask.Response:
         arguments = {name: context[name] for name in self._from_context}
+        arguments |= {name: context["parameters"][name] for name in self._from_parameters}
         arguments |= {name: context["body"][name] for name in self._from_body}
+        if self._is_conditional:
+            arguments[_FROM_IF_MATCH] = if_match(scope["headers"])
         return answer(await self._operation(**arguments))
 
 
@@ -48,4 +58,32 @@ def answer(result: object) -> flask.Response:
 
 @answer.register
 def _(result: Setting) -> flask.Response:
-    return flask.Response(json.dumps({"enabled": result.enabled}), content_type="application/json")
+    if scope["method"] in {"GET", "HEAD"} and not none_match(scope["headers"], result.version):
+        response = flask.Response(status=304)
+    else:
+        response = _json({"enabled": result.enabled})
+    response.headers["ETag"] = entity_tag(result.version)
+    return response
+
+
+@answer.register
+def _(result: History) -> flask.Response:
+    return _json({"changes": [_change(change) for change in result.changes]})
+
+
+def _change(change: Change) -> dict[str, object]:
+    return {
+        "version": change.setting.version,
+        "enabled": change.setting.enabled,
+        "changed_at": _rfc3339(change.changed_at),
+        "changed_by": change.author.subject,
+        "request_id": change.author.request_id,
+    }
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(content: object) -> flask.Response:
+    return flask.Response(json.dumps(content), content_type="application/json")

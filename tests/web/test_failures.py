@@ -93,7 +93,7 @@ def test_a_store_that_is_not_there_is_a_500(tmp_path: Path, tenant: str) -> None
         (Unauthorized("x"), 401),
         (HTTPException(404), 404),
         (HTTPException(405, headers={"Allow": "GET"}), 405),
-        (ConcurrentUpdate("x"), 409),
+        (ConcurrentUpdate(3), 409),
         (HTTPException(431), 431),
         (StoreError("x"), 500),
         (OutcomeUnknown("x"), 500),

@@ -1,0 +1,111 @@
+"""Connections to Redis, lent one at a time. All that has to be known of redis-py is known here."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Self
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+
+# A worker's share of the store's connections; who finds none free waits, within the limit of its operation.
+MAX_CONNECTIONS: Final = 32
+
+# All that redis-py raises, and what the sockets below it and the limit of time do (TimeoutError is an OSError).
+DRIVER_ERRORS: Final = (RedisError, OSError)
+
+Command = tuple[str | int | bytes, ...]
+Exchange = Callable[..., Awaitable[list[Any]]]
+
+
+class Connections:
+    """A pool's connections, lent one at a time; nothing is ever sent twice."""
+
+    def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
+        self._pool = pool
+        # redis-py's own pool that waits loses a turn where the one that it wakes has just been cancelled (Python 3.11).
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    @classmethod
+    def to(cls, url: str) -> Self:
+        """Connections to the server at `url` (`redis://`, `rediss://` or `unix://`); none is opened yet.
+
+        The limits of time are the store's. Without RESP 3 and a driver's name a new connection costs no round trip of
+        its own, and one that the server closed is noticed as it is lent (redis-py 8.1 skips that check with RESP 3).
+        """
+        return cls(
+            redis.asyncio.ConnectionPool.from_url(
+                url,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=None,
+                socket_connect_timeout=None,
+                protocol=2,
+                driver_info=None,
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[Exchange]:
+        """A connection, as the function that has commands answered on it, all in one round trip.
+
+        The function returns one reply for each command, or raises the first error among them. A connection that an
+        exception passes through is closed: it may be in the middle of anything.
+        """
+        async with self._free:
+            connection = await self._pool.get_connection()
+            try:
+                yield _exchange_on(connection)
+            except BaseException as error:
+                await connection.disconnect(nowait=True)
+                if isinstance(error, ReadOnlyError):
+                    await self._forget()
+                raise
+            finally:
+                # Shielded, or a second cancellation would keep the connection from the pool for good.
+                await asyncio.shield(self._pool.release(connection))
+
+    @contextlib.asynccontextmanager
+    async def fresh(self) -> AsyncIterator[Exchange]:
+        """As `lend`, on a connection that is made for this one use."""
+        connection = self._pool.make_connection()
+        try:
+            await connection.connect()
+            yield _exchange_on(connection)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _forget(self) -> None:
+        """Lets go of all connections: the server has become a replica, and reads from it would be of the past."""
+        await self._pool.update_active_connections_for_reconnect()
+        await self._pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._pool.aclose()
+
+
+def _exchange_on(connection: Any) -> Exchange:
+    async def exchange(*commands: Command) -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands(commands))
+        replies = [await _reply(connection) for _ in commands]
+        for reply in replies:
+            _raise_errors(reply)
+        return replies
+
+    return exchange
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _raise_errors(reply: Any) -> None:
+    """Raises the reply if it is an error, or the first error inside the reply to an EXEC."""
+    for part in reply if isinstance(reply, list) else (reply,):
+        if isinstance(part, Exception):
+            raise part

@@ -1,0 +1,165 @@
+"""The store on Redis: keys, stored form, transactions.
+
+A tenant has two keys, `external_oms:{<tenant>}` and `external_oms:{<tenant>}:history`; the braces are their hash tag on
+a Redis Cluster. The first is the newest change, as a JSON object: `enabled`, `version`, `at` (ms since 1970, by the
+store's clock), `by` (the token's subject), `request` (the request's identifier) and `id` (the change's own). The second
+is a hash of the changes before it, each under its version, as they stood in the first.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from redis.exceptions import ResponseError
+
+from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
+from app.model import NEVER_SET, Author, Change, Expected, Setting
+from app.store.connections import DRIVER_ERRORS, Command, Connections
+
+
+class RedisStore:
+    """The `Store` on a Redis server.
+
+    `timeout` is in seconds and bounds each operation, connecting included. `history_length` changes are kept.
+    """
+
+    def __init__(self, connections: Connections, timeout: float, history_length: int) -> None:
+        self._connections = connections
+        self._timeout = timeout
+        self._history_length = history_length
+
+    async def current(self, tenant: str) -> Setting:
+        """See `Store`."""
+        try:
+            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
+                (value,) = await exchange(("GET", _setting_key(tenant)))
+        except DRIVER_ERRORS as error:
+            raise StoreError("the setting could not be read") from error
+        return _setting(value)
+
+    async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
+        """See `Store`."""
+        key, history, sent = _setting_key(tenant), _history_key(tenant), None
+        try:
+            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
+                # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
+                _, value, _, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+                stands = _setting(value)
+                conflict = expected is not None and stands.version not in expected
+                if conflict or stands.enabled == enabled:
+                    await exchange(("UNWATCH",))
+                else:
+                    sent = _Stored.make(Setting(enabled, stands.version + 1), time, author)
+                    *_, executed = await exchange(("MULTI",), *self._writes(key, history, value, sent), ("EXEC",))
+                    conflict = executed is None
+                    stands = _setting(*await exchange(("GET", key))) if conflict else sent.change.setting
+        except ResponseError as error:
+            raise StoreError("the change was rejected") from error
+        except DRIVER_ERRORS as error:
+            if sent is None:
+                raise StoreError("the change could not be made") from error
+            return await self._look_up(key, history, sent, error)
+        if conflict:
+            raise ConcurrentUpdate(stands.version)
+        return stands
+
+    async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
+        """See `Store`."""
+        key, history = _setting_key(tenant), _history_key(tenant)
+        try:
+            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
+                (value,) = await exchange(("GET", key))
+                newest = _setting(value).version
+                top = newest if before is None else min(newest, before - 1)
+                versions = range(top, max(0, newest - self._history_length), -1)[:limit]
+                older = [version for version in versions if version != newest]
+                (values,) = await exchange(("HMGET", history, *older)) if older else ([],)
+        except DRIVER_ERRORS as error:
+            raise StoreError("the history could not be read") from error
+        kept = [value, *values] if newest in versions else values
+        # None: a change was made meanwhile, and the oldest of these went.
+        return [_Stored.decode(each).change for each in kept if each is not None]
+
+    def _writes(self, key: str, history: str, value: bytes | None, sent: "_Stored") -> list[Command]:
+        """The commands that put `sent` in the place of `value`, which becomes history."""
+        commands: list[Command] = [("SET", key, sent.encode())]
+        if value is not None:
+            commands.append(("HSET", history, sent.version - 1, value))
+            commands.append(("HDEL", history, sent.version - self._history_length))
+        return commands
+
+    async def _look_up(self, key: str, history: str, sent: "_Stored", lost: Exception) -> Setting:
+        """Looks once whether `sent` was stored although the answer to its EXEC was `lost`."""
+        try:
+            async with asyncio.timeout(self._timeout / 2), self._connections.fresh() as exchange:
+                values = await exchange(("GET", key), ("HGET", history, sent.version))
+        except DRIVER_ERRORS as error:
+            raise OutcomeUnknown("the answer to a change was lost and could not be looked up") from error
+        if not any(value is not None and _Stored.decode(value).change_id == sent.change_id for value in values):
+            raise OutcomeUnknown("the answer to a change was lost, and it was not found stored") from lost
+        return sent.change.setting
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._connections.close()
+
+
+def _setting_key(tenant: str) -> str:
+    return f"external_oms:{{{tenant}}}"
+
+
+def _history_key(tenant: str) -> str:
+    return f"external_oms:{{{tenant}}}:history"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A change in its stored form, with an identifier of its own."""
+
+    change: Change
+    change_id: str
+
+    @property
+    def version(self) -> int:
+        return self.change.setting.version
+
+    def encode(self) -> str:
+        fields = {
+            "enabled": self.change.setting.enabled,
+            "version": self.version,
+            "at": round(self.change.changed_at.timestamp() * 1000),
+            "by": self.change.author.subject,
+            "request": self.change.author.request_id,
+            "id": self.change_id,
+        }
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def make(cls, setting: Setting, time: Sequence[bytes], author: Author) -> Self:
+        """A change that is to be stored. `time` is the store's, as TIME answers it: seconds and microseconds."""
+        seconds, microseconds = map(int, time)
+        changed_at = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=microseconds // 1000)
+        return cls(Change(setting, changed_at, author), uuid.uuid4().hex)
+
+    @classmethod
+    def decode(cls, value: bytes) -> Self:
+        """What `encode` made. Raises StoreError for anything else: an unreadable setting is no default."""
+        try:
+            fields = json.loads(value)
+            enabled, version, change_id = fields["enabled"], fields["version"], fields["id"]
+            author = Author(fields["by"], fields["request"])
+            changed_at = datetime.fromtimestamp(fields["at"] / 1000, UTC)
+        except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError) as error:
+            raise StoreError("a stored change cannot be read") from error
+        is_change = type(enabled) is bool and type(version) is int and version >= 1
+        if not is_change or not all(type(text) is str for text in (change_id, author.request_id, author.subject or "")):
+            raise StoreError("a stored change has a field of the wrong type")
+        return cls(Change(Setting(enabled, version), changed_at, author), change_id)
+
+
+def _setting(value: bytes | None) -> Setting:
+    return NEVER_SET if value is None else _Stored.decode(value).change.setting

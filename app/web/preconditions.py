@@ -1,0 +1,46 @@
+"""Versions as entity tags, and the conditions that requests make of them: RFC 9110, sections 8.8.3 and 13.1."""
+
+import re
+from collections.abc import Iterable
+
+from app.errors import BadRequest
+from app.model import Expected
+
+_TAG = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS = re.compile(rb"[ \t,]*" + _TAG + rb"(?:[ \t]*,[ \t,]*" + _TAG + rb")*[ \t,]*")
+_EACH = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_VERSION = re.compile(rb"0|[1-9][0-9]{0,17}")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def entity_tag(version: int) -> str:
+    """The strong tag of a version."""
+    return f'"{version}"'
+
+
+def if_match(headers: Headers) -> Expected:
+    """The versions that `If-Match` names; None where any will do. Weak tags match nothing (strong comparison).
+
+    Raises BadRequest where the header is malformed.
+    """
+    condition = _condition(headers, b"if-match")
+    if condition is None or condition == b"*":
+        return None
+    if not _TAGS.fullmatch(condition):
+        raise BadRequest('If-Match: expected * or entity tags, such as "3".')
+    return frozenset(int(tag) for weak, tag in _EACH.findall(condition) if not weak and _VERSION.fullmatch(tag))
+
+
+def none_match(headers: Headers, version: int) -> bool:
+    """Whether `If-None-Match` does not name `version` (weak comparison). A malformed one counts for nothing."""
+    condition = _condition(headers, b"if-none-match")
+    if condition is None or not (condition == b"*" or _TAGS.fullmatch(condition)):
+        return True
+    return condition != b"*" and str(version).encode() not in {tag for _, tag in _EACH.findall(condition)}
+
+
+def _condition(headers: Headers, wanted: bytes) -> bytes | None:
+    """The value of a header that may come in several lines: RFC 9110, section 5.3."""
+    lines = [value.strip(b" \t") for name, value in headers if name == wanted]
+    return b", ".join(lines) if lines else None
