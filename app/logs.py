@@ -27,7 +27,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": log_level},
         # The service writes its own line for each request.
-        "loggers": {"uvicorn.access": {"handlers": [], "propagate": False}},
+        "loggers": {"uvicorn.access": {"handlers": [], "propagate": False}, "httpx": {"level": "WARNING"}},
     }
 
 

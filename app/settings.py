@@ -86,15 +86,19 @@ def _pem(value: str) -> str:
 
 
 def _trusted_url(value: str) -> str:
-    if not (is_trusted_address(value) and value.isprintable()):
+    if not is_trusted_address(value) or not _is_plain(value):
         raise ValueError
     return value
 
 
 def _issuer(value: str) -> str:
-    if value.count(TENANT_PLACE) > 1:
+    if value.count(TENANT_PLACE) > 1 or not _is_plain(value.replace(TENANT_PLACE, "")):
         raise ValueError
     return value
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and value.isprintable() and not set(value) & set(" {}")
 
 
 def _algorithms(value: str) -> tuple[str, ...]:
@@ -118,6 +122,7 @@ def _scope(value: str) -> str:
 
 
 def _tenant_host(value: str) -> str:
+    value = value.lower()
     if not re.fullmatch(r"[a-z0-9.-]*\{tenant\}[a-z0-9.-]*", value):
         raise ValueError
     return value
@@ -213,6 +218,11 @@ def _contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -
     else:
         (source,) = given or ["JWT_ISSUER"]
         fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")
+        longest = max(
+            (int(name[2:]) // 8 for name in values.get("jwt_algorithms", ()) if name in SECRET_ALGORITHMS), default=0
+        )
+        if source == "JWT_SECRET" and len(environment[source].encode(errors="replace")) < longest:
+            yield f"JWT_SECRET takes {longest} bytes or more for JWT_ALGORITHMS as they are"
         if unfit := [name for name in values.get("jwt_algorithms", ()) if name not in fitting]:
             yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which {source} does not fit"
 

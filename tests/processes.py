@@ -102,8 +102,9 @@ def wait_until_answered(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("no answer")
 
 
-def start_store(directory: Path, port: int | None = None) -> ValkeyServer:
-    """A server on `port`, or on one of its own."""
-    server = ValkeyServer(port=port or free_port(), data_dir=directory, persist=True)
+def start_store(directory: Path, port: int | None = None, *, durable: bool = False) -> ValkeyServer:
+    """A server on `port`, or on one of its own; a durable one has each change on the disk before it answers."""
+    config = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
+    server = ValkeyServer(port=port or free_port(), data_dir=directory, persist=True, config=config)
     server.start()
     return server

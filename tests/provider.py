@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 Behaviour = Literal[
-    "good", "hang", "drip", "html", "huge", "unpacks", "redirect", "error", "lie", "plain", "empty", "deep"
-]
+    "good", "hang", "drip", "html", "huge", "30 MB", "unpacks", "redirect", "error", "lie", "plain", "empty", "deep",
+    "no keys",
+]  # fmt: skip
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
+UNPACKS_TO_50_MB = gzip.compress(b"[" + b" " * 50_000_000)
 RSA_KEYS = [rsa.generate_private_key(65537, 2048) for _ in range(3)]
 
 
@@ -120,8 +122,13 @@ class Provider:
             send(404, b"{}")
         elif behaviour in MISBEHAVIOURS:
             MISBEHAVIOURS[behaviour](send)
+        elif behaviour == "redirect" and not handler.path.endswith("/again"):
+            send(302, b"", ("Location", f"{handler.path}/again"))
+        elif behaviour == "no keys" and handler.path.endswith("/keys"):
+            send(404, b"{}")
         else:
-            send(200, json.dumps(self._document(realm, behaviour, handler.path)).encode())
+            document = json.dumps(self._document(realm, behaviour, handler.path.removesuffix("/again"))).encode()
+            send(200, document + b" " * (300_000 if behaviour == "huge" else 0))
 
     def _document(self, realm: str, behaviour: Behaviour, path: str) -> Any:
         if path.endswith("/keys"):
@@ -143,10 +150,9 @@ class Provider:
 Send = Callable[..., None]
 
 MISBEHAVIOURS: dict[Behaviour, Callable[[Send], None]] = {
+    "30 MB": lambda send: send(200, b"[" + b" " * 30_000_000),
     "html": lambda send: send(200, b"<html>Welcome</html>"),
-    "huge": lambda send: send(200, b"[" + b" " * 30_000_000),
-    "unpacks": lambda send: send(200, gzip.compress(b"[" + b" " * 50_000_000), ("Content-Encoding", "gzip")),
-    "redirect": lambda send: send(302, b"", ("Location", "/realms/acme/keys")),
+    "unpacks": lambda send: send(200, UNPACKS_TO_50_MB, ("Content-Encoding", "gzip")),
     "error": lambda send: send(503, b"{}"),
     "empty": lambda send: send(200, b""),
     "deep": lambda send: send(200, b"[" * 200_000),

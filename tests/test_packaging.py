@@ -68,7 +68,7 @@ def test_the_files_of_a_platform_are_there() -> None:
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
     assert re.fullmatch(r"3\.\d+", python)
-    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {"JWT_SECRET"}
+    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {"JWT_ISSUER", "JWT_AUDIENCE", "JWT_SECRET"}
 
 
 def test_importing_has_no_effect_but_for_asgi() -> None:
@@ -84,3 +84,14 @@ def test_importing_has_no_effect_but_for_asgi() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_test_that_the_guarantees_name_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text()))
+    written = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 10
+    assert named <= written

@@ -35,7 +35,7 @@ def test_each_variable_is_read() -> None:
     settings = Settings.read(
         {
             "PORT": "80", "WEB_CONCURRENCY": "2", "REDIS_URL": "unix:///run/redis.sock", "REDIS_TIMEOUT": "0.5",
-            "JWT_SECRET": "x" * 40, "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
+            "JWT_SECRET": "x" * 64, "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
             "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
             "HISTORY_LENGTH": "50",
@@ -43,7 +43,7 @@ def test_each_variable_is_read() -> None:
         }
     )  # fmt: skip
     assert dataclasses.astuple(settings) == (
-        80, 2, "unix:///run/redis.sock", 0.5, "x" * 40, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
+        80, 2, "unix:///run/redis.sock", 0.5, "x" * 64, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
         60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50, "http://docs.example", "json",
         "DEBUG",
     )  # fmt: skip
@@ -87,13 +87,19 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
             )
         ),
         *(("JWT_PUBLIC_KEY", value) for value in ("x", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----")),
-        *(("JWT_JWKS_URL", value) for value in ("http://id.example/keys", "id.example/keys", "https://x/\n")),
-        *(("JWT_ISSUER", value) for value in ("https://{tenant}.id.example/{tenant}",)),
+        *(
+            ("JWT_JWKS_URL", value)
+            for value in ("http://id.example", "id.example/keys", "https://x/\n", "https://x/{tenant}", "https://x:p")
+        ),
+        *(
+            ("JWT_ISSUER", value)
+            for value in ("https://{tenant}.id.example/{tenant}", "https://x/{Tenant}", "https://x/ ", "x\n")
+        ),
         *(("JWT_ALGORITHMS", value) for value in ("none", "HS256,none", "HS1", ",", "hs256", "RS256;ES256")),
         *(("JWT_JWKS_TTL", value) for value in ("9", "86401", "x")),
         *(("JWT_READ_SCOPE", value) for value in ("a b", 'a"b', "a\\b", "\u00e4")),
         *(("JWT_WRITE_SCOPE", value) for value in (" ",)),
-        *(("TENANT_HOST", value) for value in ("x.example", "{tenant}{tenant}", "{tenant}.Example", "https://{tenant}.x")),
+        *(("TENANT_HOST", value) for value in ("x.example", "{tenant}{tenant}", "{tenant}.x:80", "https://{tenant}.x")),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "info"),
     ],
@@ -128,6 +134,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
             "JWT_ISSUER takes an https:// address where no other variable has the keys",
         ),
         ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example/{tenant}"}, "JWT_ISSUER takes an https:// address where"),
+        ({"JWT_ALGORITHMS": "HS256,HS512"}, "JWT_SECRET takes 64 bytes or more for JWT_ALGORITHMS as they are"),
         ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS has RS256, which JWT_SECRET does not fit"),
         (
             {"JWT_SECRET": "", "JWT_PUBLIC_KEY": PEM, "JWT_ALGORITHMS": "HS256,RS256,ES256"},

@@ -2,6 +2,6 @@
 
 tokens      token text in, `Principal` out
 remembered  the same without verifying a token twice
-keys        which key verifies a token: the ones that the settings hold
-issuers     and the ones that identity providers publish
+keys        what a key is, in the settings or in a published set, and which algorithms fit it
+issuers     the keys that identity providers publish: fetched, kept, asked for again
 """

@@ -62,9 +62,10 @@ class PublishedKeys:
     async def find(self, issuer: str | None, key_id: str | None) -> Key:
         """See `KeySource`."""
         known = self._known(self._location or issuer or "")
-        if known.keys is None or known.age(self._clock()) > self._ttl + OUTAGE_SECONDS:
+        age = self._clock() - known.read_at
+        if known.keys is None or age > self._ttl + OUTAGE_SECONDS:
             await self._look_up(known)
-        elif known.age(self._clock()) > self._ttl:
+        elif age > self._ttl:
             await self._renew(known)
         key = known.key(key_id)
         if key is None and (known.asking is not None or self._may_ask(known)):
@@ -77,7 +78,7 @@ class PublishedKeys:
     def holds(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
         known = self._issuers.get(self._location or issuer or "")
-        if known is None or known.keys is None or known.age(self._clock()) > self._ttl:
+        if known is None or known.keys is None or self._clock() - known.read_at > self._ttl:
             return False
         return any(key is each for each in known.keys.values())
 
@@ -90,27 +91,33 @@ class PublishedKeys:
         await self._sets.close()
 
     def _known(self, location: str) -> "_Issuer":
-        """What is known of an issuer; the one that was asked for last is forgotten last, one without keys first."""
+        """What is known of an issuer. The one that was asked for last is forgotten last."""
         known = self._issuers.pop(location, None)
         if known is None:
-            known = _Issuer(location)
-            if len(self._issuers) >= MAX_ISSUERS:
-                without = (each for each, issuer in self._issuers.items() if issuer.keys is None)
-                del self._issuers[next(without, next(iter(self._issuers)))]
+            return _Issuer(location)
         self._issuers[location] = known
         return known
 
+    def _remember(self, known: "_Issuer") -> None:
+        """Keeps what is known of an issuer, in the place of one without keys, or of the one asked for longest ago."""
+        if known.location not in self._issuers and len(self._issuers) >= MAX_ISSUERS:
+            idle = [each for each, issuer in self._issuers.items() if issuer.asking is None]
+            without = (each for each in idle if self._issuers[each].keys is None)
+            del self._issuers[next(without, idle[0])]
+        self._issuers[known.location] = known
+
     async def _look_up(self, known: "_Issuer") -> None:
-        """Asks for the keys of an issuer that has none yet. Raises where they cannot be had."""
+        """Asks for the keys of an issuer of which none are known that can be used. Raises where they cannot be had."""
         if known.asking is None:
             now = self._clock()
-            if known.absent and now - known.asked_at < ABSENT_SECONDS:
+            if known.absent and now - known.asked_at < known.absent_seconds:
                 raise Unauthorized("The token's issuer does not exist.")
             if not self._may_ask(known):
                 raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
-            if len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
+            if known.keys is None and len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
                 raise KeyUnavailable(f"no keys of {known.location}: too many unknown issuers were asked for")
-            self._look_ups.append(now)
+            if known.keys is None:
+                self._look_ups.append(now)
         await self._ask(known)
         if known.absent:
             raise Unauthorized("The token's issuer does not exist.")
@@ -133,6 +140,7 @@ class PublishedKeys:
     def _ask(self, known: "_Issuer") -> Awaitable[None]:
         """Waits for the one fetch that is under way, or starts it; it goes on when whoever waits for it has left."""
         if known.asking is None:
+            self._remember(known)
             known.asked_at = self._clock()
             known.asking = asyncio.create_task(self._read(known))
         return asyncio.shield(known.asking)
@@ -142,9 +150,11 @@ class PublishedKeys:
             async with asyncio.timeout(FETCH_SECONDS):
                 keys = published_keys(await self._sets.fetch(known.location), self._accepted)
         except NoSuchDocument:
+            # One that had keys a moment ago may be back in another.
+            known.absent_seconds = ABSENT_SECONDS if known.keys is None else ASK_AGAIN_SECONDS
             known.keys, known.absent, known.failure = None, True, None
         except (FetchFailed, TimeoutError, ValueError) as error:
-            known.failure = str(error) or type(error).__name__
+            known.absent, known.failure = False, str(error) or type(error).__name__
             _log.warning("keys not fetched", extra={"issuer": known.location, "cause": known.failure})
         else:
             known.learn(keys, self._clock())
@@ -160,11 +170,9 @@ class _Issuer:
         self.keys: Mapping[str | None, Key] | None = None  # of the last good answer
         self.read_at = self.asked_at = float("-inf")
         self.absent = False
+        self.absent_seconds = ABSENT_SECONDS
         self.failure: str | None = None  # why the last fetch gave nothing
         self.asking: asyncio.Task[None] | None = None
-
-    def age(self, now: float) -> float:
-        return now - self.read_at
 
     def key(self, key_id: str | None) -> Key | None:
         """The key with this identifier; without one, the only key that there is."""
@@ -254,10 +262,12 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 
 def is_trusted_address(address: str) -> bool:
-    """Whether `address` is an https URL, or an http URL of this very machine."""
+    """Whether `address` is an https URL, or an http URL of this very machine, without a user and a password."""
     try:
         url = urlsplit(address)
-    except ValueError:
+        if url.fragment or url.port == 0 or url.username is not None:
+            return False
+    except ValueError:  # of the host, or the port
         return False
     loopback = url.hostname in {"localhost", "127.0.0.1", "::1"}
     return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and loopback))

@@ -101,7 +101,7 @@ def published_keys(jwks: object, accepted: Sequence[str]) -> dict[str | None, Ke
             material = _material(member)
             declared = member.get("alg")
             fitting = algorithms_for(material)
-            algorithms = tuple(name for name in accepted if name in fitting and declared in {None, name})
+            algorithms = tuple(name for name in accepted if name in fitting and (declared is None or declared == name))
             if algorithms:
                 found[kid] = Key(material, algorithms)
     return found

@@ -12,6 +12,7 @@ from app.errors import Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
 _TIMES = frozenset({"exp", "nbf", "iat"})
+_MAX_TIME = 2**53  # beyond it a JSON number is not exact (RFC 8259, section 6)
 TENANT_PLACE = "{tenant}"
 
 # What a refusal says, by what PyJWT found; the nearest class in the error's line of descent counts.
@@ -89,7 +90,7 @@ class TokenVerifier:
             raise Unauthorized(_reason(error)) from error
         for claim in _TIMES & claims.keys():
             # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
-            if type(claims[claim]) not in {int, float}:
+            if type(claims[claim]) not in {int, float} or not abs(claims[claim]) < _MAX_TIME:
                 raise Unauthorized(f"The token's claim '{claim}' must be a number.")
         return Verified(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
 

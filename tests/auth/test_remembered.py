@@ -27,7 +27,8 @@ class Counting(TokenVerifier):
 
 
 class Clock:
-    now = time.time()
+    def __init__(self) -> None:
+        self.now = time.time()
 
     def __call__(self) -> float:
         return self.now

@@ -1,0 +1,175 @@
+"""Many clients that read and write at once, and write down what they saw."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from app.errors import ConcurrentUpdate, StoreError
+from app.model import Author
+from app.store import Store
+from tests.contract import HISTORY_PATH, PATH
+from tests.processes import make_token
+from tests.register import Entry, Operation, faults
+
+
+class Refused(Exception):
+    """The write was refused; `version` stands."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+class Unknown(Exception):
+    """Nobody can say what became of it."""
+
+
+class Register(Protocol):
+    """One tenant's setting, as one client sees it. Raises Refused and Unknown."""
+
+    async def read(self) -> tuple[int, bool]: ...
+
+    async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]: ...
+
+
+@dataclass
+class Run:
+    """What many clients did to the registers of some tenants."""
+
+    operations: dict[str, list[Operation]] = field(default_factory=dict)
+    names: Iterator[int] = field(default_factory=itertools.count)
+
+    def count(self, outcome: str) -> int:
+        return sum(each.outcome == outcome for operations in self.operations.values() for each in operations)
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.operations.values()))
+
+    async def client(self, tenant: str, register: Register, operations: int, seed: int) -> None:
+        """One client: two reads for each write, and every other write on the condition of what it saw last."""
+        chance = random.Random(seed)  # noqa: S311 - a load, no secret
+        known: int | None = None
+        for _ in range(operations):
+            wanted = None if chance.random() < 2 / 3 else chance.random() < 1 / 2
+            expected = known if wanted is not None and chance.random() < 1 / 2 else None
+            operation = await self._operate(register, wanted, expected)
+            self.operations.setdefault(tenant, []).append(operation)
+            known = operation.version if operation.version is not None else known
+
+    async def _operate(self, register: Register, wanted: bool | None, expected: int | None) -> Operation:
+        begun = Operation(f"operation-{next(self.names)}", time.monotonic(), wanted=wanted, expected=expected)
+        try:
+            asked = register.read() if wanted is None else register.write(begun.name, wanted, expected)
+            version, enabled = await asked
+        except Refused as refused:
+            return replace(begun, end=time.monotonic(), outcome="refused", version=refused.version)
+        except Unknown:
+            await asyncio.sleep(0.01)  # the store is down: no need to hammer at it
+            return replace(begun, end=time.monotonic())
+        return replace(begun, end=time.monotonic(), outcome="answered", version=version, enabled=enabled)
+
+    def faults(self, histories: dict[str, list[Entry]]) -> list[str]:
+        return [fault for tenant, history in histories.items() for fault in faults(self.operations[tenant], history)]
+
+
+class StoreRegister:
+    """A register behind a store, with no service between."""
+
+    def __init__(self, store: Store, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+
+    async def read(self) -> tuple[int, bool]:
+        setting = await self._store.current(self._tenant)
+        return setting.version, setting.enabled
+
+    async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]:
+        condition = None if expected is None else frozenset({expected})
+        try:
+            setting = await self._store.change(self._tenant, enabled, Author("client", name), condition)
+        except ConcurrentUpdate as error:
+            raise Refused(error.version) from error
+        except StoreError as error:
+            raise Unknown from error
+        return setting.version, setting.enabled
+
+    async def history(self) -> list[Entry]:
+        changes = await self._store.history(self._tenant, 10**6)
+        return [Entry(c.setting.version, c.setting.enabled, c.author.request_id) for c in reversed(changes)]
+
+
+class ServiceRegister:
+    """A register behind the service, on a connection that is made again whenever it breaks."""
+
+    def __init__(self, port: int, tenant: str) -> None:
+        self._port = port
+        self._token = make_token(tenant)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def read(self) -> tuple[int, bool]:
+        status, etag, body = await self._ask("GET", PATH)
+        if status != 200:
+            raise Unknown
+        return etag, bool(body["enabled"])
+
+    async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]:
+        headers = f"Content-Type: application/json\r\nX-Request-ID: {name}\r\n"
+        headers += "" if expected is None else f'If-Match: "{expected}"\r\n'
+        status, etag, body = await self._ask("POST", PATH, headers, json.dumps({"enabled": enabled}))
+        if status == 409:
+            raise Refused(etag)
+        if status != 200:
+            raise Unknown
+        return etag, bool(body["enabled"])
+
+    async def history(self) -> list[Entry]:
+        entries: list[Entry] = []
+        before = 10**9
+        while before > 1:
+            _, _, body = await self._ask("GET", f"{HISTORY_PATH}?limit=100&before={before}")
+            if not body["changes"]:
+                break
+            entries += [Entry(each["version"], each["enabled"], each["request_id"]) for each in body["changes"]]
+            before = entries[-1].version
+        return entries[::-1]
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            with contextlib.suppress(OSError):
+                await self._streams[1].wait_closed()
+            self._streams = None
+
+    async def _ask(self, method: str, path: str, headers: str = "", body: str = "") -> tuple[int, int, Any]:
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._token}\r\n{headers}"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        try:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            reader, writer = self._streams
+            writer.write(request)
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+            content = await reader.readexactly(int(fields["content-length"]))
+        except (OSError, EOFError) as error:
+            await self.close()
+            raise Unknown from error
+        return int(lines[0].split(" ")[1]), int(fields.get("etag", '"0"').strip('"')), json.loads(content)
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Does work beside the block, and ends it with the block."""
+    task = asyncio.ensure_future(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
