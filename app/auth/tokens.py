@@ -12,6 +12,7 @@ from app.errors import Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
 _TIMES = frozenset({"exp", "nbf", "iat"})
+_MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; it is stored with each change
 _MAX_TIME = 2**53  # beyond it a JSON number is not exact (RFC 8259, section 6)
 TENANT_PLACE = "{tenant}"
 
@@ -114,8 +115,8 @@ class TokenVerifier:
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = claims.get("sub")
-        if subject is not None and not _is_text(subject):
-            raise Unauthorized("The token's claim 'sub' must be a string.")
+        if subject is not None and not (_is_text(subject) and len(subject) <= _MAX_SUBJECT):
+            raise Unauthorized(f"The token's claim 'sub' must be a string of {_MAX_SUBJECT} characters at the most.")
         return Principal(self._tenant(claims), subject, _scopes(claims))
 
     def _tenant(self, claims: Mapping[str, Any]) -> str:

@@ -101,7 +101,8 @@ def test_a_claim_that_is_required_may_not_be_missing_or_null(claim: str) -> None
         ({"iat": {}}, "The token is malformed."),
         ({"sub": 1}, "The token is malformed."),
         ({"sub": ["anna"]}, "The token is malformed."),
-        ({"sub": "\ud800"}, "The token's claim 'sub' must be a string."),
+        ({"sub": "\ud800"}, "The token's claim 'sub' must be a string of 255 characters at the most."),
+        ({"sub": "x" * 256}, "The token's claim 'sub' must be a string of 255 characters at the most."),
         ({"jti": 1}, "The token is malformed."),
     ],
 )
