@@ -1,5 +1,6 @@
 """A checker for registers with versions: could one register have shown the clients what they saw."""
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,7 +72,8 @@ def _faults_of_a_value(operation: Operation, values: dict[int, bool]) -> Iterato
 def _faults_of_the_authors(writes: dict[str, Operation], history: Sequence[Entry]) -> Iterator[str]:
     """Each change was made by one write that wanted it, was not refused, and was told the change's version.
 
-    A write on a condition changed the version that it expected, or found it to be what it wanted.
+    A write on a condition changed the version that it expected, or found it to be what it wanted. One that was refused
+    had expected another, or met a write that changed something meanwhile.
     """
     made: dict[str, int] = {}
     for entry in history:
@@ -80,6 +82,8 @@ def _faults_of_the_authors(writes: dict[str, Operation], history: Sequence[Entry
             yield f"{entry} was made by {write}"
         elif write.outcome == "answered" and write.version != entry.version:
             yield f"{entry} was made by {write}, which was told another version"
+        elif write.expected not in {None, entry.version - 1}:
+            yield f"{entry} was made by {write}, which expected another version"
         if entry.name in made:
             yield f"{entry} and version {made[entry.name]} were made by one write"
         made[entry.name] = entry.version
@@ -87,6 +91,22 @@ def _faults_of_the_authors(writes: dict[str, Operation], history: Sequence[Entry
         kept = write.version in {write.expected, made.get(write.name)}
         if write.outcome == "answered" and write.expected is not None and not kept:
             yield f"{write} was answered with neither the version that it expected nor a change of its own"
+    yield from _faults_of_the_refusals(writes.values(), [writes[name] for name in made if name in writes])
+
+
+def _faults_of_the_refusals(writes: Iterable[Operation], changes: Sequence[Operation]) -> Iterator[str]:
+    starting = sorted(changes, key=lambda each: each.start)
+    starts = [each.start for each in starting]
+    # An unknown write may have taken effect at any time after it began.
+    ends = [each.end if each.outcome == "answered" else math.inf for each in starting]
+    latest = list(itertools.accumulate(ends, max))
+    for write in writes:
+        if write.outcome != "refused":
+            continue
+        begun = bisect.bisect_left(starts, write.end)
+        met = begun > 0 and latest[begun - 1] > write.start
+        if write.version == write.expected or not (met or write.expected is not None):
+            yield f"{write} was refused without a rival"
 
 
 def _faults_of_the_order(operations: Sequence[Operation]) -> Iterator[str]:

@@ -5,14 +5,15 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from app.errors import ConcurrentUpdate
 from app.model import Author, Expected, Setting
 from app.store import Store
 from app.store.connections import Connections, Exchange
 from app.store.redis_store import RedisStore
+from tests.broken import without_watch
 from tests.clients import Run as ClientsRun
 from tests.clients import StoreRegister
 from tests.conftest import Run
@@ -56,11 +57,7 @@ class UnwatchedConnections(Connections):
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:
         async with super().lend() as exchange:
-
-            async def unwatched(*commands: tuple[Any, ...]) -> list[Any]:
-                return await exchange(*(("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands))
-
-            yield unwatched
+            yield without_watch(exchange)
 
 
 class HastyStore(RedisStore):
@@ -82,6 +79,22 @@ class HastyStore(RedisStore):
         await super().close()
 
 
+class UnconditionalStore(RedisStore):
+    """A negative control: does not look at what a change expects."""
+
+    async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
+        return await super().change(tenant, enabled, author)
+
+
+class NervousStore(RedisStore):
+    """A negative control: sees rivals where there are none."""
+
+    async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
+        if hash(author) % 2:
+            raise ConcurrentUpdate((await self.current(tenant)).version)
+        return await super().change(tenant, enabled, author, expected)
+
+
 def honest(url: str) -> Store:
     return RedisStore(Connections.to(url), TIMEOUT, HISTORY_LENGTH)
 
@@ -98,6 +111,14 @@ def hasty(url: str) -> Store:
     return HastyStore(Connections.to(url))
 
 
+def unconditional(url: str) -> Store:
+    return UnconditionalStore(Connections.to(url), TIMEOUT, HISTORY_LENGTH)
+
+
+def nervous(url: str) -> Store:
+    return NervousStore(Connections.to(url), TIMEOUT, HISTORY_LENGTH)
+
+
 def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> list[str]:
     """What is wrong with a register behind two stores of a kind, eight clients at each."""
 
@@ -110,6 +131,7 @@ def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> li
         last = honest(url)
         history = await StoreRegister(last, tenant).history()
         await last.close()
+        assert observed.count("unknown") == 0
         return observed.faults({tenant: history})
 
     observed: list[str] = run(work())
@@ -120,7 +142,7 @@ def test_the_store_itself_is_a_register(run: Run, redis_url: str, tenant: str) -
     assert observe(run, redis_url, tenant, honest) == []
 
 
-@pytest.mark.parametrize("broken", [cached, unwatched, hasty])
+@pytest.mark.parametrize("broken", [cached, unwatched, hasty, unconditional, nervous])
 def test_a_store_that_breaks_a_promise_is_caught(
     run: Run, redis_url: str, tenant: str, broken: Callable[[str], Store]
 ) -> None:
@@ -134,10 +156,11 @@ READ = Operation("c", 4.0, 5.0, "answered", wanted=None, version=2, enabled=Fals
 
 
 def test_what_one_register_can_do_has_no_fault() -> None:
+    stale = Operation("d", 4.0, 5.0, "refused", wanted=True, expected=1, version=2)
     lost = replace(B, outcome="unknown", version=None, enabled=None)
     concurrent = replace(READ, start=2.5, end=2.6, version=1, enabled=True)
-    refused = Operation("d", 4.0, 5.0, "refused", wanted=True, version=2)
-    for operations in ([A, B, READ], [A, lost, READ], [A, B, concurrent], [A, B, refused], [A, lost]):
+    refused = Operation("d", 2.0, 5.0, "refused", wanted=True, version=2)
+    for operations in ([A, B, READ], [A, lost, READ], [A, B, concurrent], [A, B, refused], [A, B, stale], [A, lost]):
         assert list(faults(operations, HISTORY)) == []
 
 
@@ -156,6 +179,9 @@ def test_what_one_register_can_do_has_no_fault() -> None:
         ([A, B, replace(READ, version=3)], HISTORY),
         ([A], HISTORY),
         ([A, B, replace(A, name="e", start=0.5)], HISTORY),
+        ([A, replace(B, expected=0)], HISTORY),
+        ([A, B, Operation("d", 4.0, 5.0, "refused", wanted=True, expected=2, version=2)], HISTORY),
+        ([A, B, Operation("d", 4.0, 5.0, "refused", wanted=True, version=2)], HISTORY),
         ([A, B], [HISTORY[0], replace(HISTORY[1], name="a")]),
         ([A, B, Operation("d", 6.0, 7.0, "refused", wanted=True, version=1)], HISTORY),
     ],

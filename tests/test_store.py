@@ -17,6 +17,7 @@ from app.model import NEVER_SET, Author, Setting
 from app.store import Store
 from app.store.connections import Connections, Exchange
 from app.store.redis_store import RedisStore
+from tests.broken import without_watch
 from tests.conftest import Run
 from tests.fake_store import FakeStore, UnwatchedFakeStore
 from tests.processes import start_store
@@ -52,11 +53,7 @@ class Unwatched(Interrupted):
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:
         async with super().lend() as exchange:
-
-            async def unwatched(*commands: tuple[Any, ...]) -> list[Any]:
-                return await exchange(*(("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands))
-
-            yield unwatched
+            yield without_watch(exchange)
 
 
 class Backend(Protocol):
@@ -268,7 +265,8 @@ def test_the_stored_form_is_json_under_a_key_with_the_tenant_as_hash_tag(
             json.dumps({"enabled": True, "version": 1, "at": 1, "by": None, "request": "x", "id": "x"} | wrong).encode()
             for wrong in (
                 {"enabled": 1}, {"version": 0}, {"version": True}, {"version": 1.0}, {"version": None}, {"at": "1"},
-                {"at": None}, {"at": 1e30}, {"by": 1}, {"request": None}, {"id": None}, {"id": 1},
+                {"at": None}, {"at": 1e30}, {"at": True}, {"by": 1},
+                {"by": 0}, {"request": None}, {"id": None}, {"id": 1},
             )
         ),
     ],
@@ -342,6 +340,26 @@ def test_the_history_takes_no_more_than_its_length(run: Run, redis_url: str, raw
 
     run(change())
     assert raw.hlen(f"external_oms:{{{tenant}}}:history") == HISTORY_LENGTH - 1
+
+
+def test_a_history_that_is_to_be_shorter_or_longer_never_has_a_gap(
+    run: Run, redis_url: str, raw: Any, tenant: str
+) -> None:
+    async def change(history_length: int, count: int) -> list[int]:
+        store = RedisStore(Connections.to(redis_url), TIMEOUT, history_length)
+        stands = await store.current(tenant)
+        for number in range(count):
+            await store.change(tenant, (number % 2 == 0) != stands.enabled, AUTHOR)
+        versions = [change.setting.version for change in await store.history(tenant, 1000)]
+        await store.close()
+        return versions
+
+    assert run(change(500, 250)) == list(range(250, 0, -1))
+    assert run(change(5, 1)) == [251, 250, 249, 248, 247]
+    assert run(change(500, 0)) == list(range(251, 100, -1))  # what one change did not trim
+    assert run(change(5, 3)) == [254, 253, 252, 251, 250]
+    assert raw.hlen(f"external_oms:{{{tenant}}}:history") == 4
+    assert run(change(500, 2)) == [256, 255, 254, 253, 252, 251, 250]
 
 
 def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(

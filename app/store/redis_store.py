@@ -20,6 +20,9 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, Command, Connections
 
+# What one change takes away of a history that is longer than it is to be.
+_MAX_TRIMMED = 100
+
 
 class RedisStore:
     """The `Store` on a Redis server.
@@ -47,16 +50,22 @@ class RedisStore:
         try:
             async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
                 # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
-                _, value, _, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+                _, value, kept, time = await exchange(
+                    ("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",)
+                )
                 stands = _setting(value)
                 conflict = expected is not None and stands.version not in expected
                 if conflict or stands.enabled == enabled:
                     await exchange(("UNWATCH",))
                 else:
                     sent = _Stored.make(Setting(enabled, stands.version + 1), time, author)
-                    *_, executed = await exchange(("MULTI",), *self._writes(key, history, value, sent), ("EXEC",))
-                    conflict = executed is None
-                    stands = _setting(*await exchange(("GET", key))) if conflict else sent.change.setting
+                    writes = self._writes(key, history, value, kept, sent)
+                    *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
+                    if executed is None:
+                        conflict, sent = True, None
+                        stands = _setting(*await exchange(("GET", key)))
+                    else:
+                        stands = sent.change.setting
         except ResponseError as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
@@ -84,12 +93,17 @@ class RedisStore:
         # None: a change was made meanwhile, and the oldest of these went.
         return [_Stored.decode(each).change for each in kept if each is not None]
 
-    def _writes(self, key: str, history: str, value: bytes | None, sent: "_Stored") -> list[Command]:
-        """The commands that put `sent` in the place of `value`, which becomes history."""
+    def _writes(self, key: str, history: str, value: bytes | None, kept: int, sent: "_Stored") -> list[Command]:
+        """The commands that put `sent` in the place of `value`, which becomes history, of which so many are kept.
+
+        The oldest go first, and not all at once where the history is now to be shorter: it never has a gap.
+        """
         commands: list[Command] = [("SET", key, sent.encode())]
         if value is not None:
             commands.append(("HSET", history, sent.version - 1, value))
-            commands.append(("HDEL", history, sent.version - self._history_length))
+            oldest = sent.version - 1 - kept
+            if excess := range(oldest, sent.version - self._history_length + 1)[:_MAX_TRIMMED]:
+                commands.append(("HDEL", history, *excess))
         return commands
 
     async def _look_up(self, key: str, history: str, sent: "_Stored", lost: Exception) -> Setting:
@@ -97,9 +111,10 @@ class RedisStore:
         try:
             async with asyncio.timeout(self._timeout / 2), self._connections.fresh() as exchange:
                 values = await exchange(("GET", key), ("HGET", history, sent.version))
-        except DRIVER_ERRORS as error:
+            found = any(value is not None and _Stored.decode(value).change_id == sent.change_id for value in values)
+        except (*DRIVER_ERRORS, StoreError) as error:
             raise OutcomeUnknown("the answer to a change was lost and could not be looked up") from error
-        if not any(value is not None and _Stored.decode(value).change_id == sent.change_id for value in values):
+        if not found:
             raise OutcomeUnknown("the answer to a change was lost, and it was not found stored") from lost
         return sent.change.setting
 
@@ -152,11 +167,13 @@ class _Stored:
             fields = json.loads(value)
             enabled, version, change_id = fields["enabled"], fields["version"], fields["id"]
             author = Author(fields["by"], fields["request"])
-            changed_at = datetime.fromtimestamp(fields["at"] / 1000, UTC)
+            at = fields["at"]
+            changed_at = datetime.fromtimestamp(at / 1000, UTC)
         except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError) as error:
             raise StoreError("a stored change cannot be read") from error
-        is_change = type(enabled) is bool and type(version) is int and version >= 1
-        if not is_change or not all(type(text) is str for text in (change_id, author.request_id, author.subject or "")):
+        types = [type(field) for field in (enabled, version, at, change_id, author.request_id)]
+        subject_is_text = author.subject is None or type(author.subject) is str
+        if types != [bool, int, int, str, str] or version < 1 or not subject_is_text:
             raise StoreError("a stored change has a field of the wrong type")
         return cls(Change(Setting(enabled, version), changed_at, author), change_id)
 

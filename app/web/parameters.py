@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from app.errors import BadRequest
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,999})")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,999}")
 _MAX_PARAMETERS = 99
 
 

@@ -32,12 +32,12 @@ def if_match(headers: Headers) -> Expected:
     return frozenset(int(tag) for weak, tag in _EACH.findall(condition) if not weak and _VERSION.fullmatch(tag))
 
 
-def none_match(headers: Headers, version: int) -> bool:
-    """Whether `If-None-Match` does not name `version` (weak comparison). A malformed one counts for nothing."""
+def is_not_modified(headers: Headers, version: int) -> bool:
+    """Whether `If-None-Match` names `version` (weak comparison). A malformed one counts for nothing."""
     condition = _condition(headers, b"if-none-match")
-    if condition is None or not (condition == b"*" or _TAGS.fullmatch(condition)):
-        return True
-    return condition != b"*" and str(version).encode() not in {tag for _, tag in _EACH.findall(condition)}
+    if condition is None or not _TAGS.fullmatch(condition):
+        return condition == b"*"
+    return str(version).encode() in {tag for _, tag in _EACH.findall(condition)}
 
 
 def _condition(headers: Headers, wanted: bytes) -> bytes | None:

@@ -11,7 +11,7 @@ from connexion.context import context, scope
 from connexion.operations import AbstractOperation
 
 from app.model import Change, History, Setting
-from app.web.preconditions import entity_tag, if_match, none_match
+from app.web.preconditions import entity_tag, if_match, is_not_modified
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
@@ -58,7 +58,7 @@ def answer(result: object) -> flask.Response:
 
 @answer.register
 def _(result: Setting) -> flask.Response:
-    if scope["method"] in {"GET", "HEAD"} and not none_match(scope["headers"], result.version):
+    if scope["method"] in {"GET", "HEAD"} and is_not_modified(scope["headers"], result.version):
         response = flask.Response(status=304)
     else:
         response = _json({"enabled": result.enabled})

@@ -1,0 +1,14 @@
+"""Negative controls: what a store looks like from which something was taken out."""
+
+from typing import Any
+
+from app.store.connections import Exchange
+
+
+def without_watch(exchange: Exchange) -> Exchange:
+    """The same exchange, with PING in the place of WATCH."""
+
+    async def unwatched(*commands: tuple[Any, ...]) -> list[Any]:
+        return await exchange(*(("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands))
+
+    return unwatched
