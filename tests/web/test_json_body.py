@@ -39,7 +39,7 @@ def test_whatever_bytes_are_parsed_or_refused(content: bytes) -> None:
         (b'{"a":1} x', "body: expected JSON, found something else at line 1 column 9."),
         (b'{"a":1}{"a":1}', "body: expected JSON, found something else at line 1 column 8."),
         (b"{'a':1}", "body: expected JSON, found something else at line 1 column 2."),
-        (b"[1,]", "body: expected JSON, found something else at line 1 column 4."),
+        (b"[1 2]", "body: expected JSON, found something else at line 1 column 4."),
         (b"\xef\xbb\xbf{}", "body: expected JSON, found something else at line 1 column 1."),
         (b'"\x00"', "body: expected JSON, found something else at line 1 column 2."),
         (b'"\xff"', "body: expected text in UTF-8, of whole characters."),
