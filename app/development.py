@@ -201,7 +201,7 @@ def _greet(settings: Settings) -> None:
     address = f"http://127.0.0.1:{settings.port}"
     print(f"\nSwagger UI   {address}/v0/ui/", flush=True)
     if settings.jwt_secret is None:
-        print("token        from the issuer that the settings name\n\nCtrl-C stops it.\n", flush=True)
+        print("token        from where the settings have the keys\n\nCtrl-C stops it.\n", flush=True)
         return
     token = jwt.encode(_claims(settings), settings.jwt_secret, settings.algorithms[0])
     host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACE, TENANT)}'" if settings.tenant_host else ""

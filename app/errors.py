@@ -2,7 +2,7 @@
 
 
 class ServiceError(Exception):
-    """The base of all that the service raises on purpose. Its text is meant for the caller of the service."""
+    """The base of all that the service raises on purpose. Its text is for the caller, unless a kind says otherwise."""
 
 
 class BadRequest(ServiceError):

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import connexion
@@ -46,7 +45,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     store = store or _store(settings)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
-        key_source(settings),
+        _key_source(settings),
         tenant_claim=settings.jwt_tenant_claim,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
@@ -56,7 +55,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     operations = {name: functools.partial(operation, store) for name, operation in OPERATIONS.items()}
     flask_app = connexion.FlaskApp(
         __name__,
-        lifespan=_closing(store, verifier),
+        lifespan=_lifespan(store, verifier),
         middlewares=[
             functools.partial(Routing, others=pages(documents, settings.docs_url)),
             SecurityMiddleware,
@@ -83,7 +82,7 @@ def _store(settings: Settings) -> Store:
     return RedisStore(Connections.to(settings.redis_url), settings.redis_timeout, settings.history_length)
 
 
-def key_source(settings: Settings) -> KeySource:
+def _key_source(settings: Settings) -> KeySource:
     """Where `settings` have the keys that verify tokens."""
     if settings.jwt_secret is not None:
         return OneKey(Key(settings.jwt_secret, settings.algorithms))
@@ -93,7 +92,9 @@ def key_source(settings: Settings) -> KeySource:
     return PublishedKeys(sets, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
 
 
-def _closing(store: Store, verifier: TokenVerifier) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    store: Store, verifier: TokenVerifier
+) -> Callable[[object], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
         # What was made at start lives as long as the process: the collector need not look at it again and again.

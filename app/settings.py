@@ -16,10 +16,6 @@ class BadSettings(Exception):
     """The environment cannot be run with. The text names every variable at fault and what it takes, and no value."""
 
 
-def _text(value: str) -> str:
-    return value
-
-
 def _whole(lowest: int, highest: int) -> Callable[[str], int]:
     def read(value: str) -> int:
         if not (value.isascii() and value.isdigit() and lowest <= int(value[:19]) <= highest):
@@ -158,7 +154,7 @@ class Settings:
     jwt_algorithms: tuple[str, ...] | None = _setting(
         "JWT_ALGORITHMS", f"some of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS))}", _algorithms, None
     )
-    jwt_audience: str | None = _setting("JWT_AUDIENCE", "what a token's 'aud' must hold", _text, None)
+    jwt_audience: str | None = _setting("JWT_AUDIENCE", "what a token's 'aud' must hold", str, None)
     jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the name of a claim for the tenant", _claim, "tenant")
     jwt_leeway: float = _setting("JWT_LEEWAY", "seconds, 0 to 600", _seconds(0, 600), 0.0)
     jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "seconds, 10 to 86400", _seconds(10, 86400), 300.0)

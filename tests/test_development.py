@@ -214,7 +214,7 @@ def test_the_printed_token_fits_the_settings(checkout: Path) -> None:
 
 def test_behind_an_issuer_no_token_is_made(checkout: Path) -> None:
     with Development(checkout, PYTHONPATH=str(checkout), JWT_ISSUER="https://id.example/{tenant}") as running:
-        assert "token        from the issuer that the settings name" in running.said
+        assert "token        from where the settings have the keys" in running.said
         assert not (checkout / ".data" / "secret").exists()
 
 

@@ -16,6 +16,9 @@ MAX_CONNECTIONS: Final = 32
 # All that redis-py raises, and what the sockets below it and the limit of time do (TimeoutError is an OSError).
 DRIVER_ERRORS: Final = (RedisError, OSError)
 
+# Of these, the answers of the server itself: what it refuses it has not done.
+REFUSED: Final = ResponseError
+
 Command = tuple[str | int | bytes, ...]
 Exchange = Callable[..., Awaitable[list[Any]]]
 

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from redis.exceptions import ResponseError
-
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
-from app.store.connections import DRIVER_ERRORS, Command, Connections
+from app.store.connections import DRIVER_ERRORS, REFUSED, Command, Connections
 
 # What one change takes away of a history that is longer than it is to be.
 _MAX_TRIMMED = 100
@@ -27,7 +25,8 @@ _MAX_TRIMMED = 100
 class RedisStore:
     """The `Store` on a Redis server.
 
-    `timeout` is in seconds and bounds each operation, connecting included. `history_length` changes are kept.
+    `timeout` is in seconds and bounds each operation, connecting included, but for the look-up of a change whose answer
+    was lost: that has half of it again. `history_length` changes are kept.
     """
 
     def __init__(self, connections: Connections, timeout: float, history_length: int) -> None:
@@ -66,7 +65,7 @@ class RedisStore:
                         stands = _setting(*await exchange(("GET", key)))
                     else:
                         stands = sent.change.setting
-        except ResponseError as error:
+        except REFUSED as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
             if sent is None:

@@ -1,1 +1,16 @@
-"""All that knows HTTP."""
+"""All that knows HTTP, in the order in which a request meets it.
+
+protocol       bytes to requests; what the server itself refuses
+request_id     an identifier for each request
+request_log    a line for each request
+failures       from an exception to an answer
+routing        which operation, or which page
+pages          Swagger UI, the documents, links
+security       whose token, and what it may do
+validation     media type, body and parameters against the document
+json_body      strict JSON
+parameters     strict query parameters
+bridge         Flask on the event loop
+views          arguments for the operation, an answer from its result
+preconditions  versions as entity tags
+"""

@@ -57,7 +57,7 @@ def parse(content: bytes) -> Any:
     """The one JSON value in `content`. Raises BadRequest for all that RFC 8259 leaves open or forbids.
 
     That is: what is not UTF-8, duplicate keys, numbers that are no number or too long, halves of characters, and
-    values nested deeper than 32.
+    values nested deeper than `MAX_DEPTH`.
     """
     if not content:
         raise BadRequest("body: expected JSON, found nothing.")

@@ -20,7 +20,7 @@ Checked = dict[str, Any]
 
 @dataclass(frozen=True)
 class Permissions:
-    """What a token needs beside being good; None and "" ask for nothing.
+    """What a token needs beside being good; None asks for nothing.
 
     `read_scope` and `write_scope` are for the operations that are not in `writes` and those that are. `tenant_host` is
     a host with `{tenant}` in it: the request's own must be the one of the token's tenant.
