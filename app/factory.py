@@ -16,7 +16,8 @@ from app.auth.issuers import KeySets, PublishedKeys
 from app.auth.keys import Key, KeySource, OneKey, public_key
 from app.auth.remembered import RememberedTokens
 from app.auth.tokens import TokenVerifier
-from app.operations import OPERATIONS, WRITES
+from app.feed import Feed
+from app.operations import WRITES, operations
 from app.settings import Settings
 from app.store import Store
 from app.store.connections import Connections
@@ -25,7 +26,7 @@ from app.web.bridge import EventLoopFlask
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
 from app.web.pages import pages
-from app.web.parameters import QueryParameters
+from app.web.parameters import Parameters
 from app.web.request_id import RequestIds
 from app.web.request_log import RequestLog
 from app.web.routing import Routing
@@ -43,6 +44,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     closed.
     """
     store = store or _store(settings)
+    feed = Feed(store)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
         _key_source(settings),
@@ -52,10 +54,9 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         leeway=settings.jwt_leeway,
     )
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
-    operations = {name: functools.partial(operation, store) for name, operation in OPERATIONS.items()}
     flask_app = connexion.FlaskApp(
         __name__,
-        lifespan=_lifespan(store, verifier),
+        lifespan=_lifespan(feed, store, verifier),
         middlewares=[
             functools.partial(Routing, others=pages(documents, settings.docs_url)),
             SecurityMiddleware,
@@ -63,12 +64,12 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
             LifespanMiddleware,
             ContextMiddleware,
         ],
-        resolver=connexion.Resolver(operations.__getitem__),
+        resolver=connexion.Resolver(operations(store, feed).__getitem__),
         security_map={"bearer": functools.partial(Bearer, RememberedTokens(verifier), permissions)},
         server_args={"static_folder": None},
         validator_map={
             "body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)},
-            "parameter": QueryParameters,
+            "parameter": Parameters,
         },
     )
     flask_app.middleware.app = EventLoopFlask(flask_app.app)
@@ -93,7 +94,7 @@ def _key_source(settings: Settings) -> KeySource:
 
 
 def _lifespan(
-    store: Store, verifier: TokenVerifier
+    feed: Feed, store: Store, verifier: TokenVerifier
 ) -> Callable[[object], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
@@ -101,6 +102,7 @@ def _lifespan(
         gc.collect()
         gc.freeze()
         yield
+        await feed.close()
         await verifier.close()
         await store.close()
 

@@ -52,6 +52,22 @@ class History:
     changes: Sequence[Change]
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a listener is told: a change, or what stands, where `is_reset` in the place of changes that are not known.
+
+    No change at all is the setting that was never set.
+    """
+
+    change: Change | None
+    is_reset: bool = False
+
+
+def version_of(change: Change | None) -> int:
+    """The version that `change` led to; 0 before the first."""
+    return NEVER_SET.version if change is None else change.setting.version
+
+
 # The versions that a change is meant for; None is any.
 Expected = frozenset[int] | None
 

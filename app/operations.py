@@ -1,13 +1,15 @@
 """What the service does: one coroutine for each operationId of the documents, readable as the rule it keeps.
 
-An operation's arguments say all it needs. The first is the store; the others are filled by name: `principal`,
-`request_id`, `expected` (the versions that the request is meant for, or None for any), parameters that the document
-declares, and properties that it requires in the body.
+An operation's arguments say all it needs. The first is what it works on, the store or the feed; the others are filled
+by name: `principal`, `request_id`, `expected` (the versions that the request is meant for, or None for any), parameters
+that the document declares, and properties that it requires in the body.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
+from app.feed import Feed, Listener
 from app.model import Author, Expected, History, Principal, Setting
 from app.store import Store
 
@@ -34,11 +36,20 @@ async def get_external_oms_history(store: Store, principal: Principal, limit: in
     return History(await store.history(principal.tenant, limit, before))
 
 
+async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: int | None) -> Listener:
+    """Each change of the tenant's setting after the version `last_event_id`; if that is None, first what stands."""
+    return await feed.listen(principal.tenant, after=last_event_id)
+
+
 # Those that need the scope for writing; all others need the one for reading.
 WRITES = frozenset({"set-external-oms-configuration"})
 
-OPERATIONS: Mapping[str, Operation] = {
-    "get-oms-configuration": get_external_oms,
-    "set-external-oms-configuration": set_external_oms,
-    "get-oms-configuration-history": get_external_oms_history,
-}
+
+def operations(store: Store, feed: Feed) -> Mapping[str, Operation]:
+    """The operation of each operationId."""
+    return {
+        "get-oms-configuration": partial(get_external_oms, store),
+        "set-external-oms-configuration": partial(set_external_oms, store),
+        "get-oms-configuration-history": partial(get_external_oms_history, store),
+        "follow-oms-configuration": partial(follow_external_oms, feed),
+    }

@@ -1,9 +1,11 @@
 """A store by hand: the same promises, in a dict."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 
-from app.errors import ConcurrentUpdate
+from app.errors import ConcurrentUpdate, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
 
 
@@ -19,6 +21,7 @@ class FakeStore:
         self.changes = {} if changes is None else changes
         self._history_length = history_length
         self._before_commit = before_commit
+        self._subscriptions: list[asyncio.Queue[str | None]] = []
 
     async def current(self, tenant: str) -> Setting:
         changes = self.changes.get(tenant)
@@ -37,11 +40,33 @@ class FakeStore:
             raise ConcurrentUpdate(stands.version)
         changed = Setting(enabled, seen.version + 1)
         self.changes.setdefault(tenant, []).append(Change(changed, datetime.now(UTC), author))
+        self.announce(tenant)
         return changed
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         kept = self.changes.get(tenant, [])[-self._history_length :]
         return [each for each in reversed(kept) if before is None or each.setting.version < before][:limit]
+
+    @contextlib.asynccontextmanager
+    async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._subscriptions.append(queue)
+        yield self._announced(queue)
+
+    async def _announced(self, queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+        while (tenant := await queue.get()) is not None:
+            yield tenant
+        raise StoreError("the subscription was cut")
+
+    def announce(self, tenant: str) -> None:
+        for queue in self._subscriptions:
+            queue.put_nowait(tenant)
+
+    def cut_subscriptions(self) -> None:
+        """What is announced from now on is heard by those who subscribe again."""
+        for queue in self._subscriptions:
+            queue.put_nowait(None)
+        self._subscriptions.clear()
 
     async def close(self) -> None:
         pass

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 from app.auth.tokens import TokenVerifier, Verified
-from app.model import Principal
 
 # A worker's memory: about 1 KiB each.
 MAX_TOKENS: Final = 8192
@@ -27,22 +26,22 @@ class RememberedTokens:
         self._clock = clock
         self._verified: dict[bytes, Verified] = {}
 
-    def recall(self, token: str) -> Principal | None:
-        """The principal of a token that is known to be good; None for any other, which has to be verified."""
+    def recall(self, token: str) -> Verified | None:
+        """What a token says that is known to be good; None for any other, which has to be verified."""
         verified = self._verified.get(_digest(token))
         if verified is None or not self._verifier.holds(verified, self._clock()):
             return None
-        return verified.principal
+        return verified
 
-    async def verify(self, token: str) -> Principal:
-        """The principal of any token. Raises as `TokenVerifier.verify` does."""
+    async def verify(self, token: str) -> Verified:
+        """What any token says. Raises as `TokenVerifier.verify` does."""
         digest = _digest(token)
         self._verified.pop(digest, None)
         verified = await self._verifier.verify(token)
         if len(self._verified) >= self._max_tokens:
             del self._verified[next(iter(self._verified))]
         self._verified[digest] = verified
-        return verified.principal
+        return verified
 
 
 def _digest(token: str) -> bytes:

@@ -4,6 +4,8 @@ redis_store  keys, stored form, transactions
 connections  the driver: the two know Redis, and nothing else does
 """
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from app.model import Author, Change, Expected, Setting
@@ -28,6 +30,13 @@ class Store(Protocol):
 
         As many changes are kept as the store was made for. Whatever `before` is, the cost is the same.
         Raises StoreError.
+        """
+
+    def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """The tenants whose setting is changed, each as soon as a change of it is stored, for as long as this is open.
+
+        A tenant may be named more often than its setting is changed, never less. Raises StoreError where the store does
+        not announce changes, and, while it is iterated over, once one may have been lost.
         """
 
     async def close(self) -> None:

@@ -19,6 +19,9 @@ DRIVER_ERRORS: Final = (RedisError, OSError)
 # Of these, the answers of the server itself: what it refuses it has not done.
 REFUSED: Final = ResponseError
 
+# In seconds: a subscription that is silent for so long is asked whether it still stands.
+_SILENCE: Final = 5.0
+
 Command = tuple[str | int | bytes, ...]
 Exchange = Callable[..., Awaitable[list[Any]]]
 
@@ -79,6 +82,22 @@ class Connections:
         finally:
             await connection.disconnect(nowait=True)
 
+    @contextlib.asynccontextmanager
+    async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What is published to `channel`, on a connection that is made for this use.
+
+        It is made, and answers when it is asked whether it still stands, within `limit` seconds.
+        """
+        connection = self._pool.make_connection()
+        try:
+            async with asyncio.timeout(limit):
+                await connection.connect()
+                # A server that is still loading refuses PING, and would take SUBSCRIBE.
+                await _exchange_on(connection)(("PING",), ("SUBSCRIBE", channel))
+            yield _messages(connection, limit)
+        finally:
+            await connection.disconnect(nowait=True)
+
     async def _forget(self) -> None:
         """Lets go of all connections: the server has become a replica, and reads from it would be of the past."""
         await self._pool.update_active_connections_for_reconnect()
@@ -98,6 +117,24 @@ def _exchange_on(connection: Any) -> Exchange:
         return replies
 
     return exchange
+
+
+async def _messages(connection: Any, limit: float) -> AsyncIterator[bytes]:
+    """Raises TimeoutError once the connection does not stand any more."""
+    asked = False
+    while True:
+        try:
+            async with asyncio.timeout(limit if asked else _SILENCE):
+                kind, *_, data = await connection.read_response(disconnect_on_error=False)
+        except TimeoutError:
+            if asked:
+                raise
+            await connection.send_packed_command(connection.pack_command("PING"))
+            asked = True
+        else:
+            asked = False
+            if kind == b"message":
+                yield data
 
 
 async def _reply(connection: Any) -> Any:

@@ -3,13 +3,15 @@
 A tenant has two keys, `external_oms:{<tenant>}` and `external_oms:{<tenant>}:history`; the braces are their hash tag on
 a Redis Cluster. The first is the newest change, as a JSON object: `enabled`, `version`, `at` (ms since 1970, by the
 store's clock), `by` (the token's subject), `request` (the request's identifier) and `id` (the change's own). The second
-is a hash of the changes before it, each under its version, as they stood in the first.
+is a hash of the changes before it, each under its version, as they stood in the first. With each change the tenant's
+name is published to the channel `external_oms:changes`.
 """
 
 import asyncio
+import contextlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -17,6 +19,8 @@ from typing import Self
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, REFUSED, Command, Connections
+
+_CHANNEL = "external_oms:changes"
 
 # What one change takes away of a history that is longer than it is to be.
 _MAX_TRIMMED = 100
@@ -59,7 +63,8 @@ class RedisStore:
                 else:
                     sent = _Stored.make(Setting(enabled, stands.version + 1), time, author)
                     writes = self._writes(key, history, value, kept, sent)
-                    *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
+                    announcement = ("PUBLISH", _CHANNEL, tenant)
+                    *_, executed = await exchange(("MULTI",), *writes, announcement, ("EXEC",))
                     if executed is None:
                         conflict, sent = True, None
                         stands = _setting(*await exchange(("GET", key)))
@@ -91,6 +96,15 @@ class RedisStore:
         kept = [value, *values] if newest in versions else values
         # None: a change was made meanwhile, and the oldest of these went.
         return [_Stored.decode(each).change for each in kept if each is not None]
+
+    @contextlib.asynccontextmanager
+    async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
+        """See `Store`."""
+        try:
+            async with self._connections.subscribe(_CHANNEL, self._timeout) as messages:
+                yield (message.decode() async for message in messages)
+        except DRIVER_ERRORS as error:
+            raise StoreError("the store announces no changes") from error
 
     def _writes(self, key: str, history: str, value: bytes | None, kept: int, sent: "_Stored") -> list[Command]:
         """The commands that put `sent` in the place of `value`, which becomes history, of which so many are kept.

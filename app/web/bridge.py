@@ -17,6 +17,7 @@ from connexion.operations import AbstractOperation
 from connexion.spec import Specification
 from starlette.types import Receive, Scope, Send
 
+from app.web.streams import Stream
 from app.web.views import View
 
 _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYPE"}
@@ -45,15 +46,21 @@ class EventLoopFlask(FlaskASGIApp):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
-        environ = environ_of(scope)
-        response = await self._dispatch(environ)
+        response, status, headers, body = await self._answer(scope)
         try:
-            chunks, status, headers = response.get_wsgi_response(environ)
-            encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            await send({"type": "http.response.start", "status": int(status[:3]), "headers": encoded})
-            await send({"type": "http.response.body", "body": b"".join(chunks)})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            if isinstance(response, Stream) and scope["method"] != "HEAD":
+                await response.send_parts(receive, send)
+            await send({"type": "http.response.body", "body": body})
         finally:
             response.close()
+
+    async def _answer(self, scope: Scope) -> tuple[flask.Response, int, list[tuple[bytes, bytes]], bytes]:
+        environ = environ_of(scope)
+        response = await self._dispatch(environ)
+        chunks, status, headers = response.get_wsgi_response(environ)
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return response, int(status[:3]), encoded, b"".join(chunks)
 
     async def _dispatch(self, environ: dict[str, Any]) -> flask.Response:
         """`Flask.wsgi_app`, less the call of the response."""

@@ -1,5 +1,6 @@
 """uvicorn's protocol for HTTP/1.1, with bounds, and with the contract's body for what it refuses itself."""
 
+import asyncio
 import logging
 import sys
 from typing import NoReturn, cast
@@ -16,6 +17,8 @@ _log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 32 * 1024
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
+# For how long a client may leave unread what is sent to it, beyond what buffers hold.
+MAX_SECONDS_UNREAD = 20.0
 
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
@@ -42,6 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _upgrade = False
     _data = b""
     _running: RequestResponseCycle | None = None
+    _cutting_off: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bounds what the parser holds back: bytes that it took without calling back."""
@@ -53,9 +57,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_HEAD_TOO_LARGE)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio allows for an answer, uvicorn gives none
-        """Keeps a connection open on which the client only listens now, for as long as an answer is due."""
+        """Keeps a connection open on which the client only listens now, for as long as an answer is due.
+
+        A stream has no end that would be worth waiting for: whoever closes the connection has left it.
+        """
         cycle = self._newest()
-        if cycle is None or cycle.response_complete or cycle.more_body:
+        if cycle is None or cycle.response_complete or cycle.more_body or cycle.chunked_encoding:
             return False
         cycle.keep_alive = False
         return True
@@ -63,10 +70,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the request that is being answered, not only the one that came last, and forgets those between."""
         super().connection_lost(exc)
+        self._spare()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+
+    def shutdown(self) -> None:
+        """Called when the server is told to stop: a stream hears of it, as of one more message of its request."""
+        super().shutdown()
+        if self._running is not None and self._running.chunked_encoding and not self._running.response_complete:
+            if self.flow.write_paused:
+                self.transport.abort()  # nobody reads it
+            else:
+                self._running.message_event.set()
+
+    def pause_writing(self) -> None:
+        """Called by the transport when a client takes less than is sent: for so long, and no longer."""
+        super().pause_writing()
+        self._cutting_off = self.loop.call_later(MAX_SECONDS_UNREAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Called by the transport when the client has taken enough."""
+        super().resume_writing()
+        self._spare()
 
     def on_message_begin(self) -> None:
         """Parser callback: a request begins."""
@@ -129,6 +156,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _newest(self) -> RequestResponseCycle | None:
         """The request that came last; uvicorn's type does not say that there may be none."""
         return cast(RequestResponseCycle | None, self.cycle)
+
+    def _spare(self) -> None:
+        if self._cutting_off is not None:
+            self._cutting_off.cancel()
 
     def _count(self, size: int) -> None:
         self._called_back = True

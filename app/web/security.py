@@ -1,5 +1,6 @@
 """Connexion's bearer handler, with the service's own verifier behind it, and what a good token may do."""
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from connexion.security import BearerSecurityHandler
 from starlette.types import Scope
 
 from app.auth.remembered import RememberedTokens
-from app.auth.tokens import TENANT_PLACE
+from app.auth.tokens import TENANT_PLACE, Verified
 from app.errors import Forbidden, InsufficientScope, MissingToken, Unauthorized
 from app.model import Principal
 
@@ -42,7 +43,10 @@ class Permissions:
 
 
 class Bearer(BearerSecurityHandler):
-    """Puts the token's principal into the request's context. Goes into the `security_map` as "bearer"."""
+    """Puts the token's principal, and how to ask when it ends, into the context.
+
+    Goes into the `security_map` as "bearer".
+    """
 
     def __init__(self, tokens: RememberedTokens, permissions: Permissions) -> None:
         self._tokens = tokens
@@ -56,16 +60,22 @@ class Bearer(BearerSecurityHandler):
 
     def _check(self, request: ConnexionRequest) -> Checked | Awaitable[Checked]:
         token = _bearer_token(request.scope["headers"])
-        principal = self._tokens.recall(token)
-        return self._verify(token, request) if principal is None else self._admit(principal, request)
+        verified = self._tokens.recall(token)
+        return self._verify(token, request) if verified is None else self._admit(token, verified, request)
 
     async def _verify(self, token: str, request: ConnexionRequest) -> Checked:
-        return self._admit(await self._tokens.verify(token), request)
+        return self._admit(token, await self._tokens.verify(token), request)
 
-    def _admit(self, principal: Principal, request: ConnexionRequest) -> Checked:
+    def _admit(self, token: str, verified: Verified, request: ConnexionRequest) -> Checked:
+        principal = verified.principal
         self._permissions.require(principal, request.scope)
         request.context["principal"] = principal
+        request.context["expiry"] = functools.partial(self._expiry, token)
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
+
+    async def _expiry(self, token: str) -> float:
+        """When a token ends that is good now, in seconds since 1970. Raises as `RememberedTokens.verify` does."""
+        return (self._tokens.recall(token) or await self._tokens.verify(token)).expires_at
 
 
 def _bearer_token(headers: list[tuple[bytes, bytes]]) -> str:

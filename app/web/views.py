@@ -4,14 +4,18 @@ import functools
 import inspect
 import json
 from collections.abc import Awaitable
-from datetime import datetime
 
 import flask
 from connexion.context import context, scope
 from connexion.operations import AbstractOperation
 
-from app.model import Change, History, Setting
+from app.feed import Listener
+from app.model import History, Setting
+from app.web.changes import change_fields
+from app.web.events import EVENT_STREAM_HEADERS, event_stream
+from app.web.parameters import argument_name
 from app.web.preconditions import entity_tag, if_match, is_not_modified
+from app.web.streams import Stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
@@ -28,7 +32,7 @@ class View:
     def __init__(self, operation: AbstractOperation) -> None:
         self._operation = operation.function
         wanted = inspect.signature(self._operation).parameters.keys()
-        declared = {parameter["name"] for parameter in operation.parameters}
+        declared = {argument_name(parameter["name"]) for parameter in operation.parameters}
         self._from_context = tuple(wanted & _FROM_CONTEXT)
         self._is_conditional = _FROM_IF_MATCH in wanted
         self._from_parameters = tuple(wanted & declared)
@@ -68,21 +72,13 @@ def _(result: Setting) -> flask.Response:
 
 @answer.register
 def _(result: History) -> flask.Response:
-    return _json({"changes": [_change(change) for change in result.changes]})
+    changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
+    return _json({"changes": changes})
 
 
-def _change(change: Change) -> dict[str, object]:
-    return {
-        "version": change.setting.version,
-        "enabled": change.setting.enabled,
-        "changed_at": _rfc3339(change.changed_at),
-        "changed_by": change.author.subject,
-        "request_id": change.author.request_id,
-    }
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+@answer.register
+def _(result: Listener) -> flask.Response:
+    return Stream(event_stream(result, context["expiry"]), end=result.end, headers=EVENT_STREAM_HEADERS)
 
 
 def _json(content: object) -> flask.Response:

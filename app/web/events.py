@@ -1,0 +1,56 @@
+"""Server-Sent Events: HTML Living Standard, section 9.2."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
+
+from app.errors import ServiceError
+from app.feed import Listener
+from app.model import NEVER_SET, Event
+from app.web.changes import change_fields
+
+_log = logging.getLogger(__name__)
+
+EVENT_STREAM_HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would hold events back until it has a page of them
+}
+# In seconds. Proxies close what is silent for long: Heroku's router after 55.
+HEARTBEAT: Final = 15.0
+
+_RETRY = b"retry: 1000\n\n"  # in ms: when a client that was cut off comes back
+_COMMENT = b":\n\n"
+_NEVER_SET: Final = {
+    "version": NEVER_SET.version, "enabled": NEVER_SET.enabled, "changed_at": None, "changed_by": None,
+}  # fmt: skip
+
+
+async def event_stream(listener: Listener, expiry: Callable[[], Awaitable[float]]) -> AsyncGenerator[bytes]:
+    """What goes over the wire, for as long as the listener is told anything and the token is good.
+
+    `expiry` answers when the token ends, in seconds since 1970, or raises ServiceError where it has ended already.
+    """
+    try:
+        yield _RETRY
+        while (left := await expiry() - time.time()) > 0:
+            try:
+                async with asyncio.timeout(min(left, HEARTBEAT)):
+                    event = await anext(listener, None)
+            except TimeoutError:
+                yield _COMMENT
+                continue
+            if event is None:
+                return
+            yield _encode(event)
+    except ServiceError as error:
+        _log.warning("event stream ended", extra={"cause": str(error)})
+
+
+def _encode(event: Event) -> bytes:
+    data = _NEVER_SET if event.change is None else change_fields(event.change)
+    kind = "reset" if event.is_reset else "change"
+    return f"id: {data['version']}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
