@@ -19,16 +19,19 @@ _PAGE: Final = 100
 _READINGS: Final = 8
 # What waits for one listener; whoever is further behind reads on in the history.
 _MAX_WAITING: Final = 16
-# In seconds: between two attempts to subscribe again, and until listeners are sent away when none has succeeded.
-_RETRY: Final = 0.25
-_PATIENCE: Final = 15.0
 
 
 class Feed:
-    """What listeners of one worker are told. It holds a subscription while there are any."""
+    """What listeners of one worker are told. It holds a subscription while there are any.
 
-    def __init__(self, store: Store) -> None:
+    One that is lost is asked for again every `retry` seconds; listeners are sent away when that fails for `patience`
+    seconds.
+    """
+
+    def __init__(self, store: Store, *, retry: float = 0.25, patience: float = 15.0) -> None:
         self._store = store
+        self._retry = retry
+        self._patience = patience
         self._topics: dict[str, _Topic] = {}
         self._subscription: asyncio.Task[None] | None = None
         self._subscribed: asyncio.Future[None]
@@ -91,7 +94,7 @@ class Feed:
     async def _follow_announcements(self) -> None:
         loop = asyncio.get_running_loop()
         lost_at = loop.time()
-        while loop.time() < lost_at + _PATIENCE:
+        while loop.time() < lost_at + self._patience:
             try:
                 async with self._store.announcements() as tenants:
                     self._subscribed.set_result(None)
@@ -105,7 +108,7 @@ class Feed:
                     lost_at = loop.time()
                 _fail(self._subscribed, error)
             self._subscribed = loop.create_future()
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(self._retry)
 
     async def _catch_up(self) -> None:
         """Reads what was announced while nobody heard it; what is announced now waits for so long."""

@@ -51,7 +51,16 @@ class FakeStore:
     async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
         queue: asyncio.Queue[str | None] = asyncio.Queue()
         self._subscriptions.append(queue)
-        yield self._announced(queue)
+        try:
+            yield self._announced(queue)
+        finally:
+            if queue in self._subscriptions:
+                self._subscriptions.remove(queue)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many there are."""
+        return len(self._subscriptions)
 
     async def _announced(self, queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
         while (tenant := await queue.get()) is not None:

@@ -43,6 +43,10 @@ class Relay:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def cut(self) -> None:
+        """Cuts all connections that there are; new ones are forwarded."""
+        self._shut(*self._sockets[1:])
+
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments)
         self._threads.append(thread)

@@ -29,16 +29,19 @@ _NEVER_SET: Final = {
 }  # fmt: skip
 
 
-async def event_stream(listener: Listener, expiry: Callable[[], Awaitable[float]]) -> AsyncGenerator[bytes]:
+async def event_stream(
+    listener: Listener, expiry: Callable[[], Awaitable[float]], heartbeat: float = HEARTBEAT
+) -> AsyncGenerator[bytes]:
     """What goes over the wire, for as long as the listener is told anything and the token is good.
 
-    `expiry` answers when the token ends, in seconds since 1970, or raises ServiceError where it has ended already.
+    `expiry` answers when the token ends, in seconds since 1970, or raises ServiceError where it has ended already. It
+    is asked before each event, and every `heartbeat` seconds, when a comment is sent.
     """
     try:
         yield _RETRY
         while (left := await expiry() - time.time()) > 0:
             try:
-                async with asyncio.timeout(min(left, HEARTBEAT)):
+                async with asyncio.timeout(min(left, heartbeat)):
                     event = await anext(listener, None)
             except TimeoutError:
                 yield _COMMENT

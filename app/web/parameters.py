@@ -17,8 +17,7 @@ class Parameters:
     """Stands where Connexion has its ParameterValidator, for whole numbers; others it refuses at start.
 
     Connexion reads what Python's `int` takes ("1_0", " 5", "٣") and the last of two. The values go to the operation
-    through the request's context, with the document's default where one is not given. An empty header counts as none,
-    as an empty `Last-Event-ID` does (HTML Living Standard, section 9.2.2).
+    through the request's context, with the document's default where one is not given.
     """
 
     def __init__(self, parameters: list[dict[str, Any]], **_options: Any) -> None:
@@ -54,7 +53,7 @@ def _query(scope: Scope) -> dict[str, list[str]]:
 
 def _header(scope: Scope, wanted: str) -> list[str]:
     name = wanted.lower().encode()
-    return [value.decode("latin-1") for each, value in scope["headers"] if each == name and value]
+    return [value.decode("latin-1") for each, value in scope["headers"] if each == name]
 
 
 def _integer_schema(parameter: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,6 @@ _log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 32 * 1024
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
-# For how long a client may leave unread what is sent to it, beyond what buffers hold.
-MAX_SECONDS_UNREAD = 20.0
-
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
 _HEAD_TOO_LARGE = Failure(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
@@ -36,6 +33,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     It also forgets about requests that were sent ahead when their client leaves, and reads on while they wait.
     """
+
+    # For how long a client may leave unread what is sent to it, beyond what buffers hold.
+    max_seconds_unread = 20.0
 
     _failure = _MALFORMED
     _head_bytes = 0
@@ -88,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Called by the transport when a client takes less than is sent: for so long, and no longer."""
         super().pause_writing()
-        self._cutting_off = self.loop.call_later(MAX_SECONDS_UNREAD, self.transport.abort)
+        self._cutting_off = self.loop.call_later(self.max_seconds_unread, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Called by the transport when the client has taken enough."""

@@ -1,0 +1,86 @@
+"""A client of the events that checks the form of each, and knows whether a stream was ended or cut off."""
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from tests.contract import PATH
+
+EVENTS_PATH = f"{PATH}/events"
+
+
+@dataclass(frozen=True)
+class Event:
+    kind: str
+    version: int
+    enabled: bool
+    data: dict[str, Any]
+
+
+class EventStream:
+    """One stream of events. `last_event_id` resumes; `host` is the request's own."""
+
+    def __init__(self, port: int, token: str, last_event_id: object = None, *, timeout: float = 20.0) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+        resumed = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
+        self._connection.request("GET", EVENTS_PATH, headers={"Authorization": f"Bearer {token}", **resumed})
+        self._response = self._connection.getresponse()
+        self.status = self._response.status
+        self.headers = {name.lower(): value for name, value in self._response.getheaders()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def event(self) -> Event | None:
+        """The next event; None where the stream ends as it should. A connection that is cut raises OSError."""
+        while (fields := self._fields()) is not None:
+            if "data" in fields:
+                assert fields.keys() == {"id", "event", "data"}
+                data = json.loads(fields["data"])
+                assert data.keys() == {"version", "enabled", "changed_at", "changed_by"}
+                assert fields["id"] == str(data["version"])
+                return Event(fields["event"], data["version"], data["enabled"], data)
+        return None
+
+    def versions(self, number: int) -> list[int]:
+        """The versions of the next events, all of them changes."""
+        heard = []
+        for _ in range(number):
+            event = self.event()
+            assert event is not None
+            assert event.kind == "change"
+            heard.append(event.version)
+        return heard
+
+    def comments(self, number: int) -> bool:
+        """Whether the next that comes is so many comments."""
+        return [self._fields() for _ in range(number)] == [{}] * number
+
+    def _fields(self) -> dict[str, str] | None:
+        fields = {}
+        while line := self._line():
+            if not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                assert name not in fields
+                fields[name] = value
+        return None if line is None else fields
+
+    def _line(self) -> str | None:
+        """A line without its end; None at the end of the body."""
+        try:
+            line = self._response.readline()
+        except http.client.HTTPException as error:
+            raise ConnectionResetError from error
+        if not line:
+            return None
+        if not line.endswith(b"\n"):
+            raise ConnectionResetError
+        return line.decode().removesuffix("\n")

@@ -1,0 +1,362 @@
+"""What listeners are told, on the store by hand: there each moment can be chosen."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import StoreError
+from app.feed import Feed, Listener
+from app.model import Author, Change, Event, Setting, version_of
+from tests.conftest import Run
+from tests.fake_store import FakeStore
+
+AUTHOR = Author("tester", "request-1")
+ACME = "acme"
+
+
+class Failing(FakeStore):
+    """A store that fails while it is told to."""
+
+    fails = False
+    announces = True
+
+    async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
+        if self.fails:
+            raise StoreError("out of reach")
+        return await super().history(tenant, limit, before)
+
+    @contextlib.asynccontextmanager
+    async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
+        if not self.announces:
+            raise StoreError("out of reach")
+        async with super().announcements() as tenants:
+            yield tenants
+
+
+class World:
+    """A store with a feed on it."""
+
+    def __init__(self, history_length: int = 1000, patience: float = 15.0) -> None:
+        self.store = Failing(history_length)
+        self.feed = Feed(self.store, retry=0.001, patience=patience)
+
+    async def flip(self, times: int = 1, tenant: str = ACME) -> None:
+        for _ in range(times):
+            current = await self.store.current(tenant)
+            await self.store.change(tenant, not current.enabled, AUTHOR)
+
+    def newest(self) -> Change | None:
+        return self.store.changes[ACME][-1] if ACME in self.store.changes else None
+
+    def rewrite(self, *enabled: bool) -> None:
+        """Gives the tenant another past, as a fail-over or a restored backup does. Nobody is told."""
+        then = datetime(2020, 1, 1, tzinfo=UTC)
+        settings = [Setting(value, version) for version, value in enumerate(enabled, start=1)]
+        self.store.changes[ACME] = [Change(each, then, Author("other", "request-2")) for each in settings]
+
+
+async def take(listener: Listener, number: int) -> list[Event]:
+    async with asyncio.timeout(5):
+        return [await anext(listener) for _ in range(number)]
+
+
+async def versions(listener: Listener, number: int) -> list[int]:
+    events = await take(listener, number)
+    assert not any(event.is_reset for event in events)
+    return [version_of(event.change) for event in events]
+
+
+async def is_silent(listener: Listener) -> bool:
+    """Whether there is nothing to hear, once all that is under way has arrived."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(anext(listener))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    return waiting.cancel()
+
+
+async def has_ended(listener: Listener) -> bool:
+    async with asyncio.timeout(5):
+        return await anext(listener, None) is None
+
+
+def test_first_comes_what_stands_then_each_change(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        first = await world.feed.listen(ACME, after=None)
+        assert await take(first, 1) == [Event(None)]
+        await world.flip(3)
+        second = await world.feed.listen(ACME, after=None)
+        assert await versions(first, 3) == [1, 2, 3]
+        await world.flip()
+        assert await versions(second, 2) == [3, 4]
+        assert await versions(first, 1) == [4]
+        assert await is_silent(first)
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_a_listener_hears_only_of_its_tenant(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        listener = await world.feed.listen(ACME, after=0)
+        await world.flip(tenant="other")
+        assert await is_silent(listener)
+        await world.feed.close()
+
+    run(listen())
+
+
+@pytest.mark.parametrize("changes", [0, 1, 99, 100, 101, 250])
+@pytest.mark.parametrize("missed", [0, 1, 100, 101, 250])
+def test_whoever_resumes_hears_all_that_was_missed(run: Run, changes: int, missed: int) -> None:
+    async def listen() -> None:
+        world = World()
+        await world.flip(changes + missed)
+        listener = await world.feed.listen(ACME, after=changes)
+        await world.flip()
+        assert await versions(listener, missed + 1) == list(range(changes + 1, changes + missed + 2))
+        assert await is_silent(listener)
+        await world.feed.close()
+
+    run(listen())
+
+
+@pytest.mark.parametrize(("after", "is_told"), [(0, False), (1, False), (4, False), (5, True), (6, True)])
+def test_whoever_resumes_before_what_the_history_has_is_told_what_stands(run: Run, after: int, is_told: bool) -> None:
+    async def listen() -> None:
+        world = World(history_length=3)
+        await world.flip(8)
+        listener = await world.feed.listen(ACME, after=after)
+        if is_told:
+            assert await versions(listener, 8 - after) == list(range(after + 1, 9))
+        else:
+            assert await take(listener, 1) == [Event(world.newest(), is_reset=True)]
+        await world.flip()
+        assert await versions(listener, 1) == [9]
+        await world.feed.close()
+
+    run(listen())
+
+
+@pytest.mark.parametrize("stands", [0, 1, 2])
+def test_whoever_resumes_behind_what_stands_is_told_what_stands(run: Run, stands: int) -> None:
+    async def listen() -> None:
+        world = World()
+        await world.flip(stands)
+        listener = await world.feed.listen(ACME, after=7)
+        assert await take(listener, 1) == [Event(world.newest(), is_reset=True)]
+        await world.flip()
+        assert await versions(listener, 1) == [stands + 1]
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_what_was_announced_while_the_subscription_was_lost_is_caught_up_with(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        listener = await world.feed.listen(ACME, after=0)
+        world.store.cut_subscriptions()
+        await world.flip(250)
+        assert await versions(listener, 250) == list(range(1, 251))
+        await world.flip()
+        assert await versions(listener, 1) == [251]
+        await world.feed.close()
+
+    run(listen())
+
+
+@pytest.mark.parametrize("past", [[], [True], [True, False, True], [True, False, True, False], [False] * 3])
+def test_whoever_heard_of_another_past_is_told_what_stands(run: Run, past: list[bool]) -> None:
+    async def listen() -> None:
+        world = World()
+        await world.flip(3)
+        listeners = [await world.feed.listen(ACME, after=3) for _ in range(2)]
+        world.rewrite(*past)
+        if not past:
+            world.store.changes.clear()
+        world.store.cut_subscriptions()
+        for listener in listeners:
+            assert await take(listener, 1) == [Event(world.newest(), is_reset=True)]
+        await world.flip()
+        for listener in listeners:
+            assert await versions(listener, 1) == [len(past) + 1]
+            assert await is_silent(listener)
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_an_announcement_without_a_change_tells_nobody_anything(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        await world.flip()
+        listener = await world.feed.listen(ACME, after=1)
+        world.store.announce(ACME)
+        world.store.announce("nobody")
+        assert await is_silent(listener)
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_what_a_listener_does_not_take_is_not_kept_for_it_but_read_later(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        slow, quick = [await world.feed.listen(ACME, after=0) for _ in range(2)]
+        for version in range(1, 301):
+            await world.flip()
+            assert await versions(quick, 1) == [version]
+        assert len(slow._events) < 100
+        assert await versions(slow, 300) == list(range(1, 301))
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_a_wait_that_is_cancelled_loses_nothing(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        listener = await world.feed.listen(ACME, after=0)
+        for version in range(1, 20):
+            waiting = asyncio.ensure_future(anext(listener))
+            for _ in range(version):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await world.flip()
+            await asyncio.wait([waiting])
+            heard = [version] if waiting.cancelled() else [version_of(waiting.result().change)]
+            if waiting.cancelled():
+                assert await versions(listener, 1) == heard
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_there_is_one_subscription_whoever_listens_and_none_without_listeners(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        listeners = [await world.feed.listen(f"tenant-{n % 7}", after=None) for n in range(50)]
+        assert world.store.subscriptions == 1
+        for listener in listeners:
+            listener.end()
+            listener.end()
+        assert await has_ended(listeners[0])
+        await asyncio.sleep(0.01)
+        assert world.store.subscriptions == 0
+        again = await world.feed.listen(ACME, after=None)
+        assert world.store.subscriptions == 1
+        await world.feed.close()
+        assert await has_ended(again)
+        assert world.store.subscriptions == 0
+
+    run(listen())
+
+
+def test_whoever_listens_while_the_store_is_away_is_told_so_at_once(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        world.store.announces = False
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                await world.feed.listen(ACME, after=None)
+        world.store.announces, world.store.fails = True, True
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                await world.feed.listen(ACME, after=None)
+        world.store.fails = False
+        assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_a_change_that_cannot_be_read_ends_the_tenants_listeners(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        listener = await world.feed.listen(ACME, after=0)
+        other = await world.feed.listen("other", after=0)
+        world.store.fails = True
+        await world.flip()
+        assert await has_ended(listener)
+        world.store.fails = False
+        await world.flip(tenant="other")
+        assert await versions(other, 1) == [1]
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_listeners_are_sent_away_when_the_store_stays_away(run: Run) -> None:
+    async def listen() -> None:
+        world = World(patience=0.05)
+        listener = await world.feed.listen(ACME, after=0)
+        world.store.announces = False
+        world.store.cut_subscriptions()
+        assert await has_ended(listener)
+        world.store.announces = True
+        assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
+        await world.feed.close()
+
+    run(listen())
+
+
+class Reader:
+    """A client that resumes, and what it has heard so far."""
+
+    def __init__(self, world: World, listener: Listener) -> None:
+        self.world = world
+        self.listener = listener
+        self.heard = [0]
+
+    async def resume(self) -> None:
+        self.listener.end()
+        self.listener = await self.world.feed.listen(ACME, after=self.heard[-1])
+
+    async def hear(self, number: int) -> None:
+        self.heard += await versions(self.listener, number)
+
+    def missing(self) -> int:
+        return version_of(self.world.newest()) - self.heard[-1]
+
+
+async def act(reader: Reader, companion: Listener, action: str) -> None:
+    match action:
+        case "flip":
+            await reader.world.flip()
+        case "cut":
+            reader.world.store.cut_subscriptions()
+        case "resume":
+            await reader.resume()
+        case "hear":
+            await reader.hear(min(1, reader.missing()))
+        case "yield":
+            await asyncio.sleep(0)
+        case "leave":
+            companion.end()
+
+
+@given(st.lists(st.sampled_from(["flip", "cut", "resume", "hear", "yield", "leave"]), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_each_change_is_heard_once_and_in_order(actions: list[str]) -> None:
+    async def listen() -> None:
+        world = World()
+        reader = Reader(world, await world.feed.listen(ACME, after=0))
+        # While it listens, what is read for the tenant outlives a reader that resumes.
+        companion = await world.feed.listen(ACME, after=None)
+        for action in actions:
+            await act(reader, companion, action)
+        await reader.hear(reader.missing())
+        assert reader.heard == list(range(version_of(world.newest()) + 1))
+        assert await is_silent(reader.listener)
+        await world.feed.close()
+
+    asyncio.run(listen())

