@@ -49,14 +49,18 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        with self.log_file.open("wb") as log:
-            self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
-        wait_until_answered(self.port, self._process)
+        self.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._http.close()
         assert self.stop() in {0, -signal.SIGTERM}
+
+    def start(self) -> None:
+        """Starts it, at first or after a stop, on the same port."""
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+        wait_until_answered(self.port, self._process)
 
     def stop(self) -> int:
         """Ends it as a platform does, and waits."""

@@ -1,0 +1,48 @@
+"""Keeps a copy of the switch; see docs/consuming.md. Needs httpx and httpx-sse."""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+from httpx_sse import connect_sse
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # in seconds, between two connections
+TIMEOUT = httpx.Timeout(10, read=45)  # the service is heard every 15 seconds
+
+
+def follow(url: str, get_token: Callable[[], str]) -> Iterator[dict[str, Any]]:
+    """What stands, then each change. Connects again by itself; raises PermissionError where that is of no use."""
+    last_event_id: dict[str, str] = {}
+    wait = FIRST_WAIT
+    with httpx.Client(timeout=TIMEOUT) as client:
+        while True:
+            problem = "the stream ended"
+            try:
+                headers = {"Authorization": f"Bearer {get_token()}", **last_event_id}
+                with connect_sse(client, "GET", url, headers=headers) as source:
+                    if source.response.status_code in {400, 401, 403}:
+                        raise PermissionError(f"{source.response.status_code}: {source.response.read().decode()}")
+                    source.response.raise_for_status()
+                    for event in source.iter_sse():
+                        wait = FIRST_WAIT
+                        if event.event in {"change", "reset"}:  # httpx-sse has empty events for comments
+                            last_event_id = {"Last-Event-ID": event.id}
+                            yield json.loads(event.data)
+            except httpx.HTTPError as error:
+                problem = f"{type(error).__name__}: {error}"
+            print(f"{problem}; connecting again", file=sys.stderr)
+            time.sleep(wait * random.uniform(0.5, 1))
+            wait = min(2 * wait, LONGEST_WAIT)
+
+
+if __name__ == "__main__":
+    try:
+        for setting in follow(os.environ["EVENTS_URL"], lambda: os.environ["TOKEN"]):
+            print(setting["version"], "on" if setting["enabled"] else "off", flush=True)
+    except PermissionError as refusal:
+        sys.exit(f"refused, {refusal}")

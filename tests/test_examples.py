@@ -1,0 +1,174 @@
+"""The consumers of docs/consuming.md keep what is written there, each as a process of its own."""
+
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.contract import PATH, Client
+from tests.processes import ROOT, Service, clean_environment, make_token
+
+EXAMPLES = ROOT / "docs" / "examples"
+SECONDS = 20
+
+
+class Consumer:
+    """A running example. What it says about its connection goes into a file."""
+
+    def __init__(self, command: list[str], service: Service, token: str, errors: Path) -> None:
+        url = f"http://127.0.0.1:{service.port}{PATH}/events"
+        self._errors = errors
+        self._lines: queue.Queue[str] = queue.Queue()
+        with errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=clean_environment({"EVENTS_URL": url, "TOKEN": token}),
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def prints(self, *expected: str) -> None:
+        """Waits for so many lines, and sees that they are these."""
+        for line in expected:
+            try:
+                assert self._lines.get(timeout=SECONDS) == line
+            except queue.Empty:
+                raise AssertionError(f"{line!r} was not printed; on stderr: {self.errors}") from None
+
+    def ends(self) -> int:
+        """Its exit status, once it has ended by itself without another line."""
+        status = self._process.wait(SECONDS)
+        self._reader.join()
+        assert self._lines.empty()
+        return status
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line.rstrip("\n"))
+
+
+Consume = Callable[[Service, str], Consumer]
+
+
+def missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(params=["follow.py", "follow.mjs"])
+def consume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Consume]:
+    """Starts one of the examples with a token; it is ended with the test."""
+    interpreter = sys.executable
+    if request.param == "follow.mjs":
+        interpreter = shutil.which("node") or ""
+        if not interpreter:
+            missing("node is not installed")
+        if not (EXAMPLES / "node_modules").is_dir():
+            missing("docs/examples/node_modules is not there: npm ci --prefix docs/examples")
+    with ExitStack() as stack:
+
+        def start(service: Service, token: str) -> Consumer:
+            consumer = Consumer([interpreter, str(EXAMPLES / request.param)], service, token, tmp_path / "stderr")
+            stack.callback(consumer.end)
+            return consumer
+
+        yield start
+
+
+@pytest.fixture
+def stoppable(tmp_path: Path, redis_url: str) -> Iterator[Service]:
+    """A service of the test's own on the store of all, so that changes are made while it is away."""
+    with Service(tmp_path / "log", redis_url) as service:
+        yield service
+    assert "Traceback" not in service.log
+
+
+def change(client: Client, *values: bool) -> None:
+    for value in values:
+        assert client.post({"enabled": value}).status == 200
+
+
+def test_an_example_prints_what_stands_and_each_change(
+    consume: Consume, service: Service, tenant: str, client: Client
+) -> None:
+    consumer = consume(service, make_token(tenant))
+    consumer.prints("0 off")
+    change(client, True)
+    consumer.prints("1 on")
+    change(client, False, True)
+    consumer.prints("2 off", "3 on")
+    assert consumer.errors == ""
+
+
+def test_an_example_goes_on_after_a_restart_with_every_change_once(
+    consume: Consume, stoppable: Service, tenant: str, client: Client
+) -> None:
+    change(client, True)
+    consumer = consume(stoppable, make_token(tenant))
+    consumer.prints("1 on")
+    for first in (2, 6):
+        stoppable.stop()
+        change(client, False, True, False)
+        stoppable.start()
+        consumer.prints(f"{first} off", f"{first + 1} on", f"{first + 2} off")
+        change(client, True)
+        consumer.prints(f"{first + 3} on")
+
+
+def test_an_example_takes_a_reset_for_what_stands(
+    consume: Consume, stoppable: Service, tenant: str, client: Client, redis_url: str
+) -> None:
+    """The store has lost everything, so that the versions begin anew."""
+    change(client, True, False, True)
+    consumer = consume(stoppable, make_token(tenant))
+    consumer.prints("3 on")
+    stoppable.stop()
+    with redis.Redis.from_url(redis_url) as store:
+        store.delete(*store.keys(f"*{{{tenant}}}*"))
+    stoppable.start()
+    consumer.prints("0 off")
+    change(client, True)
+    consumer.prints("1 on")
+
+
+def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Consume, service: Service) -> None:
+    consumer = consume(service, "bad")
+    assert consumer.ends() == 1
+    assert consumer.errors.startswith("refused, 401: {")
+    assert "unauthorized" in consumer.errors
+    assert consumer.errors.count("\n") == 1  # no traceback
+
+
+def test_an_example_ends_with_its_token(consume: Consume, service: Service, tenant: str) -> None:
+    consumer = consume(service, make_token(tenant, exp=int(time.time()) + 5))
+    consumer.prints("0 off")
+    assert consumer.ends() == 1
+    ended, refused = consumer.errors.splitlines()
+    assert ended == "the stream ended; connecting again"
+    assert refused.startswith("refused, 401: {")
