@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,8 @@ from tests.streams import EVENTS_PATH, EventStream
 def listeners_of(redis_url: str) -> int:
     """How many subscriptions the store has."""
     with redis.Redis.from_url(redis_url) as store:
-        number: int = store.pubsub_numsub("external_oms:changes")[0][1]
-        return number
+        ((_, number),) = store.pubsub_numsub("external_oms:changes")
+        return int(number)
 
 
 def process_of(store: ValkeyServer) -> int:
@@ -45,12 +45,12 @@ def process_of(store: ValkeyServer) -> int:
         return pid
 
 
-def settles_at(redis_url: str, expected: int) -> bool:
-    """Whether the store comes to have so many subscriptions."""
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether `condition` comes to hold."""
     deadline = time.monotonic() + 10
-    while listeners_of(redis_url) != expected and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return listeners_of(redis_url) == expected
+    return condition()
 
 
 def flip(client: Client) -> int:
@@ -154,12 +154,11 @@ def test_one_subscription_serves_all_listeners_and_goes_with_the_last(tmp_path: 
     store = start_store(tmp_path / "data")
     try:
         with Service(tmp_path / "log", url := f"{store.connection_url}/0") as service:
-            streams = [EventStream(service.port, make_token(f"tenant-{n % 5}")) for n in range(20)]
-            assert [stream.event() is not None for stream in streams] == [True] * 20
-            assert listeners_of(url) == 1
-            for stream in streams:
-                stream.close()
-            assert settles_at(url, 0)
+            with contextlib.ExitStack() as stack:
+                for n in range(20):
+                    assert stack.enter_context(EventStream(service.port, make_token(f"tenant-{n % 5}"))).event()
+                assert listeners_of(url) == 1
+            assert eventually(lambda: listeners_of(url) == 0)
     finally:
         store.stop()
 
@@ -169,6 +168,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> I
     """Two workers whose connections to the store can be cut."""
     log = tmp_path_factory.mktemp("workers") / "log"
     with Relay(valkey.port) as relay, Service(log, relay.url, WEB_CONCURRENCY="2") as service:
+        assert eventually(lambda: service.log.count("Application startup complete") == 2)
         yield service, relay
     assert "Traceback" not in service.log
 
@@ -186,24 +186,24 @@ def test_a_change_made_on_one_worker_is_heard_on_both(
         for version in range(1, 11):
             flip(client)
             assert [stream.versions(1) for stream in streams] == [[version]] * len(streams)
-    assert settles_at(redis_url, 0)
+    assert eventually(lambda: listeners_of(redis_url) == 0)
 
 
 class Reader:
     """A consumer that resumes by itself, and what it has heard."""
 
     def __init__(self, service: Service, tenant: str) -> None:
-        self._open = lambda last: EventStream(service.port, make_token(tenant), last)
-        self.stream = self._open(0)
-        self.heard: list[int] = []
+        self._port, self._token = service.port, make_token(tenant)
+        self.heard = [0]
+        self.stream = EventStream(self._port, self._token, 0)
 
     def resume(self) -> None:
         self.stream.close()
-        self.stream = self._open(self.heard[-1] if self.heard else 0)
+        self.stream = EventStream(self._port, self._token, self.heard[-1])
 
     def hear(self, version: int) -> None:
         """Reads until `version` was heard."""
-        while not self.heard or self.heard[-1] < version:
+        while self.heard[-1] < version:
             event = self.stream.event() if self.stream.status == 200 else None
             if event is None:
                 self.resume()
@@ -230,11 +230,10 @@ def test_whatever_is_cut_each_change_is_heard_once_and_in_order(
         if action == "hear":
             reader.hear(stands(client))
     last = stands(client)
-    if last:
-        reader.hear(last)
+    reader.hear(last)
     reader.stream.close()
-    assert reader.heard == list(range(1, last + 1))
-    assert [change["version"] for change in client.history(limit=100)] == reader.heard[::-1]
+    assert reader.heard == list(range(last + 1))
+    assert [change["version"] for change in client.history(limit=100)] == reader.heard[:0:-1]
 
 
 def stands(client: Client) -> int:
@@ -245,6 +244,13 @@ def stands(client: Client) -> int:
     return int(answer.headers["etag"].strip('"'))
 
 
+def restart(store: ValkeyServer, directory: Path) -> ValkeyServer:
+    """Another server in its place, with the data in `directory`."""
+    port = store.port
+    store.stop()
+    return start_store(directory, port, durable=True)
+
+
 def test_a_stream_outlives_a_restart_of_the_store(tmp_path: Path, tenant: str) -> None:
     store = start_store(tmp_path / "data", durable=True)
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
@@ -252,8 +258,7 @@ def test_a_stream_outlives_a_restart_of_the_store(tmp_path: Path, tenant: str) -
         with EventStream(service.port, make_token(tenant), 0) as stream:
             flip(client)
             assert stream.versions(1) == [1]
-            store.stop()
-            store = start_store(tmp_path / "data", store.port, durable=True)
+            store = restart(store, tmp_path / "data")
             assert stands(client) == 1
             flip(client)
             assert stream.versions(1) == [2]
@@ -267,8 +272,7 @@ def test_a_restored_backup_is_told_as_a_reset(tmp_path: Path, tenant: str) -> No
         for _ in range(3):
             flip(client)
         with EventStream(service.port, make_token(tenant), 3) as stream:
-            store.stop()
-            store = start_store(tmp_path / "empty", store.port)
+            store = restart(store, tmp_path / "empty")
             event = stream.event()
             assert event is not None
             assert (event.kind, event.version, event.enabled) == ("reset", 0, False)
@@ -309,10 +313,8 @@ def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant
 def test_told_to_stop_the_service_ends_a_thousand_streams(tmp_path: Path, redis_url: str, workers: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service, contextlib.ExitStack() as stack:
-        streams = [EventStream(service.port, make_token(f"many-{n % 10}")) for n in range(1000)]
-        for stream in streams:
-            stack.enter_context(stream)
-            assert stream.event() is not None
+        streams = [stack.enter_context(EventStream(service.port, make_token(f"many-{n % 10}"))) for n in range(1000)]
+        assert all(stream.event() for stream in streams)
         began = time.monotonic()
         assert service.stop() in {0, -signal.SIGTERM}
         assert [stream.event() for stream in streams] == [None] * len(streams)
