@@ -80,6 +80,11 @@ class Service:
         return text in self.log
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         return self.log_file.read_text()
 
