@@ -5,6 +5,7 @@
     factory     connects the parts, and is the place to begin reading
     settings    what the service was told
     operations  what it does
+    feed        what it tells those who listen
     store       what it remembers
     auth        who is asking
     model       what passes between them
@@ -16,5 +17,5 @@
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.request_log` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
 on the event loop: nothing may block. Imports go down only: development; server, asgi; factory; then settings,
-operations, store, web; then auth, model, errors.
+operations, web; then feed, auth; then store; then model, errors.
 """

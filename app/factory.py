@@ -31,6 +31,7 @@ from app.web.request_id import RequestIds
 from app.web.request_log import RequestLog
 from app.web.routing import Routing
 from app.web.security import Bearer, Permissions
+from app.web.streams import Streams
 from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
@@ -76,7 +77,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
     flask_app.add_api(EXTENSIONS, name="extensions")
     flask_app.add_api(CONTRACT, name="contract")
-    return RequestIds(RequestLog(Failures(flask_app)))
+    return RequestIds(RequestLog(Failures(Streams(flask_app))))
 
 
 def _store(settings: Settings) -> Store:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Mapping
@@ -38,6 +39,9 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
+    # As many connections as the system allows: each listener to the events holds one.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.getLogger(__name__).info("listening", extra={"port": settings.port, "workers": settings.workers})
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])

@@ -77,7 +77,7 @@ def test_an_operation_that_is_missing_stops_the_start(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text(
         "import runpy, app.operations\n"
-        "app.operations.OPERATIONS = {}\n"
+        "app.operations.operations = lambda store, feed: {}\n"
         "runpy.run_module('app.server', run_name='__main__')\n"
     )
     environment = clean_environment({"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": "0"})

@@ -128,6 +128,19 @@ def test_writing_what_stands_is_no_change(backend: Backend, run: Run, tenant: st
     assert run(backend.store.change(tenant, enabled=True, author=AUTHOR)) == Setting(enabled=True, version=1)
 
 
+def test_a_change_is_announced_and_what_is_none_is_not(backend: Backend, run: Run, tenant: str) -> None:
+    async def listen() -> list[str]:
+        async with backend.store.announcements() as tenants:
+            await backend.store.change(f"{tenant}-a", enabled=False, author=AUTHOR)
+            with pytest.raises(ConcurrentUpdate):
+                await backend.store.change(f"{tenant}-b", enabled=True, author=AUTHOR, expected=frozenset({7}))
+            await backend.store.change(f"{tenant}-c", enabled=True, author=AUTHOR)
+            await backend.store.change(f"{tenant}-d", enabled=True, author=AUTHOR)
+            return [await anext(tenants), await anext(tenants)]
+
+    assert run(listen()) == [f"{tenant}-c", f"{tenant}-d"]
+
+
 def check_that_a_rival_is_detected(
     backend: Backend, store_with: Callable[[Callback], Store], run: Run, tenant: str
 ) -> None:
@@ -605,4 +618,35 @@ def test_a_write_is_sent_once_whatever_becomes_of_it(run: Run, valkey: ValkeySer
             await store.close()
             return connections.sent
 
-    assert run(change()) == ["WATCH", "GET", "HLEN", "TIME", "MULTI", "SET", "EXEC"]
+    assert run(change()) == ["WATCH", "GET", "HLEN", "TIME", "MULTI", "SET", "PUBLISH", "EXEC"]
+
+
+def test_a_subscription_that_is_cut_is_an_error(run: Run, valkey: ValkeyServer) -> None:
+    async def listen() -> None:
+        async with Cut(valkey) as (store, relay), store.announcements() as tenants:
+            relay.cut()
+            await anext(tenants)
+
+    with pytest.raises(StoreError):
+        run(listen())
+
+
+def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valkey: ValkeyServer) -> None:
+    async def listen() -> None:
+        with Relay(valkey.port) as relay:
+            connections = Connections.to(relay.url)
+            async with connections.subscribe("silent", limit=1.0, silence=0.01) as messages:
+                publishing = asyncio.create_task(publish_later(connections))
+                assert await anext(messages) == b"at last"
+                await publishing
+                relay.rule = "hang"
+                with pytest.raises(TimeoutError):
+                    await anext(messages)
+            await connections.close()
+
+    async def publish_later(connections: Connections) -> None:
+        await asyncio.sleep(0.1)
+        async with connections.lend() as exchange:
+            await exchange(("PUBLISH", "silent", "at last"))
+
+    run(listen())

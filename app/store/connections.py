@@ -19,9 +19,6 @@ DRIVER_ERRORS: Final = (RedisError, OSError)
 # Of these, the answers of the server itself: what it refuses it has not done.
 REFUSED: Final = ResponseError
 
-# In seconds: a subscription that is silent for so long is asked whether it still stands.
-_SILENCE: Final = 5.0
-
 Command = tuple[str | int | bytes, ...]
 Exchange = Callable[..., Awaitable[list[Any]]]
 
@@ -83,10 +80,10 @@ class Connections:
             await connection.disconnect(nowait=True)
 
     @contextlib.asynccontextmanager
-    async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What is published to `channel`, on a connection that is made for this use.
+    async def subscribe(self, channel: str, limit: float, silence: float = 5.0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What is published to `channel`, on a connection that is made for this use, within `limit` seconds.
 
-        It is made, and answers when it is asked whether it still stands, within `limit` seconds.
+        When nothing came for `silence` seconds, it is asked whether it still stands, and has `limit` to answer.
         """
         connection = self._pool.make_connection()
         try:
@@ -94,7 +91,7 @@ class Connections:
                 await connection.connect()
                 # A server that is still loading refuses PING, and would take SUBSCRIBE.
                 await _exchange_on(connection)(("PING",), ("SUBSCRIBE", channel))
-            yield _messages(connection, limit)
+            yield _messages(connection, limit, silence)
         finally:
             await connection.disconnect(nowait=True)
 
@@ -119,12 +116,12 @@ def _exchange_on(connection: Any) -> Exchange:
     return exchange
 
 
-async def _messages(connection: Any, limit: float) -> AsyncIterator[bytes]:
+async def _messages(connection: Any, limit: float, silence: float) -> AsyncIterator[bytes]:
     """Raises TimeoutError once the connection does not stand any more."""
     asked = False
     while True:
         try:
-            async with asyncio.timeout(limit if asked else _SILENCE):
+            async with asyncio.timeout(limit if asked else silence):
                 kind, *_, data = await connection.read_response(disconnect_on_error=False)
         except TimeoutError:
             if asked:

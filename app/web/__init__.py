@@ -4,13 +4,16 @@ protocol       bytes to requests; what the server itself refuses
 request_id     an identifier for each request
 request_log    a line for each request
 failures       from an exception to an answer
+streams        answers that go on
 routing        which operation, or which page
 pages          Swagger UI, the documents, links
 security       whose token, and what it may do
 validation     media type, body and parameters against the document
 json_body      strict JSON
-parameters     strict query parameters
+parameters     strict parameters
 bridge         Flask on the event loop
 views          arguments for the operation, an answer from its result
 preconditions  versions as entity tags
+changes        how a change is written down
+events         how changes are told as they happen
 """

@@ -50,8 +50,9 @@ class EventLoopFlask(FlaskASGIApp):
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             if isinstance(response, Stream) and scope["method"] != "HEAD":
-                await response.send_parts(receive, send)
-            await send({"type": "http.response.body", "body": body})
+                response.hand_over(scope)
+            else:
+                await send({"type": "http.response.body", "body": body})
         finally:
             response.close()
 

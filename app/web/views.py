@@ -15,7 +15,7 @@ from app.web.changes import change_fields
 from app.web.events import EVENT_STREAM_HEADERS, event_stream
 from app.web.parameters import argument_name
 from app.web.preconditions import entity_tag, if_match, is_not_modified
-from app.web.streams import Stream
+from app.web.streams import Body, Stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
@@ -78,7 +78,7 @@ def _(result: History) -> flask.Response:
 
 @answer.register
 def _(result: Listener) -> flask.Response:
-    return Stream(event_stream(result, context["expiry"]), end=result.end, headers=EVENT_STREAM_HEADERS)
+    return Stream(Body(event_stream(result, context["expiry"]), result.end), EVENT_STREAM_HEADERS)
 
 
 def _json(content: object) -> flask.Response:
