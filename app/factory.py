@@ -20,8 +20,8 @@ from app.feed import Feed
 from app.operations import WRITES, operations
 from app.settings import Settings
 from app.store import Store
-from app.store.connections import Connections
 from app.store.redis_store import RedisStore
+from app.store.topology import connect
 from app.web.bridge import EventLoopFlask
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
@@ -81,7 +81,8 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
 
 
 def _store(settings: Settings) -> Store:
-    return RedisStore(Connections.to(settings.redis_url), settings.redis_timeout, settings.history_length)
+    topology = connect(settings.redis, tls_verify=settings.redis_tls_verify)
+    return RedisStore(topology, settings.redis_timeout, settings.history_length, settings.redis_min_replicas)
 
 
 def _key_source(settings: Settings) -> KeySource:

@@ -100,7 +100,9 @@ class Feed:
                     self._subscribed.set_result(None)
                     await self._catch_up()
                     async for tenant in tenants:
-                        if tenant in self._topics:
+                        if tenant is None:
+                            await self._catch_up()
+                        elif tenant in self._topics:
                             self._topics[tenant].read()
             except StoreError as error:
                 _log.warning("changes are not announced", extra={"cause": _cause(error)})

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from app.auth.issuers import is_trusted_address
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, public_key
 from app.auth.tokens import TENANT_PLACE
+from app.store.address import Address
 
 
 class BadSettings(Exception):
@@ -44,25 +45,15 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _boolean(value: str) -> bool:
+    return _one_of("true", "false")(value) == "true"
+
+
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
 
 
 def _secret(value: str) -> str:
     if len(value.encode()) < MIN_SECRET_BYTES:
-        raise ValueError
-    return value
-
-
-def _redis_url(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme == "unix":
-        usable = bool(url.path)
-    else:
-        database = url.path.removeprefix("/")
-        port = url.port if url.port is not None else 6379  # `port` raises ValueError where it is none
-        usable = url.scheme in {"redis", "rediss"} and bool(url.hostname) and port > 0
-        usable = usable and (not database or (database.isascii() and database.isdigit()))
-    if not usable or url.query or url.fragment:
         raise ValueError
     return value
 
@@ -137,10 +128,15 @@ class Settings:
 
     port: int = _setting("PORT", "a port, 1 to 65535", _whole(1, 65535), 8000)
     workers: int = _setting("WEB_CONCURRENCY", "a number of processes, 1 to 64", _whole(1, 64), 1)
-    redis_url: str = _setting(
-        "REDIS_URL", "redis://host:port/db, rediss://host:port/db or unix:///path", _redis_url, shown=False
+    redis: Address = _setting(
+        "REDIS_URL",
+        "redis://host:port/db, rediss://host:port/db, unix:///path, redis+sentinel://host:port,host:port/service/db or "
+        "redis+cluster://host:port,host:port",
+        Address.parse,
     )
+    redis_tls_verify: bool = _setting("REDIS_TLS_VERIFY", "true or false", _boolean, True)
     redis_timeout: float = _setting("REDIS_TIMEOUT", "seconds, 0.01 to 60", _seconds(0.01, 60), 1.0)
+    redis_min_replicas: int = _setting("REDIS_MIN_REPLICAS", "a number of replicas, 0 to 10", _whole(0, 10), 0)
     jwt_secret: str | None = _setting(
         "JWT_SECRET", f"a secret of {MIN_SECRET_BYTES} bytes or more", _secret, None, shown=False
     )

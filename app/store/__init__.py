@@ -1,7 +1,9 @@
 """What the service remembers.
 
 redis_store  keys, stored form, transactions
-connections  the driver: the two know Redis, and nothing else does
+topology     what the store consists of: one server (connections), a primary that is followed (sentinels), or many
+             (cluster)
+address      where it is
 """
 
 from collections.abc import AsyncIterator
@@ -32,10 +34,10 @@ class Store(Protocol):
         Raises StoreError.
         """
 
-    def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+    def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[str | None]]:
         """The tenants whose setting is changed, each as soon as a change of it is stored, for as long as this is open.
 
-        A tenant may be named more often than its setting is changed, never less. Raises StoreError where the store does
+        A tenant may be named more often than its setting is changed, never less; None stands for any tenant. Raises StoreError where the store does
         not announce changes, and, while it is iterated over, once one may have been lost.
         """
 

@@ -1,9 +1,9 @@
-"""Connections to Redis, lent one at a time. All that has to be known of redis-py is known here."""
+"""Connections to one Redis server, lent one at a time, and what has to be known of redis-py for that."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -19,28 +19,35 @@ DRIVER_ERRORS: Final = (RedisError, OSError)
 # Of these, the answers of the server itself: what it refuses it has not done.
 REFUSED: Final = ResponseError
 
+T = TypeVar("T")
+
 Command = tuple[str | int | bytes, ...]
 Exchange = Callable[..., Awaitable[list[Any]]]
+Work = Callable[[Exchange], Awaitable[T]]
 
 
 class Connections:
-    """A pool's connections, lent one at a time; nothing is ever sent twice."""
+    """The `Topology` of one server: a pool's connections, lent one at a time; nothing is ever sent twice."""
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
         self._pool = pool
         # redis-py's own pool that waits loses a turn where the one that it wakes has just been cancelled (Python 3.11).
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._own: set[Any] = set()
 
     @classmethod
-    def to(cls, url: str) -> Self:
+    def to(cls, url: str, *, tls_verify: bool = True, **login: str | int | None) -> Self:
         """Connections to the server at `url` (`redis://`, `rediss://` or `unix://`); none is opened yet.
 
         The limits of time are the store's. Without RESP 3 and a driver's name a new connection costs no round trip of
         its own, and one that the server closed is noticed as it is lent (redis-py 8.1 skips that check with RESP 3).
         """
+        unverified = {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
         return cls(
             redis.asyncio.ConnectionPool.from_url(
                 url,
+                **login,
+                **({} if tls_verify or not url.startswith("rediss:") else unverified),
                 retry=Retry(NoBackoff(), 0),
                 socket_timeout=None,
                 socket_connect_timeout=None,
@@ -48,6 +55,11 @@ class Connections:
                 driver_info=None,
             )
         )
+
+    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+        """See `Topology`."""
+        async with self._fresh() if fresh else self.lend() as exchange:
+            return await work(exchange)
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:
@@ -70,30 +82,36 @@ class Connections:
                 await asyncio.shield(self._pool.release(connection))
 
     @contextlib.asynccontextmanager
-    async def fresh(self) -> AsyncIterator[Exchange]:
-        """As `lend`, on a connection that is made for this one use."""
+    async def _fresh(self) -> AsyncIterator[Exchange]:
+        async with self._connection() as connection:
+            yield _exchange_on(connection)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection that is made for this one use."""
         connection = self._pool.make_connection()
+        self._own.add(connection)
         try:
             await connection.connect()
-            yield _exchange_on(connection)
+            yield connection
         finally:
+            self._own.discard(connection)
             await connection.disconnect(nowait=True)
 
     @contextlib.asynccontextmanager
-    async def subscribe(self, channel: str, limit: float, silence: float = 5.0) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What is published to `channel`, on a connection that is made for this use, within `limit` seconds.
+    async def subscribe(
+        self, channel: str, limit: float, silence: float = 5.0
+    ) -> AsyncIterator[AsyncIterator[bytes | None]]:
+        """See `Topology`. A connection that was silent for `silence` seconds is asked whether it still stands.
 
-        When nothing came for `silence` seconds, it is asked whether it still stands, and has `limit` to answer.
+        It has `limit` seconds to answer.
         """
-        connection = self._pool.make_connection()
-        try:
+        async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(limit):
-                await connection.connect()
+                connection = await stack.enter_async_context(self._connection())
                 # A server that is still loading refuses PING, and would take SUBSCRIBE.
                 await _exchange_on(connection)(("PING",), ("SUBSCRIBE", channel))
             yield _messages(connection, limit, silence)
-        finally:
-            await connection.disconnect(nowait=True)
 
     async def _forget(self) -> None:
         """Lets go of all connections: the server has become a replica, and reads from it would be of the past."""
@@ -101,12 +119,16 @@ class Connections:
         await self._pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """See `Topology`."""
         await self._pool.aclose()
+        for connection in list(self._own):
+            await connection.disconnect(nowait=True)
 
 
 def _exchange_on(connection: Any) -> Exchange:
     async def exchange(*commands: Command) -> list[Any]:
+        if not connection.is_connected:
+            raise ConnectionError("closed meanwhile")  # redis-py would connect anew, and a WATCH would be forgotten
         await connection.send_packed_command(connection.pack_commands(commands))
         replies = [await _reply(connection) for _ in commands]
         for reply in replies:
@@ -116,7 +138,7 @@ def _exchange_on(connection: Any) -> Exchange:
     return exchange
 
 
-async def _messages(connection: Any, limit: float, silence: float) -> AsyncIterator[bytes]:
+async def _messages(connection: Any, limit: float, silence: float) -> AsyncIterator[bytes | None]:
     """Raises TimeoutError once the connection does not stand any more."""
     asked = False
     while True:

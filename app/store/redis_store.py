@@ -18,7 +18,8 @@ from typing import Self
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
-from app.store.connections import DRIVER_ERRORS, REFUSED, Command, Connections
+from app.store.connections import DRIVER_ERRORS, REFUSED, Command, Exchange
+from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
 
@@ -27,22 +28,25 @@ _MAX_TRIMMED = 100
 
 
 class RedisStore:
-    """The `Store` on a Redis server.
+    """The `Store` on Redis.
 
     `timeout` is in seconds and bounds each operation, connecting included, but for the look-up of a change whose answer
-    was lost: that has half of it again. `history_length` changes are kept.
+    was lost: that has half of it again. `history_length` changes are kept. A change is acknowledged once `min_replicas`
+    replicas have it, within half of `timeout`; where they do not, its outcome is unknown.
     """
 
-    def __init__(self, connections: Connections, timeout: float, history_length: int) -> None:
-        self._connections = connections
+    def __init__(self, topology: Topology, timeout: float, history_length: int, min_replicas: int = 0) -> None:
+        self._topology = topology
         self._timeout = timeout
         self._history_length = history_length
+        self._min_replicas = min_replicas
 
     async def current(self, tenant: str) -> Setting:
         """See `Store`."""
+        key = _setting_key(tenant)
         try:
-            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
-                (value,) = await exchange(("GET", _setting_key(tenant)))
+            async with asyncio.timeout(self._timeout):
+                (value,) = await self._topology.run(key, lambda exchange: exchange(("GET", key)))
         except DRIVER_ERRORS as error:
             raise StoreError("the setting could not be read") from error
         return _setting(value)
@@ -50,26 +54,35 @@ class RedisStore:
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         """See `Store`."""
         key, history, sent = _setting_key(tenant), _history_key(tenant), None
+
+        async def decide(exchange: Exchange) -> tuple[Setting, bool]:
+            """The setting that stands in the end, and whether that is a conflict."""
+            nonlocal sent
+            sent = None
+            # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
+            _, value, kept, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+            stands = _setting(value)
+            if expected is not None and stands.version not in expected:
+                await exchange(("UNWATCH",))
+                return stands, True
+            if stands.enabled != enabled:
+                sent = _Stored.make(Setting(enabled, stands.version + 1), time, author)
+                writes = [*self._writes(key, history, value, kept, sent), ("PUBLISH", _CHANNEL, tenant)]
+            elif self._min_replicas and value is not None:
+                writes = [("SET", key, value)]  # again, as it stands: for the replicas to confirm
+            else:
+                await exchange(("UNWATCH",))
+                return stands, False
+            *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
+            if executed is None:
+                sent = None
+                return _setting(*await exchange(("GET", key))), True
+            await self._confirm(exchange)
+            return (stands if sent is None else sent.change.setting), False
+
         try:
-            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
-                # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
-                _, value, kept, time = await exchange(
-                    ("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",)
-                )
-                stands = _setting(value)
-                conflict = expected is not None and stands.version not in expected
-                if conflict or stands.enabled == enabled:
-                    await exchange(("UNWATCH",))
-                else:
-                    sent = _Stored.make(Setting(enabled, stands.version + 1), time, author)
-                    writes = self._writes(key, history, value, kept, sent)
-                    announcement = ("PUBLISH", _CHANNEL, tenant)
-                    *_, executed = await exchange(("MULTI",), *writes, announcement, ("EXEC",))
-                    if executed is None:
-                        conflict, sent = True, None
-                        stands = _setting(*await exchange(("GET", key)))
-                    else:
-                        stands = sent.change.setting
+            async with asyncio.timeout(self._timeout):
+                stands, conflict = await self._topology.run(key, decide)
         except REFUSED as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
@@ -83,26 +96,30 @@ class RedisStore:
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         """See `Store`."""
         key, history = _setting_key(tenant), _history_key(tenant)
+
+        async def read(exchange: Exchange) -> list[bytes | None]:
+            (value,) = await exchange(("GET", key))
+            newest = _setting(value).version
+            top = newest if before is None else min(newest, before - 1)
+            versions = range(top, max(0, newest - self._history_length), -1)[:limit]
+            older = [version for version in versions if version != newest]
+            (values,) = await exchange(("HMGET", history, *older)) if older else ([],)
+            return [value, *values] if newest in versions else list(values)
+
         try:
-            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
-                (value,) = await exchange(("GET", key))
-                newest = _setting(value).version
-                top = newest if before is None else min(newest, before - 1)
-                versions = range(top, max(0, newest - self._history_length), -1)[:limit]
-                older = [version for version in versions if version != newest]
-                (values,) = await exchange(("HMGET", history, *older)) if older else ([],)
+            async with asyncio.timeout(self._timeout):
+                values = await self._topology.run(key, read)
         except DRIVER_ERRORS as error:
             raise StoreError("the history could not be read") from error
-        kept = [value, *values] if newest in versions else values
         # None: a change was made meanwhile, and the oldest of these went.
-        return [_Stored.decode(each).change for each in kept if each is not None]
+        return [_Stored.decode(value).change for value in values if value is not None]
 
     @contextlib.asynccontextmanager
-    async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
+    async def announcements(self) -> AsyncIterator[AsyncIterator[str | None]]:
         """See `Store`."""
         try:
-            async with self._connections.subscribe(_CHANNEL, self._timeout) as messages:
-                yield (message.decode() async for message in messages)
+            async with self._topology.subscribe(_CHANNEL, self._timeout) as messages:
+                yield (None if message is None else message.decode(errors="replace") async for message in messages)
         except DRIVER_ERRORS as error:
             raise StoreError("the store announces no changes") from error
 
@@ -119,12 +136,32 @@ class RedisStore:
                 commands.append(("HDEL", history, *excess))
         return commands
 
+    async def _confirm(self, exchange: Exchange) -> None:
+        """Waits until enough replicas have what was written on this very connection. Raises OutcomeUnknown."""
+        if self._min_replicas:
+            (replicas,) = await exchange(("WAIT", self._min_replicas, max(1, round(self._timeout * 500))))
+            if replicas < self._min_replicas:
+                raise OutcomeUnknown(f"{replicas} of {self._min_replicas} replicas have confirmed a change")
+
     async def _look_up(self, key: str, history: str, sent: "_Stored", lost: Exception) -> Setting:
         """Looks once whether `sent` was stored although the answer to its EXEC was `lost`."""
+
+        async def find(exchange: Exchange) -> bool:
+            _, value, older = await exchange(("WATCH", key), ("GET", key), ("HGET", history, sent.version))
+            stored = [each for each in (value, older) if each is not None]
+            found = any(_Stored.decode(each).change_id == sent.change_id for each in stored)
+            if found and self._min_replicas:
+                *_, executed = await exchange(("MULTI",), ("SET", key, value), ("EXEC",))
+                if executed is None:
+                    raise OutcomeUnknown(
+                        "a change was found stored, and changed again before replicas could confirm it"
+                    )
+                await self._confirm(exchange)
+            return found
+
         try:
-            async with asyncio.timeout(self._timeout / 2), self._connections.fresh() as exchange:
-                values = await exchange(("GET", key), ("HGET", history, sent.version))
-            found = any(value is not None and _Stored.decode(value).change_id == sent.change_id for value in values)
+            async with asyncio.timeout(self._timeout / 2):
+                found = await self._topology.run(key, find, fresh=True)
         except (*DRIVER_ERRORS, StoreError) as error:
             raise OutcomeUnknown("the answer to a change was lost and could not be looked up") from error
         if not found:
@@ -133,7 +170,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """See `Store`."""
-        await self._connections.close()
+        await self._topology.close()
 
 
 def _setting_key(tenant: str) -> str:

@@ -1,0 +1,217 @@
+"""The nodes of a cluster, each with its slots."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, TryAgainError
+
+from app.store.address import Place
+from app.store.connections import DRIVER_ERRORS, Command, Connections, Exchange, T, Work
+
+_log = logging.getLogger(__name__)
+
+# How often work is begun again for one caller, and after how many seconds where its slot is between two nodes.
+_MAX_TURNS: Final = 8
+_BETWEEN: Final = 0.05
+# In seconds: how long a node may take to tell the slots; how long nobody is asked again; and how often, while somebody
+# listens, nodes that are new are looked for.
+_PATIENCE: Final = 0.25
+_REST: Final = 0.5
+_LOOK_AROUND: Final = 1.0
+_MAX_MESSAGES: Final = 1000
+
+
+class ClusterConnections:
+    """The `Topology` of a cluster: each key at the node that has its slot.
+
+    The slots are asked for at first use, from `places`, and again, in the background and twice a second at the most,
+    when a node cannot be reached; a slot that has moved is noted as the node says so. Each node has connections of its
+    own, so that none waits for another. `at` makes connections to a node.
+    """
+
+    def __init__(self, places: Sequence[Place], at: Callable[[Place], Connections]) -> None:
+        self._places = places
+        self._at = at
+        self._nodes: dict[Place, Connections] = {}
+        self._slots: dict[int, Place] = {}
+        self._asking = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+        """See `Topology`."""
+        place, asking = await self._place_of(key), False
+        for _ in range(_MAX_TURNS):
+            try:
+                return await self._node(place).run(key, _asking(work) if asking else work, fresh=fresh)
+            except MovedError as moved:
+                place, asking = (moved.host or place[0], moved.port), False
+                self._slots[moved.slot_id] = place
+            except AskError as ask:
+                place, asking = (ask.host or place[0], ask.port), True
+            except TryAgainError:
+                await asyncio.sleep(_BETWEEN)
+            except DRIVER_ERRORS:
+                self._refresh()
+                raise
+            except asyncio.CancelledError:
+                self._refresh()  # the limit of time: the node may hang
+                raise
+        raise ConnectionError("the nodes do not agree on who has the key")
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
+        """See `Topology`: on each node that has slots. Where one is lost, the others go on."""
+        async with asyncio.timeout(limit):
+            await self._place_of("")
+        subscriptions = _Subscriptions(channel, limit, self._node, self._refresh)
+        try:
+            subscriptions.follow(set(self._slots.values()))
+            await subscriptions.begun()
+            yield subscriptions.messages(lambda: set(self._slots.values()))
+        finally:
+            subscriptions.close()
+
+    async def close(self) -> None:
+        """See `Topology`."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        for node in self._nodes.values():
+            await node.close()
+
+    def _node(self, place: Place) -> Connections:
+        if place not in self._nodes:
+            self._nodes[place] = self._at(place)
+        return self._nodes[place]
+
+    async def _place_of(self, key: str) -> Place:
+        if not self._slots:
+            async with self._asking:
+                if not self._slots:
+                    await self._ask()
+        place = self._slots.get(key_slot(key.encode()))
+        if place is None:
+            self._refresh()
+            raise ConnectionError("no node has the key")
+        return place
+
+    def _refresh(self) -> None:
+        """Has the slots asked for again, unless they were just now."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._ask_and_rest())
+
+    async def _ask_and_rest(self) -> None:
+        async with self._asking:
+            await self._ask()
+        await asyncio.sleep(_REST)
+
+    async def _ask(self) -> None:
+        """Asks one node after the other for the slots, until one tells them; first those that are known to have some."""
+        for place in dict.fromkeys([*self._slots.values(), *self._places]):
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    (ranges,) = await self._node(place).run("", lambda exchange: exchange(("CLUSTER", "SLOTS")))
+            except DRIVER_ERRORS:
+                continue
+            if ranges:
+                self._slots = _slots(ranges, place[0])
+                return
+
+
+class _Subscriptions:
+    """One for each node, merged; each is tried again for itself."""
+
+    def __init__(
+        self, channel: str, limit: float, node: Callable[[Place], Connections], on_loss: Callable[[], None]
+    ) -> None:
+        self._channel = channel
+        self._limit = limit
+        self._node = node
+        self._on_loss = on_loss
+        self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
+        self._tried: dict[Place, asyncio.Future[bool]] = {}
+        self._tasks: dict[Place, asyncio.Task[None]] = {}
+
+    def follow(self, places: set[Place]) -> None:
+        """Has a subscription at each of `places`, and at no other."""
+        for place in places - self._tasks.keys():
+            self._tried[place] = asyncio.get_running_loop().create_future()
+            self._tasks[place] = asyncio.create_task(self._stay_subscribed(place))
+        for place in self._tasks.keys() - places:
+            self._tasks.pop(place).cancel()
+
+    async def begun(self) -> None:
+        """Returns once each was tried. Raises ConnectionError where none succeeded."""
+        if not any(await asyncio.gather(*self._tried.values())):
+            raise ConnectionError("no node takes a subscription")
+
+    async def messages(self, places: Callable[[], set[Place]]) -> AsyncIterator[bytes | None]:
+        """What comes on all of them; None where one was lost or is there again. Follows `places` as they change."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_AROUND):
+                    message = await self._queue.get()
+            except TimeoutError:
+                self._on_loss()
+                self.follow(places())
+                continue
+            yield message
+
+    def close(self) -> None:
+        """Ends all of them."""
+        self.follow(set())
+
+    async def _stay_subscribed(self, place: Place) -> None:
+        tried = self._tried[place]
+        while True:
+            try:
+                async with self._node(place).subscribe(self._channel, self._limit) as messages:
+                    if tried.done():
+                        await self._queue.put(None)
+                    else:
+                        tried.set_result(True)
+                    async for message in messages:
+                        await self._queue.put(message)
+            except DRIVER_ERRORS as error:
+                _log.warning("a node announces nothing", extra={"node": f"{place[0]}:{place[1]}", "cause": str(error)})
+                if tried.done():
+                    await self._queue.put(None)
+                else:
+                    tried.set_result(False)
+                self._on_loss()
+            await asyncio.sleep(_REST)
+
+
+def _slots(ranges: Sequence[Any], asked: str) -> dict[int, Place]:
+    """Who has which slot, as CLUSTER SLOTS tells it; a node that knows no name of its own is the one that was `asked`."""
+    return {
+        slot: (host.decode() if host else asked, port)
+        for first, last, (host, port, *_), *_ in ranges
+        for slot in range(first, last + 1)
+    }
+
+
+def _asking(work: Work[T]) -> Work[T]:
+    """The same work at a node that does not have the slot yet, but takes what is asked of it: each command says so.
+
+    Inside a transaction MULTI says it for all.
+    """
+
+    async def asking(exchange: Exchange) -> T:
+        async def asked(*commands: Command) -> list[Any]:
+            prefixed: list[Command] = []
+            in_multi = False
+            for command in commands:
+                if not in_multi:
+                    prefixed.append(("ASKING",))
+                in_multi = (in_multi or command[0] == "MULTI") and command[0] != "EXEC"
+                prefixed.append(command)
+            replies = await exchange(*prefixed)
+            return [reply for reply, command in zip(replies, prefixed, strict=True) if command != ("ASKING",)]
+
+        return await work(asked)
+
+    return asking

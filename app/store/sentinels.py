@@ -1,0 +1,100 @@
+"""The primary that sentinels name."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from app.store.address import Place
+from app.store.connections import DRIVER_ERRORS, Connections, Exchange, T, Work
+
+_log = logging.getLogger(__name__)
+
+# In seconds: how often the sentinels are asked, and how long one of them may take. A primary that was demoted goes on
+# taking writes, which are lost, until it hears of it, up to ten seconds later: so it is left as soon as possible.
+_INTERVAL: Final = 0.25
+_PATIENCE: Final = 0.25
+
+
+class SentinelConnections:
+    """The `Topology` of a primary, followed through fail-overs.
+
+    `sentinels` are asked for the primary of `service` four times a second from the first use on, the one that answered
+    last first; while none answers, the last known primary stands. `at` makes connections to a server.
+    """
+
+    def __init__(self, sentinels: Sequence[Connections], service: str, at: Callable[[Place], Connections]) -> None:
+        self._sentinels = list(sentinels)
+        self._service = service
+        self._at = at
+        self._place: Place | None = None
+        self._primary: Connections | None = None
+        self._asking = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
+
+    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+        """See `Topology`."""
+        return await (await self._current()).run(key, work, fresh=fresh)
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
+        """See `Topology`."""
+        async with asyncio.timeout(limit):
+            primary = await self._current()
+        async with primary.subscribe(channel, limit) as messages:
+            yield messages
+
+    async def close(self) -> None:
+        """See `Topology`."""
+        if self._following is not None:
+            self._following.cancel()
+        for connections in (*self._sentinels, self._primary):
+            if connections is not None:
+                await connections.close()
+
+    async def _current(self) -> Connections:
+        if self._primary is None:
+            async with self._asking:
+                if self._primary is None:
+                    await self._ask()
+        if self._following is None or self._following.done():
+            self._following = asyncio.create_task(self._follow())
+        if self._primary is None:
+            raise ConnectionError("no sentinel names a primary")
+        return self._primary
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_INTERVAL)
+            async with self._asking:
+                await self._ask()
+
+    async def _ask(self) -> None:
+        """Asks the sentinels, one after the other, until one names the primary."""
+        for sentinel in list(self._sentinels):
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    place = await sentinel.run(self._service, self._named)
+            except DRIVER_ERRORS:
+                continue
+            if place is not None:
+                self._sentinels.remove(sentinel)
+                self._sentinels.insert(0, sentinel)
+                await self._move_to(place)
+                return
+
+    async def _named(self, exchange: Exchange) -> Place | None:
+        """The primary that a sentinel names; None where it knows none."""
+        (named,) = await exchange(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service))
+        return (named[0].decode(), int(named[1])) if named else None
+
+    async def _move_to(self, place: Place) -> None:
+        if place == self._place:
+            return
+        if self._place is not None:
+            _log.warning("another primary", extra={"host": place[0], "port": place[1]})
+        left, self._primary, self._place = self._primary, self._at(place), place
+        if left is not None:
+            # With all that is under way on them: what the old primary still takes is lost.
+            await left.close()

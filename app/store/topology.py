@@ -1,0 +1,59 @@
+"""What the store consists of: one server, a primary that sentinels name, or the nodes of a cluster."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Protocol
+
+from app.store.address import Address, Place
+from app.store.cluster import ClusterConnections
+from app.store.connections import Connections, T, Work
+from app.store.sentinels import SentinelConnections
+
+
+class Topology(Protocol):
+    """The servers that are the store, however many."""
+
+    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+        """What `work` returns, done on a connection to the server that has `key`, a `fresh` one if that is asked for.
+
+        Where a server says that the key is another's now, the work is done once more there: up to then it has had no
+        effect. Raises what the driver raises; nothing else is ever done twice.
+        """
+
+    def subscribe(self, channel: str, limit: float) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
+        """What is published to `channel` on any of the servers, on connections of its own.
+
+        None says that something may have been lost. Raises what the driver raises where there is no subscription within
+        `limit` seconds, and once there is none any more.
+        """
+
+    async def close(self) -> None:
+        """Closes every connection, whoever uses it."""
+
+
+def connect(address: Address, *, tls_verify: bool = True) -> Topology:
+    """The store at `address`; no connection is opened yet. TLS is verified, unless `tls_verify` says otherwise."""
+    login = {"username": address.username, "password": address.password}
+    if address.path is not None:
+        return Connections.to(f"unix://{address.path}", **login)
+    at = partial(_at, address, tls_verify=tls_verify)
+    match address.kind:
+        case "server":
+            return at(address.places[0])
+        case "sentinels":
+            sentinels = [_at(Address(tls=address.tls), place, tls_verify=tls_verify) for place in address.places]
+            return SentinelConnections(sentinels, address.service, at)
+        case "cluster":
+            return ClusterConnections(address.places, at)
+
+
+def _at(address: Address, place: Place, *, tls_verify: bool) -> Connections:
+    host, port = place
+    scheme, host = "rediss" if address.tls else "redis", f"[{host}]" if ":" in host else host
+    return Connections.to(
+        f"{scheme}://{host}:{port}/{address.database}",
+        tls_verify=tls_verify,
+        username=address.username,
+        password=address.password,
+    )
