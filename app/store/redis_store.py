@@ -102,7 +102,7 @@ class RedisStore:
         """See `Store`."""
         try:
             async with self._connections.subscribe(_CHANNEL, self._timeout) as messages:
-                yield (message.decode() async for message in messages)
+                yield (message.decode(errors="replace") async for message in messages)
         except DRIVER_ERRORS as error:
             raise StoreError("the store announces no changes") from error
 
