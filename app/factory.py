@@ -45,7 +45,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     closed.
     """
     store = store or _store(settings)
-    feed = Feed(store)
+    feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
         _key_source(settings),

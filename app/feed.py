@@ -17,19 +17,20 @@ _log = logging.getLogger(__name__)
 # How many changes are read at a time, and of how many tenants at a time after the subscription was lost.
 _PAGE: Final = 100
 _READINGS: Final = 8
-# What waits for one listener; whoever is further behind reads on in the history.
+# With so many waiting, a listener is told no more: it reads the rest in the history, a page at a time.
 _MAX_WAITING: Final = 16
 
 
 class Feed:
     """What listeners of one worker are told. It holds a subscription while there are any.
 
-    One that is lost is asked for again every `retry` seconds; listeners are sent away when that fails for `patience`
-    seconds.
+    All times are in seconds. A listener is let in within `limit`, or not at all. A subscription that is lost is asked
+    for again every `retry`; listeners are sent away when that fails for `patience`.
     """
 
-    def __init__(self, store: Store, *, retry: float = 0.25, patience: float = 15.0) -> None:
+    def __init__(self, store: Store, *, limit: float = 1.5, retry: float = 0.25, patience: float = 15.0) -> None:
         self._store = store
+        self._limit = limit
         self._retry = retry
         self._patience = patience
         self._topics: dict[str, _Topic] = {}
@@ -47,12 +48,18 @@ class Feed:
         listener = Listener(self, topic)
         topic.listeners.add(listener)
         try:
-            await asyncio.shield(self._subscribe())
-            await asyncio.shield(topic.read())
-            await listener.begin(after)
+            async with asyncio.timeout(self._limit):
+                await asyncio.shield(self._subscribe())
+                await asyncio.shield(topic.read())
+                await listener.begin(after)
+        except TimeoutError as error:
+            listener.end()
+            raise StoreError("the store does not say in time what stands") from error
         except BaseException:
             listener.end()
             raise
+        if listener.has_ended:
+            raise StoreError("the store cannot be listened to")
         return listener
 
     def leave(self, listener: "Listener", topic: "_Topic") -> None:
@@ -61,6 +68,7 @@ class Feed:
         if not topic.listeners and self._topics.get(topic.tenant) is topic:
             del self._topics[topic.tenant]
         if not self._topics and self._subscription is not None:
+            _fail(self._subscribed, StoreError("nobody listens any more"))
             self._subscription.cancel()
             self._subscription = None
 
@@ -76,7 +84,7 @@ class Feed:
             topic.end()
 
     def _subscribe(self) -> asyncio.Future[None]:
-        """Done once the store announces changes; fails with the attempt to have it do so."""
+        """Done once the store announces changes; fails with StoreError where this attempt fails."""
         if self._subscription is None:
             self._subscribed = asyncio.get_running_loop().create_future()
             self._subscription = asyncio.create_task(self._stay_subscribed())
@@ -85,6 +93,8 @@ class Feed:
     async def _stay_subscribed(self) -> None:
         try:
             await self._follow_announcements()
+        except Exception:
+            _log.exception("changes are not announced")
         finally:
             # Not where it was cancelled: then there may be new listeners, and a new subscription.
             if self._subscription is asyncio.current_task():
@@ -145,18 +155,24 @@ class _Topic:
             listener.end()
 
     async def after(self, version: int, heard: Change | None = None) -> list[Change] | None:
-        """The next changes after `version`, oldest first; None where the history does not reach back that far.
+        """The next changes after `version`, oldest first.
 
-        It does not either where another change than the one that was `heard` stands under `version`.
+        None where the history does not reach back that far, or where `version` is not the change that was `heard`.
         """
-        page = await self._store.history(self.tenant, _PAGE + 1, version + _PAGE + 1)
+        page = await self._page(version)
+        if version == 0 and not page:
+            if await self.latest() is None:
+                return []
+            page = await self._page(version)  # the first change may have been made in between
         stands = [change for change in page if version_of(change) == version]
         changes = [change for change in reversed(page) if version_of(change) > version]
         if (stands and heard not in (None, stands[0])) or (changes and version_of(changes[0]) != version + 1):
             return None
-        if changes or stands:
-            return changes
-        return [] if version == 0 and await self.latest() is None else None
+        return changes if changes or stands else None
+
+    async def _page(self, version: int) -> list[Change]:
+        """The change that led to `version`, and so many after it, newest first."""
+        return await self._store.history(self.tenant, _PAGE + 1, version + _PAGE + 1)
 
     async def latest(self) -> Change | None:
         """The change that stands; None where there was none."""
@@ -173,7 +189,10 @@ class _Topic:
                 unforeseen = None if isinstance(error, StoreError) else error
                 extra = {"tenant": self.tenant, "cause": _cause(error)}
                 _log.warning("listeners sent away", extra=extra, exc_info=unforeseen)
-                _fail(done, error)
+                for waiting in (done, self._wanted):
+                    if waiting is not None:
+                        _fail(waiting, error)
+                self._wanted = None
                 self.end()
             else:
                 done.set_result(None)
@@ -225,6 +244,11 @@ class Listener:
                 await self._waiter
         raise StopAsyncIteration
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is told."""
+        return self._ended
+
     async def begin(self, after: int | None) -> None:
         """Has the listener begin behind the version `after`, or, if that is None, with what stands."""
         newest = self._topic.newest
@@ -240,7 +264,7 @@ class Listener:
 
     def tell(self, change: Change) -> None:
         """Tells of the change that comes next. A listener that is not there yet reads it in the history."""
-        if version_of(change) == self._version + 1 and self._version >= 0 and len(self._events) < _MAX_WAITING:
+        if version_of(change) == self._version + 1 and len(self._events) < _MAX_WAITING:
             self._put(Event(change))
 
     def reset(self, newest: Change | None) -> None:
@@ -259,11 +283,14 @@ class Listener:
         changes = await self._topic.after(self._version)
         newest = None if changes is not None else await self._topic.latest()
         if self._events:
-            return  # told meanwhile
+            return  # a reset came meanwhile, and what was read is of another past
         if changes is None:
             self.reset(newest)
         for change in changes or ():
             self._put(Event(change))
+        if not changes:
+            # What the topic knows is of another past: it has to find out, or this would be asked again and again.
+            await asyncio.shield(self._topic.read())
 
     def _put(self, event: Event) -> None:
         self._version = version_of(event.change)
@@ -282,4 +309,4 @@ def _fail(future: asyncio.Future[None], error: Exception) -> None:
 
 
 def _cause(error: Exception) -> str:
-    return f"{error}: {error.__cause__}"
+    return f"{error}: {error.__cause__}" if error.__cause__ else str(error)

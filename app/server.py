@@ -1,5 +1,6 @@
 """The command of the web process, `python -m app.server`: checks the settings once, then runs uvicorn."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -39,14 +40,19 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
-    # As many connections as the system allows: each listener to the events holds one.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _allow_many_connections()
     logging.getLogger(__name__).info("listening", extra={"port": settings.port, "workers": settings.workers})
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:
         Multiprocess(config, [listener]).run()
+
+
+def _allow_many_connections() -> None:
+    """As many as the system allows: each listener to the events holds one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS calls it unlimited, and refuses that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(port: int) -> socket.socket:

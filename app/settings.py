@@ -128,7 +128,7 @@ class Settings:
 
     port: int = _setting("PORT", "a port, 1 to 65535", _whole(1, 65535), 8000)
     workers: int = _setting("WEB_CONCURRENCY", "a number of processes, 1 to 64", _whole(1, 64), 1)
-    redis: Address = _setting(
+    redis: Address = _setting(  # noqa: RUF009 - an Address is frozen
         "REDIS_URL",
         "redis://host:port/db, rediss://host:port/db, unix:///path, redis+sentinel://host:port,host:port/service/db or "
         "redis+cluster://host:port,host:port",

@@ -83,13 +83,13 @@ def _of_gets(when: str, which: Callable[[Round], Gets]) -> Iterator[Row]:
 def _percentiles(text: str, samples: Callable[[Server], list[list[float]]]) -> Iterator[Row]:
     """p50 and p99 of each sample, in ms; the median of those."""
     for percent in (50, 99):
-        index = percent - 1
-        yield (
-            f"{text}, p{percent}",
-            lambda server, index=index: median(  # type: ignore[misc]  # mypy knows no defaults of a lambda
-                quantiles(sample, n=100, method="inclusive")[index] * 1000 for sample in samples(server)
-            ),
-        )
+        yield f"{text}, p{percent}", _percentile(samples, percent)
+
+
+def _percentile(samples: Callable[[Server], list[list[float]]], percent: int) -> Callable[[Server], float]:
+    return lambda server: median(
+        quantiles(sample, n=100, method="inclusive")[percent - 1] * 1000 for sample in samples(server)
+    )
 
 
 def main() -> None:

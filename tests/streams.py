@@ -19,10 +19,10 @@ class Event:
 
 
 class EventStream:
-    """One stream of events. `last_event_id` resumes; `host` is the request's own."""
+    """One stream of events. `last_event_id` resumes."""
 
-    def __init__(self, port: int, token: str, last_event_id: object = None, *, timeout: float = 20.0) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    def __init__(self, port: int, token: str, last_event_id: object = None) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         resumed = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
         self._connection.request("GET", EVENTS_PATH, headers={"Authorization": f"Bearer {token}", **resumed})
         self._response = self._connection.getresponse()
@@ -59,10 +59,6 @@ class EventStream:
             assert event.kind == "change"
             heard.append(event.version)
         return heard
-
-    def comments(self, number: int) -> bool:
-        """Whether the next that comes is so many comments."""
-        return [self._fields() for _ in range(number)] == [{}] * number
 
     def _fields(self) -> dict[str, str] | None:
         fields = {}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from app.feed import Feed, Listener
+from app.feed import _MAX_WAITING, Feed, Listener
 from app.model import Author, Change, Event, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore
@@ -24,8 +24,15 @@ class Failing(FakeStore):
 
     fails = False
     announces = True
+    readings = 0
+    hang: asyncio.Event | None = None
+    no_answer: asyncio.Event | None = None
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
+        self.readings += 1
+        await asyncio.sleep(0)
+        if self.hang is not None:
+            await self.hang.wait()
         if self.fails:
             raise StoreError("out of reach")
         return await super().history(tenant, limit, before)
@@ -34,6 +41,8 @@ class Failing(FakeStore):
     async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
         if not self.announces:
             raise StoreError("out of reach")
+        if self.no_answer is not None:
+            await self.no_answer.wait()
         async with super().announcements() as tenants:
             yield tenants
 
@@ -195,6 +204,21 @@ def test_whoever_heard_of_another_past_is_told_what_stands(run: Run, past: list[
     run(listen())
 
 
+@pytest.mark.parametrize("yields", range(12))
+def test_a_first_change_in_the_middle_of_a_reading_is_a_change(run: Run, yields: int) -> None:
+    async def listen() -> None:
+        world = World()
+        listener = await world.feed.listen(ACME, after=0)
+        world.store.announce(ACME)
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        await world.flip()
+        assert await versions(listener, 1) == [1]
+        await world.feed.close()
+
+    run(listen())
+
+
 def test_an_announcement_without_a_change_tells_nobody_anything(run: Run) -> None:
     async def listen() -> None:
         world = World()
@@ -215,7 +239,7 @@ def test_what_a_listener_does_not_take_is_not_kept_for_it_but_read_later(run: Ru
         for version in range(1, 301):
             await world.flip()
             assert await versions(quick, 1) == [version]
-        assert len(slow._events) < 100
+        assert len(slow._events) == _MAX_WAITING
         assert await versions(slow, 300) == list(range(1, 301))
         await world.feed.close()
 
@@ -303,6 +327,160 @@ def test_listeners_are_sent_away_when_the_store_stays_away(run: Run) -> None:
         world.store.cut_subscriptions()
         assert await has_ended(listener)
         world.store.announces = True
+        assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_patience_counts_from_the_loss(run: Run) -> None:
+    async def listen() -> None:
+        world = World(patience=0.1)
+        listener = await world.feed.listen(ACME, after=0)
+        await asyncio.sleep(0.15)
+        world.store.cut_subscriptions()
+        await world.flip()
+        assert await versions(listener, 1) == [1]
+        await world.feed.close()
+
+    run(listen())
+
+
+async def behind(world: World, number: int = 30) -> Listener:
+    """A listener that has taken nothing of so many changes."""
+    slow, quick = [await world.feed.listen(ACME, after=0) for _ in range(2)]
+    for version in range(1, number + 1):
+        await world.flip()
+        assert await versions(quick, 1) == [version]
+    return slow
+
+
+def test_a_reset_that_comes_while_a_listener_catches_up_is_all_it_is_told(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        slow = await behind(world)
+        assert await versions(slow, 16) == list(range(1, 17))
+        real, reached, go = world.store.history, asyncio.Event(), asyncio.Event()
+
+        async def held(tenant: str, limit: int, before: int | None = None) -> list[Change]:
+            world.store.history = real  # type: ignore[method-assign]
+            page = await real(tenant, limit, before)
+            reached.set()
+            await go.wait()
+            return page
+
+        world.store.history = held  # type: ignore[method-assign]
+        waiting = asyncio.ensure_future(take(slow, 1))
+        await reached.wait()
+        world.rewrite(True)
+        world.store.announce(ACME)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        go.set()
+        assert await waiting == [Event(world.newest(), is_reset=True)]
+        assert await is_silent(slow)
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_a_listener_behind_a_store_that_lost_all_is_reset_once_and_then_waits(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        slow = await behind(world)
+        world.store.changes.clear()  # FLUSHALL: no subscription is cut
+        assert await versions(slow, 16) == list(range(1, 17))
+        assert await take(slow, 1) == [Event(None, is_reset=True)]
+        before = world.store.readings
+        assert await is_silent(slow)
+        assert world.store.readings - before <= 3
+        await world.flip()
+        assert await versions(slow, 1) == [1]
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_whoever_comes_as_another_past_is_found_is_told_once(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        await world.flip(3)
+        first = await world.feed.listen(ACME, after=3)
+        world.rewrite(True)
+        second = await world.feed.listen(ACME, after=None)
+        assert await take(first, 1) == [Event(world.newest(), is_reset=True)]
+        assert await take(second, 1) == [Event(world.newest())]
+        assert await is_silent(second)
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_a_listener_that_gives_up_while_it_begins_takes_nobody_along(run: Run) -> None:
+    async def listen() -> None:
+        for yields in range(10):
+            world = World()
+            first, second = [asyncio.ensure_future(world.feed.listen(ACME, after=None)) for _ in range(2)]
+            for _ in range(yields):
+                await asyncio.sleep(0)
+            first.cancel()
+            assert await take(await second, 1) == [Event(None)]
+            await world.feed.close()
+
+    run(listen())
+
+
+def test_whoever_comes_while_the_last_listener_is_sent_away_is_refused(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        assert await is_silent(await world.feed.listen(ACME, after=0))
+        world.store.hang, world.store.no_answer = asyncio.Event(), asyncio.Event()
+        await world.flip()
+        await asyncio.sleep(0.01)
+        world.store.cut_subscriptions()
+        await asyncio.sleep(0.01)
+        coming = asyncio.ensure_future(world.feed.listen(ACME, after=0))
+        await asyncio.sleep(0.01)
+        world.store.fails = True
+        world.store.hang.set()
+        with pytest.raises(StoreError):
+            async with asyncio.timeout(1):
+                await coming
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_whoever_waits_for_a_reading_that_fails_is_refused_with_it(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        other = await world.feed.listen("other", after=0)
+        assert await is_silent(other)
+        before = world.store.readings
+        world.store.hang, world.store.fails = asyncio.Event(), True
+        first, second = [asyncio.ensure_future(world.feed.listen(ACME, after=None)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        third = asyncio.ensure_future(world.feed.listen(ACME, after=None))
+        await asyncio.sleep(0.01)
+        world.store.hang.set()
+        failed = await asyncio.gather(first, second, third, return_exceptions=True)
+        assert [type(each) for each in failed] == [StoreError] * 3
+        assert world.store.readings == before + 1
+        other.end()
+        await world.feed.close()
+
+    run(listen())
+
+
+def test_a_store_that_does_not_say_in_time_what_stands_refuses(run: Run) -> None:
+    async def listen() -> None:
+        world = World()
+        world.feed = Feed(world.store, limit=0.01)
+        world.store.hang = asyncio.Event()
+        with pytest.raises(StoreError):
+            await world.feed.listen(ACME, after=None)
+        world.store.hang.set()
+        world.store.hang = None
         assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
         await world.feed.close()
 

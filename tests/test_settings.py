@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.settings import BadSettings, Settings
+from app.store.address import Address
 from tests.provider import RSA_KEYS, pem
 
 PEM = pem(RSA_KEYS[0])
@@ -22,7 +23,8 @@ def faults(**environment: str) -> str:
 def test_only_the_store_and_a_key_have_no_default() -> None:
     settings = Settings.read(NEEDED)
     assert dataclasses.asdict(settings) == {
-        "port": 8000, "workers": 1, "redis_url": NEEDED["REDIS_URL"], "redis_timeout": 1.0,
+        "port": 8000, "workers": 1, "redis": dataclasses.asdict(Address.parse(NEEDED["REDIS_URL"])),
+        "redis_tls_verify": True, "redis_timeout": 1.0, "redis_min_replicas": 0,
         "jwt_secret": NEEDED["JWT_SECRET"], "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
@@ -35,15 +37,17 @@ def test_each_variable_is_read() -> None:
     settings = Settings.read(
         {
             "PORT": "80", "WEB_CONCURRENCY": "2", "REDIS_URL": "unix:///run/redis.sock", "REDIS_TIMEOUT": "0.5",
-            "JWT_SECRET": "x" * 64, "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
+            "REDIS_TLS_VERIFY": "false", "REDIS_MIN_REPLICAS": "1", "JWT_SECRET": "x" * 64,
+            "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
             "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
             "HISTORY_LENGTH": "50",
             "DOCS_URL": "http://docs.example/", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
     )  # fmt: skip
-    assert dataclasses.astuple(settings) == (
-        80, 2, "unix:///run/redis.sock", 0.5, "x" * 64, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
+    assert settings.redis == Address(path="/run/redis.sock")
+    assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # seen above
+        80, 2, None, False, 0.5, 1, "x" * 64, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
         60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50, "http://docs.example", "json",
         "DEBUG",
     )  # fmt: skip
@@ -54,7 +58,8 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
         Settings.read({"PORT": "x", "REDIS_TIMEOUT": "-1", "JWT_SECRET": "short"})
     assert str(raised.value) == (
         "bad settings: PORT takes a port, 1 to 65535; "
-        "REDIS_URL is missing; it takes redis://host:port/db, rediss://host:port/db or unix:///path; "
+        "REDIS_URL is missing; it takes redis://host:port/db, rediss://host:port/db, unix:///path, "
+        "redis+sentinel://host:port,host:port/service/db or redis+cluster://host:port,host:port; "
         "REDIS_TIMEOUT takes seconds, 0.01 to 60; "
         "JWT_SECRET takes a secret of 32 bytes or more"
     )
@@ -71,9 +76,13 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
             for value in (
                 "localhost", "http://localhost", "redis://", "redis://h:port", "redis://h:0", "redis://h/x", "unix:",
                 "redis://[::1", "redis://h/0?foo=bar", "redis://h/0?socket_timeout=abc", "unix:///x?db=1",
-                "redis://h/0#x",
+                "redis://h/0#x", "redis://h,i", "redis+sentinel://h", "redis+sentinel://h/s/x", "redis+sentinel://h,/s",
+                "redis+sentinel://h/s?tls=yes", "redis+cluster://h/0", "redis+cluster://", "redis+cluster://h:0",
+                "redis+cluster://h?x=1", "rediss+cluster://h", "unix://h/path",
             )
         ),
+        *(("REDIS_TLS_VERIFY", value) for value in ("no", "True", "0")),
+        *(("REDIS_MIN_REPLICAS", value) for value in ("-1", "11", "x")),
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),
         *(("JWT_LEEWAY", value) for value in ("-1", "601", "x")),

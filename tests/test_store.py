@@ -129,7 +129,7 @@ def test_writing_what_stands_is_no_change(backend: Backend, run: Run, tenant: st
 
 
 def test_a_change_is_announced_and_what_is_none_is_not(backend: Backend, run: Run, tenant: str) -> None:
-    async def listen() -> list[str]:
+    async def listen() -> list[str | None]:
         async with backend.store.announcements() as tenants:
             await backend.store.change(f"{tenant}-a", enabled=False, author=AUTHOR)
             with pytest.raises(ConcurrentUpdate):
@@ -382,10 +382,10 @@ def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(
 
     class Overtaken(Connections):
         @contextlib.asynccontextmanager
-        async def fresh(self) -> AsyncIterator[Exchange]:
+        async def _fresh(self) -> AsyncIterator[Exchange]:
             async with Running(redis_url) as rival:
                 await rival.change(tenant, False, AUTHOR)
-            async with super().fresh() as exchange:
+            async with super()._fresh() as exchange:
                 yield exchange
 
     async def change() -> Setting:

@@ -37,8 +37,9 @@ class Store(Protocol):
     def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[str | None]]:
         """The tenants whose setting is changed, each as soon as a change of it is stored, for as long as this is open.
 
-        A tenant may be named more often than its setting is changed, never less; None stands for any tenant. Raises StoreError where the store does
-        not announce changes, and, while it is iterated over, once one may have been lost.
+        A tenant may be named more often than its setting is changed, never less; None stands for any tenant. Raises
+        StoreError where the store does not announce changes, and, while it is iterated over, once one may have been
+        lost.
         """
 
     async def close(self) -> None:

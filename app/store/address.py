@@ -34,19 +34,19 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `redis://`, `rediss://` and `unix://`, `redis+sentinel://host:port,host:port/service/database` and
-        `redis+cluster://host:port,host:port`; the last two take `?tls=true`, all take `user:password@`.
+        """The address that `text` is. Raises ValueError where it is none.
 
-        Raises ValueError for anything else.
+        It is one of `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/database` and
+        `redis+cluster://host:port,host:port`. The last two take `?tls=true`, all take `user:password@`.
         """
         url = urlsplit(text)
         credentials, _, hosts = url.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
-        login = {"username": unquote(username) or None, "password": unquote(password) or None}
+        user, secret = unquote(username) or None, unquote(password) or None
         if url.scheme == "unix":
             if not url.path or hosts or url.query or url.fragment:
                 raise ValueError
-            return cls(path=unquote(url.path), **login)
+            return cls(path=unquote(url.path), username=user, password=secret)
         if url.scheme not in _SCHEMES or url.fragment:
             raise ValueError
         kind, tls = _SCHEMES[url.scheme]
@@ -54,7 +54,15 @@ class Address:
         if kind == "server" and (len(places) > 1 or url.query):
             raise ValueError
         service, database = _path(kind, url.path.strip("/"))
-        return cls(kind=kind, places=places, service=service, database=database, tls=tls or _tls(url.query), **login)
+        return cls(
+            kind=kind,
+            places=places,
+            service=service,
+            database=database,
+            username=user,
+            password=secret,
+            tls=tls or _tls(url.query),
+        )
 
 
 def _place(text: str, usual_port: int) -> Place:

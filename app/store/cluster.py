@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import logging
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Set as AbstractSet
+from operator import itemgetter
+from typing import Any, Final, Self
 
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
@@ -28,7 +31,7 @@ _MAX_MESSAGES: Final = 1000
 class ClusterConnections:
     """The `Topology` of a cluster: each key at the node that has its slot.
 
-    The slots are asked for at first use, from `places`, and again, in the background and twice a second at the most,
+    The slots are asked for at first use, at `places`, and again, in the background and twice a second at the most,
     when a node cannot be reached; a slot that has moved is noted as the node says so. Each node has connections of its
     own, so that none waits for another. `at` makes connections to a node.
     """
@@ -37,7 +40,7 @@ class ClusterConnections:
         self._places = places
         self._at = at
         self._nodes: dict[Place, Connections] = {}
-        self._slots: dict[int, Place] = {}
+        self._slots = _Slots([])
         self._asking = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -49,7 +52,7 @@ class ClusterConnections:
                 return await self._node(place).run(key, _asking(work) if asking else work, fresh=fresh)
             except MovedError as moved:
                 place, asking = (moved.host or place[0], moved.port), False
-                self._slots[moved.slot_id] = place
+                self._slots.moved[moved.slot_id] = place
             except AskError as ask:
                 place, asking = (ask.host or place[0], ask.port), True
             except TryAgainError:
@@ -69,9 +72,9 @@ class ClusterConnections:
             await self._place_of("")
         subscriptions = _Subscriptions(channel, limit, self._node, self._refresh)
         try:
-            subscriptions.follow(set(self._slots.values()))
+            subscriptions.follow(self._slots.places)
             await subscriptions.begun()
-            yield subscriptions.messages(lambda: set(self._slots.values()))
+            yield subscriptions.messages(lambda: self._slots.places)
         finally:
             subscriptions.close()
 
@@ -88,11 +91,11 @@ class ClusterConnections:
         return self._nodes[place]
 
     async def _place_of(self, key: str) -> Place:
-        if not self._slots:
+        if not self._slots.places:
             async with self._asking:
-                if not self._slots:
+                if not self._slots.places:
                     await self._ask()
-        place = self._slots.get(key_slot(key.encode()))
+        place = self._slots.place_of(key_slot(key.encode()))
         if place is None:
             self._refresh()
             raise ConnectionError("no node has the key")
@@ -109,16 +112,42 @@ class ClusterConnections:
         await asyncio.sleep(_REST)
 
     async def _ask(self) -> None:
-        """Asks one node after the other for the slots, until one tells them; first those that are known to have some."""
-        for place in dict.fromkeys([*self._slots.values(), *self._places]):
+        """Asks one node after the other for the slots, until one tells them; first those that have some."""
+        for place in dict.fromkeys([*self._slots.places, *self._places]):
             try:
                 async with asyncio.timeout(_PATIENCE):
                     (ranges,) = await self._node(place).run("", lambda exchange: exchange(("CLUSTER", "SLOTS")))
             except DRIVER_ERRORS:
                 continue
             if ranges:
-                self._slots = _slots(ranges, place[0])
+                self._slots = _Slots.told(ranges, by=place[0])
                 return
+
+
+class _Slots:
+    """Who has which slot: ranges, and slots that have `moved` since."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int, Place]]) -> None:
+        self._ranges = sorted(ranges)
+        self.moved: dict[int, Place] = {}
+        self.places = frozenset(place for _, _, place in ranges)
+
+    @classmethod
+    def told(cls, ranges: Sequence[Any], by: str) -> Self:
+        """The reply to CLUSTER SLOTS. A node that knows no name of its own is the one that was asked."""
+        return cls(
+            [(first, last, (host.decode() if host else by, port)) for first, last, (host, port, *_), *_ in ranges]
+        )
+
+    def place_of(self, slot: int) -> Place | None:
+        """The node that has `slot`; None where none has."""
+        if slot in self.moved:
+            return self.moved[slot]
+        index = bisect_right(self._ranges, slot, key=itemgetter(0)) - 1
+        if index < 0:
+            return None
+        _, last, place = self._ranges[index]
+        return place if slot <= last else None
 
 
 class _Subscriptions:
@@ -135,7 +164,7 @@ class _Subscriptions:
         self._tried: dict[Place, asyncio.Future[bool]] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
 
-    def follow(self, places: set[Place]) -> None:
+    def follow(self, places: AbstractSet[Place]) -> None:
         """Has a subscription at each of `places`, and at no other."""
         for place in places - self._tasks.keys():
             self._tried[place] = asyncio.get_running_loop().create_future()
@@ -148,7 +177,7 @@ class _Subscriptions:
         if not any(await asyncio.gather(*self._tried.values())):
             raise ConnectionError("no node takes a subscription")
 
-    async def messages(self, places: Callable[[], set[Place]]) -> AsyncIterator[bytes | None]:
+    async def messages(self, places: Callable[[], AbstractSet[Place]]) -> AsyncIterator[bytes | None]:
         """What comes on all of them; None where one was lost or is there again. Follows `places` as they change."""
         while True:
             try:
@@ -183,15 +212,6 @@ class _Subscriptions:
                     tried.set_result(False)
                 self._on_loss()
             await asyncio.sleep(_REST)
-
-
-def _slots(ranges: Sequence[Any], asked: str) -> dict[int, Place]:
-    """Who has which slot, as CLUSTER SLOTS tells it; a node that knows no name of its own is the one that was `asked`."""
-    return {
-        slot: (host.decode() if host else asked, port)
-        for first, last, (host, port, *_), *_ in ranges
-        for slot in range(first, last + 1)
-    }
 
 
 def _asking(work: Work[T]) -> Work[T]:

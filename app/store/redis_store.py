@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Self
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
@@ -53,45 +54,41 @@ class RedisStore:
 
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         """See `Store`."""
-        key, history, sent = _setting_key(tenant), _history_key(tenant), None
-
-        async def decide(exchange: Exchange) -> tuple[Setting, bool]:
-            """The setting that stands in the end, and whether that is a conflict."""
-            nonlocal sent
-            sent = None
-            # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
-            _, value, kept, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
-            stands = _setting(value)
-            if expected is not None and stands.version not in expected:
-                await exchange(("UNWATCH",))
-                return stands, True
-            if stands.enabled != enabled:
-                sent = _Stored.make(Setting(enabled, stands.version + 1), time, author)
-                writes = [*self._writes(key, history, value, kept, sent), ("PUBLISH", _CHANNEL, tenant)]
-            elif self._min_replicas and value is not None:
-                writes = [("SET", key, value)]  # again, as it stands: for the replicas to confirm
-            else:
-                await exchange(("UNWATCH",))
-                return stands, False
-            *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
-            if executed is None:
-                sent = None
-                return _setting(*await exchange(("GET", key))), True
-            await self._confirm(exchange)
-            return (stands if sent is None else sent.change.setting), False
-
+        attempt = _Attempt(tenant, enabled, author, expected)
         try:
             async with asyncio.timeout(self._timeout):
-                stands, conflict = await self._topology.run(key, decide)
+                stands, is_conflict = await self._topology.run(_setting_key(tenant), partial(self._decide, attempt))
         except REFUSED as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
-            if sent is None:
+            if attempt.sent is None:
                 raise StoreError("the change could not be made") from error
-            return await self._look_up(key, history, sent, error)
-        if conflict:
+            return await self._look_up(tenant, attempt.sent, error)
+        if is_conflict:
             raise ConcurrentUpdate(stands.version)
         return stands
+
+    async def _decide(self, attempt: "_Attempt", exchange: Exchange) -> tuple[Setting, bool]:
+        """The setting that stands in the end, and whether that is a conflict."""
+        key, history, attempt.sent = _setting_key(attempt.tenant), _history_key(attempt.tenant), None
+        # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
+        _, value, kept, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+        stands = _setting(value)
+        is_conflict = attempt.expected is not None and stands.version not in attempt.expected
+        if not is_conflict and stands.enabled != attempt.enabled:
+            attempt.sent = _Stored.make(Setting(attempt.enabled, stands.version + 1), time, attempt.author)
+            writes = self._writes(attempt.tenant, value, kept, attempt.sent)
+        elif not is_conflict and self._min_replicas and value is not None:
+            writes = [("SET", key, value)]  # again, as it stands: for the replicas to confirm
+        else:
+            await exchange(("UNWATCH",))
+            return stands, is_conflict
+        *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
+        if executed is None:
+            attempt.sent = None
+            return _setting(*await exchange(("GET", key))), True
+        await self._confirm(exchange)
+        return (attempt.sent.change.setting if attempt.sent else stands), False
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         """See `Store`."""
@@ -123,18 +120,19 @@ class RedisStore:
         except DRIVER_ERRORS as error:
             raise StoreError("the store announces no changes") from error
 
-    def _writes(self, key: str, history: str, value: bytes | None, kept: int, sent: "_Stored") -> list[Command]:
+    def _writes(self, tenant: str, value: bytes | None, kept: int, sent: "_Stored") -> list[Command]:
         """The commands that put `sent` in the place of `value`, which becomes history, of which so many are kept.
 
         The oldest go first, and not all at once where the history is now to be shorter: it never has a gap.
         """
-        commands: list[Command] = [("SET", key, sent.encode())]
+        history = _history_key(tenant)
+        commands: list[Command] = [("SET", _setting_key(tenant), sent.encode())]
         if value is not None:
             commands.append(("HSET", history, sent.version - 1, value))
             oldest = sent.version - 1 - kept
             if excess := range(oldest, sent.version - self._history_length + 1)[:_MAX_TRIMMED]:
                 commands.append(("HDEL", history, *excess))
-        return commands
+        return [*commands, ("PUBLISH", _CHANNEL, tenant)]
 
     async def _confirm(self, exchange: Exchange) -> None:
         """Waits until enough replicas have what was written on this very connection. Raises OutcomeUnknown."""
@@ -143,8 +141,9 @@ class RedisStore:
             if replicas < self._min_replicas:
                 raise OutcomeUnknown(f"{replicas} of {self._min_replicas} replicas have confirmed a change")
 
-    async def _look_up(self, key: str, history: str, sent: "_Stored", lost: Exception) -> Setting:
+    async def _look_up(self, tenant: str, sent: "_Stored", lost: Exception) -> Setting:
         """Looks once whether `sent` was stored although the answer to its EXEC was `lost`."""
+        key, history = _setting_key(tenant), _history_key(tenant)
 
         async def find(exchange: Exchange) -> bool:
             _, value, older = await exchange(("WATCH", key), ("GET", key), ("HGET", history, sent.version))
@@ -179,6 +178,17 @@ def _setting_key(tenant: str) -> str:
 
 def _history_key(tenant: str) -> str:
     return f"external_oms:{{{tenant}}}:history"
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A change on its way: what is asked for, and what was sent to be stored and may have been."""
+
+    tenant: str
+    enabled: bool
+    author: Author
+    expected: Expected
+    sent: "_Stored | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
+from urllib.parse import quote
 
 from app.store.address import Address, Place
 from app.store.cluster import ClusterConnections
@@ -34,9 +35,8 @@ class Topology(Protocol):
 
 def connect(address: Address, *, tls_verify: bool = True) -> Topology:
     """The store at `address`; no connection is opened yet. TLS is verified, unless `tls_verify` says otherwise."""
-    login = {"username": address.username, "password": address.password}
     if address.path is not None:
-        return Connections.to(f"unix://{address.path}", **login)
+        return Connections.to(f"unix://{quote(address.path)}", username=address.username, password=address.password)
     at = partial(_at, address, tls_verify=tls_verify)
     match address.kind:
         case "server":

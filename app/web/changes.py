@@ -2,11 +2,13 @@
 
 from datetime import datetime
 
-from app.model import Change
+from app.model import NEVER_SET, Change
 
 
-def change_fields(change: Change) -> dict[str, object]:
-    """What the history and the events say of a change."""
+def change_fields(change: Change | None) -> dict[str, object]:
+    """What the history and the events say of a change; of None, what stands before the first."""
+    if change is None:
+        return {"version": NEVER_SET.version, "enabled": NEVER_SET.enabled, "changed_at": None, "changed_by": None}
     return {
         "version": change.setting.version,
         "enabled": change.setting.enabled,

@@ -4,12 +4,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from app.errors import ServiceError
 from app.feed import Listener
-from app.model import NEVER_SET, Event
+from app.model import Event
 from app.web.changes import change_fields
 
 _log = logging.getLogger(__name__)
@@ -24,14 +24,11 @@ HEARTBEAT: Final = 15.0
 
 _RETRY = b"retry: 1000\n\n"  # in ms: when a client that was cut off comes back
 _COMMENT = b":\n\n"
-_NEVER_SET: Final = {
-    "version": NEVER_SET.version, "enabled": NEVER_SET.enabled, "changed_at": None, "changed_by": None,
-}  # fmt: skip
 
 
 async def event_stream(
     listener: Listener, expiry: Callable[[], Awaitable[float]], heartbeat: float = HEARTBEAT
-) -> AsyncGenerator[bytes]:
+) -> AsyncIterator[bytes]:
     """What goes over the wire, for as long as the listener is told anything and the token is good.
 
     `expiry` answers when the token ends, in seconds since 1970, or raises ServiceError where it has ended already. It
@@ -54,6 +51,6 @@ async def event_stream(
 
 
 def _encode(event: Event) -> bytes:
-    data = _NEVER_SET if event.change is None else change_fields(event.change)
+    data = change_fields(event.change)
     kind = "reset" if event.is_reset else "change"
     return f"id: {data['version']}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 32 * 1024
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
+
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
 _HEAD_TOO_LARGE = Failure(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
@@ -45,7 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _upgrade = False
     _data = b""
     _running: RequestResponseCycle | None = None
-    _cutting_off: asyncio.TimerHandle | None = None
+    _cut_off_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bounds what the parser holds back: bytes that it took without calling back."""
@@ -62,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         A stream has no end that would be worth waiting for: whoever closes the connection has left it.
         """
         cycle = self._newest()
-        if cycle is None or cycle.response_complete or cycle.more_body or cycle.chunked_encoding:
+        if cycle is None or cycle.response_complete or cycle.more_body or self._streams():
             return False
         cycle.keep_alive = False
         return True
@@ -70,30 +71,29 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the request that is being answered, not only the one that came last, and forgets those between."""
         super().connection_lost(exc)
-        self._spare()
+        self._cancel_cut_off()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
 
     def shutdown(self) -> None:
-        """Called when the server is told to stop: a stream hears of it, as of one more message of its request."""
+        """Called when the server is told to stop: streams end, or are cut off where nobody reads them."""
         super().shutdown()
-        if self._running is not None and self._running.chunked_encoding and not self._running.response_complete:
-            if self.flow.write_paused:
-                self.transport.abort()  # nobody reads it
-            else:
-                self._running.message_event.set()
+        if end_streams := self.app_state.get("end_streams"):
+            end_streams()
+        if self._streams() and self.flow.write_paused:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Called by the transport when a client takes less than is sent: for so long, and no longer."""
+        """Called by the transport when a client takes less than is sent: it has `max_seconds_unread` to take more."""
         super().pause_writing()
-        self._cutting_off = self.loop.call_later(self.max_seconds_unread, self.transport.abort)
+        self._cut_off_timer = self.loop.call_later(self.max_seconds_unread, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Called by the transport when the client has taken enough."""
         super().resume_writing()
-        self._spare()
+        self._cancel_cut_off()
 
     def on_message_begin(self) -> None:
         """Parser callback: a request begins."""
@@ -153,13 +153,19 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called for all that the parser, or a callback above, refuses."""
         self._refuse(self._failure)
 
+    def _streams(self) -> bool:
+        """Whether the answer that is being sent has no length."""
+        return self._running is not None and bool(
+            self._running.chunked_encoding and not self._running.response_complete
+        )
+
     def _newest(self) -> RequestResponseCycle | None:
         """The request that came last; uvicorn's type does not say that there may be none."""
         return cast(RequestResponseCycle | None, self.cycle)
 
-    def _spare(self) -> None:
-        if self._cutting_off is not None:
-            self._cutting_off.cancel()
+    def _cancel_cut_off(self) -> None:
+        if self._cut_off_timer is not None:
+            self._cut_off_timer.cancel()
 
     def _count(self, size: int) -> None:
         self._called_back = True
@@ -177,6 +183,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is not None and cycle.more_body and cycle is not self._running and self.pipeline:
             self.pipeline.popleft()  # the one that is refused
             cycle = self.pipeline[0][0] if self.pipeline else self._running
+        if self._streams():
+            self.transport.close()  # it has no end that would be worth waiting for
+            return
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
                 cycle.keep_alive = False

@@ -1,8 +1,7 @@
 """Answers that go on: their body is what an asynchronous generator yields."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import flask
@@ -11,21 +10,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _IN_CONTEXT = "stream"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """`parts`, and `end`, which is called when they are to end soon or nobody asks for them any more, or both."""
+    """The `parts` of an answer, and `end`, which has them end soon.
 
-    parts: AsyncGenerator[bytes]
+    `end` may be called more than once, also after the last part.
+    """
+
+    parts: AsyncIterator[bytes]
     end: Callable[[], object]
 
     async def send(self, receive: Receive, send: Send) -> None:
-        """Sends all parts; ends them early when the client has left or the server is told to stop."""
-        watcher = asyncio.create_task(_until_told(receive))
+        """Sends all parts; ends them early when the client has left."""
+        watcher = asyncio.create_task(_until_left(receive))
         watcher.add_done_callback(lambda _: self.end())
         try:
-            async with contextlib.aclosing(self.parts) as parts:
-                async for part in parts:
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            async for part in self.parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             watcher.cancel()
@@ -53,21 +54,36 @@ class Streams:
     """Sends the bodies that were handed over, once all parts inside have returned.
 
     What they hold of a request would else be held for as long as its stream lasts: 28 KiB for each listener, not 19.
+    In the state of the lifespan, `end_streams` ends them all, those too that are yet to begin: for the server to call
+    when it is told to stop.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._running: set[Body] = set()
+        self._stopped = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
+        """ASGI: one request, or the lifespan."""
+        if scope["type"] == "lifespan":
+            scope.get("state", {})["end_streams"] = self._end_all
         await self._app(scope, receive, send)
         if scope["type"] == "http" and _IN_CONTEXT in (context := scope["extensions"]["connexion_context"]):
             body: Body = context.pop(_IN_CONTEXT)
-            await body.send(receive, send)
+            self._running.add(body)
+            if self._stopped:
+                body.end()
+            try:
+                await body.send(receive, send)
+            finally:
+                self._running.discard(body)
+
+    def _end_all(self) -> None:
+        self._stopped = True
+        for body in self._running:
+            body.end()
 
 
-async def _until_told(receive: Receive) -> None:
-    """Returns when the client has left, or when `BoundedProtocol.shutdown` has a message more come than there are."""
-    while (await receive()).get("more_body"):
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
-    await receive()

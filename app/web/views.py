@@ -25,8 +25,8 @@ class View:
     """Calls one operation with the arguments that its signature names.
 
     `principal` and `request_id` come from the request's context, `expected` from its `If-Match`, parameters that the
-    document declares from the query, every other name from the body, where the document has to require it. A name
-    that nothing can give is a TypeError at start.
+    document declares from the query or a header, every other name from the body, where the document has to require it.
+    A name that nothing can give is a TypeError at start.
     """
 
     def __init__(self, operation: AbstractOperation) -> None:

@@ -23,7 +23,7 @@ async function* follow(url, getToken) {
       listen();
       const headers = { Accept: "text/event-stream", Authorization: `Bearer ${await getToken()}`, ...lastEventId };
       const response = await fetch(url, { headers, cache: "no-store", signal: connection.signal });
-      if ([400, 401, 403].includes(response.status)) throw new Refused(`${response.status}: ${await response.text()}`);
+      if (response.status >= 400 && response.status < 500) throw new Refused(`${response.status}: ${await response.text()}`);
       if (!response.ok) throw new Error(`HTTP ${response.status}`);
       const events = response.body
         .pipeThrough(new TextDecoderStream())

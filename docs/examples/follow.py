@@ -25,7 +25,7 @@ def follow(url: str, get_token: Callable[[], str]) -> Iterator[dict[str, Any]]:
             try:
                 headers = {"Authorization": f"Bearer {get_token()}", **last_event_id}
                 with connect_sse(client, "GET", url, headers=headers) as source:
-                    if source.response.status_code in {400, 401, 403}:
+                    if source.response.is_client_error:
                         raise PermissionError(f"{source.response.status_code}: {source.response.read().decode()}")
                     source.response.raise_for_status()
                     for event in source.iter_sse():

