@@ -15,6 +15,8 @@ from app.store.address import Address
 from app.store.redis_store import RedisStore
 from app.store.topology import connect
 from tests.conftest import Run
+from tests.processes import Service, make_token
+from tests.streams import EventStream
 from tests.topologies import Cluster, Watched, cluster, eventually, watched
 
 AUTHOR = Author("tester", "request-1")
@@ -237,3 +239,27 @@ def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, 
 
     with cluster(tmp_path) as nodes:
         run(outlive(nodes))
+
+
+def test_the_service_tells_of_changes_on_every_node(tmp_path: Path, nodes: Cluster) -> None:
+    with Service(tmp_path / "log", nodes.url) as service:
+        for node in nodes.nodes:
+            (name,) = nodes.tenants_of(node, 1)
+            client = service.client(make_token(name))
+            stands = int(client.get().headers["etag"].strip('"'))
+            with EventStream(service.port, make_token(name), stands) as stream:
+                client.post({"enabled": not client.enabled()})
+                assert stream.versions(1) == [stands + 1]
+    assert "Traceback" not in service.log
+
+
+def test_a_stream_outlives_a_planned_fail_over(tmp_path: Path, guarded: Watched, tenant: str) -> None:
+    with Service(tmp_path / "log", guarded.url) as service:
+        client = service.client(make_token(tenant))
+        client.post({"enabled": True})
+        with EventStream(service.port, make_token(tenant), 0) as stream:
+            assert stream.versions(1) == [1]
+            guarded.fail_over()
+            assert eventually(lambda: client.post({"enabled": False}).headers.get("etag") == '"2"')
+            assert stream.versions(1) == [2]
+    assert "Traceback" not in service.log

