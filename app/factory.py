@@ -27,6 +27,7 @@ from app.web.failures import Failures
 from app.web.json_body import JsonBody
 from app.web.pages import pages
 from app.web.parameters import Parameters
+from app.web.probes import probes
 from app.web.request_id import RequestIds
 from app.web.request_log import RequestLog
 from app.web.routing import Routing
@@ -59,7 +60,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         __name__,
         lifespan=_lifespan(feed, store, verifier),
         middlewares=[
-            functools.partial(Routing, others=pages(documents, settings.docs_url)),
+            functools.partial(Routing, others=pages(documents, settings.docs_url, probes(store))),
             SecurityMiddleware,
             Validation,
             LifespanMiddleware,

@@ -39,5 +39,8 @@ class Store(Protocol):
         not announce changes, and, while it is iterated over, once one may have been lost.
         """
 
+    async def ping(self) -> None:
+        """Returns where the store answers. Raises StoreError where it does not."""
+
     async def close(self) -> None:
         """Lets go of the store's connections."""

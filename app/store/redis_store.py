@@ -97,6 +97,14 @@ class RedisStore:
         # None: a change was made meanwhile, and the oldest of these went.
         return [_Stored.decode(each).change for each in kept if each is not None]
 
+    async def ping(self) -> None:
+        """See `Store`."""
+        try:
+            async with asyncio.timeout(self._timeout), self._connections.lend() as exchange:
+                await exchange(("PING",))
+        except DRIVER_ERRORS as error:
+            raise StoreError("the store does not answer") from error
+
     @contextlib.asynccontextmanager
     async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
         """See `Store`."""
