@@ -8,13 +8,11 @@ from starlette.routing import Route
 
 from app.errors import StoreError
 from app.store import Store
+from app.web.protocol import STOPPING
 
 _LIVE: Final = "/livez"
 _READY: Final = "/readyz"
 PROBES: Final = frozenset({_LIVE, _READY})
-
-# In the state that the server shares with its requests, once it was told to stop.
-STOPPING: Final = "stopping"
 
 
 def probes(store: Store) -> list[Route]:
@@ -24,7 +22,7 @@ def probes(store: Store) -> list[Route]:
         return _answer(good=True)
 
     async def ready(request: Request) -> Response:
-        return _answer(good=STOPPING not in request.scope.get("state", ()) and await _responds(store))
+        return _answer(good=STOPPING not in request.scope["state"] and await _responds(store))
 
     return [Route(_LIVE, live), Route(_READY, ready)]
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from typing import NoReturn, cast
+from typing import Final, NoReturn, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 32 * 1024
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
+# In the state that the server shares with its connections and their requests, once it was told to stop.
+STOPPING: Final = "stopping"
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
 _HEAD_TOO_LARGE = Failure(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
@@ -76,8 +78,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, though one may come."""
+        cycle = self._newest()
+        return (cycle is None or cycle.response_complete) and not self.transport.is_closing()
+
+    def wind_down(self) -> None:
+        """Called when the server is told to stop: the connection ends with the answer to what was asked last."""
+        cycle = self._newest()
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = False
+
     def shutdown(self) -> None:
-        """Called when the server is told to stop: a stream hears of it, as of one more message of its request."""
+        """Called when the server has waited: a stream hears of it, as of one more message of its request."""
         super().shutdown()
         if self._running is not None and self._running.chunked_encoding and not self._running.response_complete:
             if self.flow.write_paused:
@@ -123,10 +137,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
             return  # parsed once more, in `_unsupported_upgrade_warning`
-        idle = self._newest() is None or self.cycle.response_complete
+        before = self._newest()
+        idle = before is None or before.response_complete
         super().on_headers_complete()
         if idle:
             self._running = self.cycle
+        if STOPPING in self.app_state:
+            if before is not None and not before.response_started:
+                before.keep_alive = True  # it is not the last any more
+            self.wind_down()
         if self.expect_100_continue or self.parser.should_upgrade():
             # Whether the body comes at all is known to the client alone; behind CONNECT nothing more is read.
             self.cycle.keep_alive = False
