@@ -18,6 +18,6 @@
 
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.request_log` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
-on the event loop: nothing may block. Imports go down only: development; server, asgi; stopping, listener, factory; then settings,
-operations, web; then feed, auth; then store; then model, errors.
+on the event loop: nothing may block. Imports go down only: development; server, asgi; factory, stopping; then settings,
+operations, web, listener; then feed, auth; then store; then model, errors.
 """

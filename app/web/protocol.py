@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.web.failures import Failure
-from app.web.request_id import new_request_id
+from app.web.request_id import NO_SNIFFING, new_request_id
 
 _log = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
         request_id = new_request_id()
         _log.warning("request refused", extra={"request_id": request_id, "status": failure.status})
         body = failure.body(request_id)
-        own = [*failure.head(body), (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        own = [*failure.head(body), (b"x-request-id", request_id.encode()), NO_SNIFFING, (b"connection", b"close")]
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *own])
         self.transport.write(STATUS_LINE[failure.status] + headers + b"\r\n" + body)
         self.transport.close()
