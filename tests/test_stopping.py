@@ -113,7 +113,13 @@ def test_no_request_is_lost_while_workers_are_replaced_on_sighup(tmp_path: Path,
         crowd.check()
 
 
-def test_on_a_connection_that_is_open_it_is_not_ready_while_it_stops(tmp_path: Path, redis_url: str) -> None:
+@pytest.mark.parametrize(
+    ("request_bytes", "ahead", "status"),
+    [(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 1, 503), (READ, 1, 200), (READ, 10, 200)],
+)
+def test_on_a_connection_that_is_open_all_is_answered_while_it_stops_and_it_is_not_ready(
+    tmp_path: Path, redis_url: str, request_bytes: bytes, ahead: int, status: int
+) -> None:
     with (
         running(tmp_path / "log", redis_url, "1") as service,
         Wire("127.0.0.1", service.port) as wire,
@@ -121,11 +127,11 @@ def test_on_a_connection_that_is_open_it_is_not_ready_while_it_stops(tmp_path: P
         ThreadPoolExecutor(1) as pool,
     ):
         stopped = pool.submit(service.stop)
-        assert "connection" in until_the_stop(wire, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")[-1].headers
-        idle.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = idle.answer("GET")
-        assert (answer.status, answer.json) == (503, {"status": "unavailable"})
-        assert answer.headers["connection"] == "close"
+        until_the_stop(wire, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.send(request_bytes * ahead)
+        answers = [idle.answer("GET") for _ in range(ahead)]
+        assert [answer.status for answer in answers] == [status] * ahead
+        assert [answer.headers.get("connection") for answer in answers] == [None] * (ahead - 1) + ["close"]
         assert idle.read() == b""
         stopped.result()
 
