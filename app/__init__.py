@@ -1,6 +1,8 @@
 """The External OMS Config API: one switch for each retailer, served from the customer's contract.
 
     server      `python -m app.server`: checks the settings once, then runs uvicorn
+    stopping    how the processes run and end
+    listener    the socket that they share
     asgi        reads the environment and builds the application; the only import with an effect
     factory     connects the parts, and is the place to begin reading
     settings    what the service was told
@@ -16,6 +18,6 @@
 
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.request_log` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
-on the event loop: nothing may block. Imports go down only: development; server, asgi; factory; then settings,
-operations, web; then feed, auth; then store; then model, errors.
+on the event loop: nothing may block. Imports go down only: development; server, asgi; factory, stopping; then settings,
+operations, web, listener; then feed, auth; then store; then model, errors.
 """

@@ -23,10 +23,12 @@ from app.store import Store
 from app.store.redis_store import RedisStore
 from app.store.topology import connect
 from app.web.bridge import EventLoopFlask
+from app.web.cors import Cors
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
 from app.web.pages import pages
 from app.web.parameters import Parameters
+from app.web.probes import probes
 from app.web.request_id import RequestIds
 from app.web.request_log import RequestLog
 from app.web.routing import Routing
@@ -59,7 +61,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         __name__,
         lifespan=_lifespan(feed, store, verifier),
         middlewares=[
-            functools.partial(Routing, others=pages(documents, settings.docs_url)),
+            functools.partial(Routing, others=pages(documents, settings.docs_url, probes(store))),
             SecurityMiddleware,
             Validation,
             LifespanMiddleware,
@@ -77,7 +79,10 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
     flask_app.add_api(EXTENSIONS, name="extensions")
     flask_app.add_api(CONTRACT, name="contract")
-    return RequestIds(RequestLog(Failures(Streams(flask_app))))
+    answering: ASGIApp = Failures(Streams(flask_app))
+    if settings.cors_allow_origins:
+        answering = Cors(answering, settings.cors_allow_origins)
+    return RequestIds(RequestLog(answering))
 
 
 def _store(settings: Settings) -> Store:

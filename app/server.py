@@ -4,15 +4,15 @@ import contextlib
 import logging
 import os
 import resource
-import socket
 import sys
 from collections.abc import Mapping
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
+from app.listener import listen
 from app.logs import logging_config
 from app.settings import BadSettings, Settings
+from app.stopping import serve
 from app.web.protocol import BoundedProtocol
 
 
@@ -20,7 +20,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     """Serves until a signal ends it. Ends the process with one line on stderr where it cannot start."""
     try:
         settings = Settings.read(environment)
-        listener = _listen(settings.port)
+        listener = listen(settings.port)
     except BadSettings as error:
         sys.exit(str(error))
     except OSError as error:
@@ -39,13 +39,12 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
+        # Whoever closes an idle connection first may cut off a request: let it be Heroku's router, after its 90 s.
+        timeout_keep_alive=95,
     )
     _allow_many_connections()
     logging.getLogger(__name__).info("listening", extra={"port": settings.port, "workers": settings.workers})
-    if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
-    else:
-        Multiprocess(config, [listener]).run()
+    serve(config, listener)
 
 
 def _allow_many_connections() -> None:
@@ -53,16 +52,6 @@ def _allow_many_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS calls it unlimited, and refuses that
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _listen(port: int) -> socket.socket:
-    """A socket that listens on `port`, on every address of the machine."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("0.0.0.0", port))  # noqa: S104 - a platform's router reaches a process by any of its addresses
-    listener.listen()  # now, or uvloop would hide that another process listens on this port
-    listener.set_inheritable(True)
-    return listener
 
 
 if __name__ == "__main__":

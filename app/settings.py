@@ -115,6 +115,23 @@ def _tenant_host(value: str) -> str:
     return value
 
 
+def _origins(value: str) -> tuple[str, ...]:
+    if value == "*":
+        return (value,)
+    return tuple(_origin(each.strip().lower()) for each in value.split(","))
+
+
+def _origin(value: str) -> str:
+    """As a browser writes it, which leaves the usual port out."""
+    if not re.fullmatch(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?", value):
+        raise ValueError
+    url = urlsplit(value)  # `port` raises ValueError where it is none
+    usual = {"http": 80, "https": 443}[url.scheme]
+    if url.port == 0:
+        raise ValueError
+    return value.removesuffix(f":{usual}") if url.port == usual else value
+
+
 def _setting(
     variable: str, takes: str, read: Callable[[str], Any], default: Any = MISSING, *, shown: bool = True
 ) -> Any:
@@ -159,6 +176,9 @@ class Settings:
     tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} in it once", _tenant_host, None)
     max_body_bytes: int = _setting("MAX_BODY_BYTES", "bytes, 64 to 1048576", _whole(64, 1 << 20), 16384)
     history_length: int = _setting("HISTORY_LENGTH", "changes, 1 to 100000", _whole(1, 100_000), 1000)
+    cors_allow_origins: tuple[str, ...] = _setting(
+        "CORS_ALLOW_ORIGINS", "* or some of scheme://host or scheme://host:port, http or https", _origins, ()
+    )
     docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
     log_level: str = _setting(

@@ -69,6 +69,9 @@ def check(method: str, path: str, answer: Answer, *, malformed: bool = False) ->
         assert answer.content == b""
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id)
     assert "server" not in answer.headers
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    if (path in _OPERATIONS and method != "OPTIONS") or answer.status >= 400:
+        assert answer.headers["cache-control"] == "no-store"
     if method.lower() in _OPERATIONS.get(path, {}):
         _check_documented(
             _OPERATIONS[path][method.lower()], answer, BESIDE_THE_CONTRACT | ({400} if malformed else set())

@@ -47,6 +47,9 @@ class FakeStore:
         kept = self.changes.get(tenant, [])[-self._history_length :]
         return [each for each in reversed(kept) if before is None or each.setting.version < before][:limit]
 
+    async def ping(self) -> None:
+        pass
+
     @contextlib.asynccontextmanager
     async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
         queue: asyncio.Queue[str | None] = asyncio.Queue()

@@ -28,7 +28,7 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
         "jwt_secret": NEEDED["JWT_SECRET"], "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
-        "max_body_bytes": 16384, "history_length": 1000,
+        "max_body_bytes": 16384, "history_length": 1000, "cors_allow_origins": (),
         "docs_url": "https://docs.newstore.net", "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
 
@@ -41,14 +41,15 @@ def test_each_variable_is_read() -> None:
             "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
             "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
-            "HISTORY_LENGTH": "50",
+            "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
             "DOCS_URL": "http://docs.example/", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
     )  # fmt: skip
     assert settings.redis == Address(path="/run/redis.sock")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # seen above
         80, 2, None, False, 0.5, 1, "x" * 64, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
-        60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50, "http://docs.example", "json",
+        60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
+        ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "json",
         "DEBUG",
     )  # fmt: skip
 
@@ -88,6 +89,14 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
         *(("JWT_LEEWAY", value) for value in ("-1", "601", "x")),
         *(("HISTORY_LENGTH", value) for value in ("0", "100001", "x")),
         *(("MAX_BODY_BYTES", value) for value in ("0", "63", "1048577")),
+        *(
+            ("CORS_ALLOW_ORIGINS", value)
+            for value in (
+                "a.example", "https://a.example/", "https://a.example,", "*,https://a.example", "https://*.example",
+                "https://a.example:0", "https://a.example:65536", "https://u@a.example", "null", "ftp://a.example",
+                "https://a.example https://b.example", "https://", "https://ä.example",
+            )
+        ),
         *(
             ("DOCS_URL", value)
             for value in (

@@ -228,6 +228,7 @@ def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, 
             for _ in range(50):
                 for name in ours:
                     await store.current(name)
+            await store.ping()
             assert time.monotonic() - began < 1
             outcomes = await asyncio.gather(*failing, return_exceptions=True)
             assert {type(each) for each in outcomes} == {StoreError}

@@ -42,5 +42,8 @@ class Store(Protocol):
         lost.
         """
 
+    async def ping(self) -> None:
+        """Returns where the store answers. Raises StoreError where it does not."""
+
     async def close(self) -> None:
         """Lets go of the store's connections."""

@@ -44,8 +44,10 @@ class ClusterConnections:
         self._asking = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
 
-    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
+        if key is None:
+            return await self._anywhere(work)
         place, asking = await self._place_of(key), False
         for _ in range(_MAX_TURNS):
             try:
@@ -77,6 +79,14 @@ class ClusterConnections:
             yield subscriptions.messages(lambda: self._slots.places)
         finally:
             subscriptions.close()
+
+    async def _anywhere(self, work: Work[T]) -> T:
+        """Tries one node after the other: while one works, the store does."""
+        for place in dict.fromkeys([*self._slots.places, *self._places]):
+            with contextlib.suppress(*DRIVER_ERRORS):
+                async with asyncio.timeout(_PATIENCE):
+                    return await self._node(place).run(None, work)
+        raise ConnectionError("no node answers")
 
     async def close(self) -> None:
         """See `Topology`."""
@@ -116,7 +126,7 @@ class ClusterConnections:
         for place in dict.fromkeys([*self._slots.places, *self._places]):
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    (ranges,) = await self._node(place).run("", lambda exchange: exchange(("CLUSTER", "SLOTS")))
+                    (ranges,) = await self._node(place).run(None, lambda exchange: exchange(("CLUSTER", "SLOTS")))
             except DRIVER_ERRORS:
                 continue
             if ranges:

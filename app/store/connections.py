@@ -56,7 +56,7 @@ class Connections:
             )
         )
 
-    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
         async with self._fresh() if fresh else self.lend() as exchange:
             return await work(exchange)

@@ -111,6 +111,14 @@ class RedisStore:
         # None: a change was made meanwhile, and the oldest of these went.
         return [_Stored.decode(value).change for value in values if value is not None]
 
+    async def ping(self) -> None:
+        """See `Store`."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._topology.run(None, lambda exchange: exchange(("PING",)))
+        except DRIVER_ERRORS as error:
+            raise StoreError("the store does not answer") from error
+
     @contextlib.asynccontextmanager
     async def announcements(self) -> AsyncIterator[AsyncIterator[str | None]]:
         """See `Store`."""

@@ -33,7 +33,7 @@ class SentinelConnections:
         self._asking = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
 
-    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
         return await (await self._current()).run(key, work, fresh=fresh)
 
@@ -75,7 +75,7 @@ class SentinelConnections:
         for sentinel in list(self._sentinels):
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    place = await sentinel.run(self._service, self._named)
+                    place = await sentinel.run(None, self._named)
             except DRIVER_ERRORS:
                 continue
             if place is not None:

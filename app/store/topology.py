@@ -15,8 +15,10 @@ from app.store.sentinels import SentinelConnections
 class Topology(Protocol):
     """The servers that are the store, however many."""
 
-    async def run(self, key: str, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """What `work` returns, done on a connection to the server that has `key`, a `fresh` one if that is asked for.
+
+        Where `key` is None, to any server.
 
         Where a server says that the key is another's now, the work is done once more there: up to then it has had no
         effect. Raises what the driver raises; nothing else is ever done twice.

@@ -16,7 +16,6 @@ _log = logging.getLogger(__name__)
 
 EVENT_STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # nginx would hold events back until it has a page of them
 }
 # In seconds. Proxies close what is silent for long: Heroku's router after 55.

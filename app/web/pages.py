@@ -1,6 +1,6 @@
 """What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,15 +24,14 @@ _PAGE_HEADERS = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 
-def pages(documents: Mapping[str, bytes], docs_url: str) -> ASGIApp:
+def pages(documents: Mapping[str, bytes], docs_url: str, others: Iterable[Route] = ()) -> ASGIApp:
     """The application for all paths that no document describes; raises HTTPException 404 where there is nothing.
 
     The `documents`, by their paths, are served byte for byte; the contract's relative links, `/docs/…`, lead to the
-    same path at `docs_url`.
+    same path at `docs_url`. `others` are served beside them.
     """
 
     async def to_page(_request: Request) -> Response:
@@ -56,6 +55,7 @@ def pages(documents: Mapping[str, bytes], docs_url: str) -> ASGIApp:
             Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
             *(Route(path, to_document) for path in documents),
             Route("/docs/{path:path}", to_docs),
+            *others,
         ],
         redirect_slashes=False,
     )

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import sys
-from typing import NoReturn, cast
+from typing import Final, NoReturn, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.web.failures import Failure
-from app.web.request_id import new_request_id
+from app.web.request_id import NO_SNIFFING, new_request_id
 
 _log = logging.getLogger(__name__)
 
@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 32 * 1024
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
+# In the state that the server shares with its connections and their requests, once it was told to stop.
+STOPPING: Final = "stopping"
 
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
@@ -37,16 +39,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # For how long a client may leave unread what is sent to it, beyond what buffers hold.
     max_seconds_unread = 20.0
+    # How long a client may take to send a head, and a head and its body: from the first byte on, the first time from
+    # the connection on.
+    max_seconds_head = 10.0
+    max_seconds_request = 30.0
 
     _failure = _MALFORMED
     _head_bytes = 0
     _held_bytes = 0
-    _in_head = False
+    _in_head = True
     _called_back = False
     _upgrade = False
     _data = b""
     _running: RequestResponseCycle | None = None
     _cut_off_timer: asyncio.TimerHandle | None = None
+    _watching: asyncio.TimerHandle | None = None
+    _awaited_since: float | None = None  # what the client has begun to send and not ended
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begins to wait for the first request."""
+        super().connection_made(transport)
+        self._awaited_since = self.loop.time()
+        self._watching = self.loop.call_later(self.max_seconds_head, self._watch)
 
     def data_received(self, data: bytes) -> None:
         """Bounds what the parser holds back: bytes that it took without calling back."""
@@ -54,6 +68,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         self._data = b""
         self._held_bytes = 0 if self._called_back else self._held_bytes + len(data)
+        if not self._called_back and self._awaited_since is None:
+            self._awaited_since = self.loop.time()  # empty lines, which the parser skips
         if self._held_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_HEAD_TOO_LARGE)
 
@@ -72,13 +88,27 @@ class BoundedProtocol(HttpToolsProtocol):
         """Tells the request that is being answered, not only the one that came last, and forgets those between."""
         super().connection_lost(exc)
         self._cancel_cut_off()
+        if self._watching is not None:
+            self._watching.cancel()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, though one may come."""
+        cycle = self._newest()
+        return (cycle is None or cycle.response_complete) and not self.transport.is_closing()
+
+    def wind_down(self) -> None:
+        """Called when the server is told to stop: the connection ends with the answer to what was asked last."""
+        cycle = self._newest()
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = False
+
     def shutdown(self) -> None:
-        """Called when the server is told to stop: streams end, or are cut off where nobody reads them."""
+        """Called when the server has waited: streams end, or are cut off where nobody reads them."""
         super().shutdown()
         if end_streams := self.app_state.get("end_streams"):
             end_streams()
@@ -98,6 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Parser callback: a request begins."""
         self._head_bytes, self._in_head, self._called_back = 0, True, True
+        self._awaited_since = self.loop.time()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -123,10 +154,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
             return  # parsed once more, in `_unsupported_upgrade_warning`
-        idle = self._newest() is None or self.cycle.response_complete
+        before = self._newest()
+        idle = before is None or before.response_complete
         super().on_headers_complete()
         if idle:
             self._running = self.cycle
+        if STOPPING in self.app_state:
+            if before is not None and not before.response_started:
+                before.keep_alive = True  # it is not the last any more
+            self.wind_down()
         if self.expect_100_continue or self.parser.should_upgrade():
             # Whether the body comes at all is known to the client alone; behind CONNECT nothing more is read.
             self.cycle.keep_alive = False
@@ -138,7 +174,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser callback: the request has ended."""
-        self._called_back = True
+        self._called_back, self._awaited_since = True, None
         if not self._upgrade:
             super().on_message_complete()
 
@@ -177,30 +213,55 @@ class BoundedProtocol(HttpToolsProtocol):
         self._failure = failure
         raise _Refused
 
+    def _watch(self) -> None:
+        """Ends the connection where its client has taken too long, and comes back where it may yet.
+
+        One timer for a connection's whole life: it fires seldom, and a request costs it nothing.
+        """
+        if self.transport.is_closing():
+            # What is left to send is too little to be counted as unread, and may never be read.
+            self._watching = self.loop.call_later(self.max_seconds_unread, self.transport.abort)
+            return
+        left, now = self.max_seconds_head, self.loop.time()
+        if self._awaited_since is not None:
+            if self.flow.read_paused:
+                self._awaited_since = now  # it is us who do not read
+            most = self.max_seconds_head if self._in_head else self.max_seconds_request
+            left = min(left, self._awaited_since + most - now)
+            if left <= 0:
+                left = self.max_seconds_head
+                self._close_behind(self._last_due())
+        self._watching = self.loop.call_later(left, self._watch)
+
     def _refuse(self, failure: Failure) -> None:
         """Answers and closes; where earlier requests still wait for their answers, closes behind the last of them."""
+        due = self._last_due()
+        if due is None or (due.more_body and not due.response_started):
+            self._answer(failure)
+        else:
+            self._close_behind(due)
+
+    def _last_due(self) -> RequestResponseCycle | None:
+        """The last request that is to be answered; the one that is still on its way is not, if it waits its turn."""
         cycle = self._newest()
         if cycle is not None and cycle.more_body and cycle is not self._running and self.pipeline:
-            self.pipeline.popleft()  # the one that is refused
+            self.pipeline.popleft()
             cycle = self.pipeline[0][0] if self.pipeline else self._running
-        if self._streams():
-            self.transport.close()  # it has no end that would be worth waiting for
-            return
-        if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:
-                cycle.keep_alive = False
-                self.flow.pause_reading()
-                return
-            if cycle.response_started:
-                self.transport.close()
-                return
-        self._answer(failure)
+        return None if cycle is None or cycle.response_complete else cycle
+
+    def _close_behind(self, due: RequestResponseCycle | None) -> None:
+        """Closes once `due` is answered; at once where there is none, or its rest will never come."""
+        if due is None or due.more_body or self._streams():
+            self.transport.close()  # a stream has no end that would be worth waiting for
+        else:
+            due.keep_alive = False
+            self.flow.pause_reading()
 
     def _answer(self, failure: Failure) -> None:
         request_id = new_request_id()
         _log.warning("request refused", extra={"request_id": request_id, "status": failure.status})
         body = failure.body(request_id)
-        own = [*failure.head(body), (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        own = [*failure.head(body), (b"x-request-id", request_id.encode()), NO_SNIFFING, (b"connection", b"close")]
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *own])
         self.transport.write(STATUS_LINE[failure.status] + headers + b"\r\n" + body)
         self.transport.close()

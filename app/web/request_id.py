@@ -2,8 +2,12 @@
 
 import re
 import uuid
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# On every answer: no browser is to take it for anything but what it says it is.
+NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -43,7 +47,7 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), header, NO_SNIFFING]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

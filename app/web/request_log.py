@@ -1,10 +1,11 @@
-"""One line for each request, at INFO."""
+"""One line for each request but the probes, at INFO."""
 
 import logging
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.probes import PROBES
 from app.web.request_id import request_id_of
 
 _log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
-        if scope["type"] != "http" or not _log.isEnabledFor(logging.INFO):
+        if scope["type"] != "http" or scope["path"] in PROBES or not _log.isEnabledFor(logging.INFO):
             await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0

@@ -1,10 +1,17 @@
 """What the server itself refuses, seen on a socket."""
 
+import asyncio
+import contextlib
 import socket
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
-from app.web.protocol import MAX_HEAD_BYTES, MAX_WAITING
+from app.web.protocol import MAX_HEAD_BYTES, MAX_WAITING, BoundedProtocol
 from tests.contract import PATH, Client, Wire
 from tests.processes import Service, make_token
 
@@ -189,3 +196,138 @@ def test_an_idle_connection_is_used_again(service: Service) -> None:
         for _ in range(3):
             wire.send(request)
             assert wire.answer("GET").status == 200
+
+
+class HastyProtocol(BoundedProtocol):
+    """Has less patience."""
+
+    max_seconds_unread = 0.5
+    max_seconds_head = 0.5
+    max_seconds_request = 1.5
+
+
+async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body: /late after 2 s, /unread without having read it. /large has many bytes."""
+    length, more = 0, scope["path"] != "/unread"
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length, more = length + len(message["body"]), message["more_body"]
+    if scope["path"] == "/late":
+        await asyncio.sleep(2)
+    body = b"%d" % length if scope["path"] != "/large" else b"x" * int(scope["query_string"])
+    head = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def hasty_server() -> Iterator[tuple[uvicorn.Server, tuple[str, int]]]:
+    """A server with less patience, and small buffers; and its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    config = uvicorn.Config(slow_echo, http=HastyProtocol, loop="uvloop", lifespan="off", log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    yield server, listener.getsockname()
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def hasty(hasty_server: tuple[uvicorn.Server, tuple[str, int]]) -> tuple[str, int]:
+    return hasty_server[1]
+
+
+def until_closed(address: tuple[str, int], *parts: bytes, drip: bytes = b"") -> tuple[bytes, float]:
+    """What comes back for `parts`, then for `drip` each 50 ms, and how many seconds later the connection ends."""
+    received = b""
+    with socket.create_connection(address, timeout=0.05) as connection:
+        for part in parts:
+            connection.sendall(part)
+        began = time.monotonic()
+        while time.monotonic() - began < 20:
+            try:
+                if not (data := connection.recv(65536)):
+                    break
+                received += data
+            except TimeoutError:
+                with contextlib.suppress(OSError):
+                    connection.sendall(drip)
+            except ConnectionResetError:
+                break
+        return received, time.monotonic() - began
+
+
+LENGTH = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "drip", "most"),
+    [
+        (b"", b"\r\n", 0.5), (b"GET / HT", b"", 0.5), (b"GET / HTTP/1.1\r\n", b"X: y\r\n", 0.5),
+        (b"GET / HTTP/1.1\r\nX: ", b"y", 0.5), (LENGTH, b"", 1.5), (LENGTH, b"x", 1.5), (CHUNKED, b"1\r\nx\r\n", 1.5),
+        (CHUNKED + b"0\r\n", b"X: y\r\n", 1.5),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", [b"", WHOLE])
+def test_who_takes_too_long_to_ask_is_cut_off(
+    hasty: tuple[str, int], before: bytes, sent: bytes, drip: bytes, most: float
+) -> None:
+    received, seconds = until_closed(hasty, before, sent, drip=drip)
+    assert received.count(b"HTTP/1.1 200") == (1 if before else 0)
+    assert most * 0.8 < seconds < most + 2
+
+
+def test_who_never_asks_is_cut_off(hasty: tuple[str, int]) -> None:
+    received, seconds = until_closed(hasty)
+    assert received == b""
+    assert 0.4 < seconds < 2.5
+
+
+def test_a_body_that_is_sent_on_without_end_behind_its_answer_is_cut_off(hasty: tuple[str, int]) -> None:
+    received, seconds = until_closed(hasty, LENGTH.replace(b"POST /", b"POST /unread"), drip=b"x")
+    assert received.startswith(b"HTTP/1.1 200")
+    assert 1 < seconds < 3.5
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\nX: ", LENGTH, WHOLE + b"GET / HT", WHOLE + LENGTH + b"x"])
+def test_an_answer_that_takes_long_is_waited_for_whatever_is_sent_behind_its_request(
+    hasty: tuple[str, int], behind: bytes
+) -> None:
+    with socket.create_connection(hasty, timeout=20) as connection:
+        connection.sendall(WHOLE.replace(b"GET /", b"GET /late") + behind)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_who_sends_slowly_but_in_time_is_answered_again_and_again(hasty: tuple[str, int]) -> None:
+    with Wire(*hasty) as wire:
+        for _ in range(8):
+            wire.send(b"POST / HTTP/1.1\r\nHost: x\r\n")
+            time.sleep(0.1)
+            wire.send(b"Content-Length: 2\r\n\r\nx")
+            time.sleep(0.1)
+            wire.send(b"x")
+            assert wire.answer("POST").content == b"2"
+
+
+def test_who_leaves_any_part_of_the_last_answer_unread_is_cut_off(
+    hasty_server: tuple[uvicorn.Server, tuple[str, int]],
+) -> None:
+    """Some leave much, some so little that the server has written it all; which is which, the system decides."""
+    server, address = hasty_server
+    with contextlib.ExitStack() as stack:
+        for size in range(10_000, 600_000, 20_000):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            connection.connect(address)
+            connection.sendall(b"GET /large?%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
+            assert connection.recv(1)
+        deadline = time.monotonic() + 10
+        while server.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not server.server_state.connections

@@ -1,0 +1,92 @@
+"""How the processes run and, more to the point, how they end: uvicorn's server, made to drop nobody."""
+
+import asyncio
+import contextlib
+import functools
+import socket
+from collections.abc import Callable
+from typing import Final, cast
+
+import uvicorn
+import uvicorn.supervisors.multiprocess
+from uvicorn.supervisors import Multiprocess
+
+from app.listener import is_drained, refuse_new
+from app.web.protocol import STOPPING, BoundedProtocol
+
+_TICK: Final = 0.02
+# For so many ticks in a row nothing may come: a connection that a client takes for made is not made here for as long
+# as its last packet is on the way.
+_QUIET_TICKS: Final = 5
+
+
+def serve(config: uvicorn.Config, listener: socket.socket) -> None:
+    """Serves on `listener` with as many processes as `config` says until a signal ends it.
+
+    What was accepted by then, or waits to be, is answered; a process that dies by itself is replaced.
+    """
+    if config.workers == 1:
+        GentleServer(config).run([listener])
+    else:
+        # uvicorn (0.54) names its class for a worker in four places, and takes no other from anybody.
+        uvicorn.supervisors.multiprocess.Process = _Worker  # type: ignore[misc]
+        _Supervisor(config, [listener]).run()
+
+
+class GentleServer(uvicorn.Server):
+    """uvicorn resets what waits in the backlog, and closes connections whose request is on its way.
+
+    This one first has no connection begin, and then waits for those: for the backlog to be empty, and for each
+    connection to have had its request.
+    """
+
+    # For each of the two, at the most: a client that has nothing to ask is not waited for any longer.
+    max_seconds_waiting = 1.0
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called when the server was told to stop."""
+        listeners = sockets or []
+        self.lifespan.state[STOPPING] = True
+        for connection in self._connections:
+            connection.wind_down()
+        if self.config.workers == 1:  # else the supervisor does, once for all who share the socket
+            for listener in listeners:
+                refuse_new(listener)
+        await self._wait_until(lambda: all(map(is_drained, listeners)))
+        for server in self.servers:
+            server.close()
+        await self._wait_until(lambda: not any(connection.is_idle for connection in self._connections))
+        await super().shutdown(sockets)
+
+    @property
+    def _connections(self) -> set[BoundedProtocol]:
+        return cast(set[BoundedProtocol], self.server_state.connections)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        quiet = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.max_seconds_waiting):
+                while quiet < _QUIET_TICKS:
+                    quiet = quiet + 1 if condition() else 0
+                    await asyncio.sleep(_TICK)
+
+
+class _Worker(uvicorn.supervisors.multiprocess.Process):
+    """One process of several."""
+
+    @functools.cached_property
+    def server(self) -> GentleServer:
+        """What runs in it."""
+        return GentleServer(self.config)
+
+
+class _Supervisor(Multiprocess):
+    """Ends all workers gently. One that is replaced, on SIGHUP, leaves the backlog to the others."""
+
+    def terminate_all(self) -> None:
+        """Called when all are to stop. The socket is closed as soon as the last of them has closed it."""
+        for listener in self.sockets:
+            refuse_new(listener)
+        super().terminate_all()
+        for listener in self.sockets:
+            listener.close()

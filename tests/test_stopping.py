@@ -1,0 +1,191 @@
+"""SIGTERM in the middle of everything: whose connection stands is answered, and soon nobody is left."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.contract import PATH, Answer, Wire
+from tests.processes import Service, make_token
+from tests.streams import EventStream
+
+WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
+CLIENTS = 16
+AUTH = f"Host: x\r\nAuthorization: Bearer {make_token('stopping')}\r\n"
+READ = f"GET {PATH} HTTP/1.1\r\n{AUTH}\r\n".encode()
+BODY = b'{"enabled": true}'
+WRITE = f"POST {PATH} HTTP/1.1\r\n{AUTH}Content-Type: application/json\r\nContent-Length: 17\r\n\r\n".encode() + BODY
+
+
+class Crowd:
+    """Clients that ask on a connection of their own each time, until nobody takes it any more."""
+
+    def __init__(self, port: int, pool: ThreadPoolExecutor) -> None:
+        self._port = port
+        self.answered = 0
+        self.lost: list[str] = []
+        self._clients = [pool.submit(self._ask_on, number) for number in range(CLIENTS)]
+
+    def left(self) -> bool:
+        """Whether the clients have come to an end."""
+        return all(client.done() for client in self._clients)
+
+    def check(self) -> None:
+        for client in self._clients:
+            client.result()
+        assert self.lost == []
+
+    def _ask_on(self, number: int) -> None:
+        request = (READ, WRITE)[number % 2]
+        while True:
+            try:
+                connection = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+            except (ConnectionRefusedError, TimeoutError):
+                return
+            with connection:
+                try:
+                    connection.sendall(request)
+                    answer = connection.recv(65536)
+                except OSError as error:
+                    answer = repr(error).encode()
+            if answer.startswith(b"HTTP/1.1 200 ") or (number % 2 and answer.startswith(b"HTTP/1.1 409 ")):
+                self.answered += 1
+            else:
+                self.lost.append(answer.decode())
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether `condition` comes to hold."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def processes_of(service: Service) -> list[int]:
+    """Those that serve, as the log has them."""
+    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", service.log)]
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@contextlib.contextmanager
+def running(log: Path, redis_url: str, workers: str) -> Iterator[Service]:
+    """A service all of whose processes serve."""
+    with Service(log, redis_url, WEB_CONCURRENCY=workers) as service:
+        assert eventually(lambda: service.log.count("Application startup complete") == int(workers))
+        yield service
+    assert "Traceback" not in service.log
+
+
+@WORKERS
+def test_no_request_whose_connection_stands_is_lost_in_a_stop(tmp_path: Path, redis_url: str, workers: str) -> None:
+    with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, workers) as service:
+        crowd = Crowd(service.port, pool)
+        assert eventually(lambda: crowd.answered > 300)
+        began = time.monotonic()
+        service.stop()
+        assert time.monotonic() - began < 5
+        assert eventually(crowd.left)
+        crowd.check()
+
+
+def test_no_request_is_lost_while_workers_are_replaced_on_sighup(tmp_path: Path, redis_url: str) -> None:
+    with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2") as service:
+        old = processes_of(service)
+        crowd = Crowd(service.port, pool)
+        os.kill(service.pid, signal.SIGHUP)
+        assert eventually(lambda: not any(map(is_alive, old)))
+        assert not crowd.left()
+        answered = crowd.answered
+        assert eventually(lambda: crowd.answered > answered + 100)
+        service.stop()
+        assert eventually(crowd.left)
+        crowd.check()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "ahead", "status"),
+    [(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 1, 503), (READ, 1, 200), (READ, 10, 200)],
+)
+def test_on_a_connection_that_is_open_all_is_answered_while_it_stops_and_it_is_not_ready(
+    tmp_path: Path, redis_url: str, request_bytes: bytes, ahead: int, status: int
+) -> None:
+    with (
+        running(tmp_path / "log", redis_url, "1") as service,
+        Wire("127.0.0.1", service.port) as wire,
+        Wire("127.0.0.1", service.port) as idle,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stopped = pool.submit(service.stop)
+        until_the_stop(wire, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.send(request_bytes * ahead)
+        answers = [idle.answer("GET") for _ in range(ahead)]
+        assert [answer.status for answer in answers] == [status] * ahead
+        assert [answer.headers.get("connection") for answer in answers] == [None] * (ahead - 1) + ["close"]
+        assert idle.read() == b""
+        stopped.result()
+
+
+def until_the_stop(wire: Wire, request: bytes, ahead: int = 1) -> list[Answer]:
+    """The answers to the last of the batches that are sent until one of their answers ends the connection."""
+    while True:
+        wire.send(request * ahead)
+        answers = [wire.answer("GET") for _ in range(ahead)]
+        if any("connection" in answer.headers for answer in answers):
+            return answers
+
+
+@WORKERS
+def test_what_was_sent_ahead_is_answered_in_a_stop(tmp_path: Path, redis_url: str, workers: str) -> None:
+    with (
+        running(tmp_path / "log", redis_url, workers) as service,
+        Wire("127.0.0.1", service.port) as wire,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stopped = pool.submit(service.stop)
+        answers = until_the_stop(wire, READ, ahead=10)
+        assert [answer.status for answer in answers] == [200] * 10
+        assert [answer.headers.get("connection") for answer in answers] == [None] * 9 + ["close"]
+        assert wire.read() == b""
+        stopped.result()
+
+
+@WORKERS
+def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path, redis_url: str, workers: str) -> None:
+    bundle = b"GET /v0/ui/bundle/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(tmp_path / "log", redis_url, workers) as service, contextlib.ExitStack() as stack:
+        serving = processes_of(service)
+        stack.enter_context(Wire("127.0.0.1", service.port))
+        for sent in (READ[:40], WRITE[:-9], bundle, bundle * 20, READ):
+            for _ in range(4):
+                wire = stack.enter_context(Wire("127.0.0.1", service.port))
+                wire.send(sent)
+        wire.answer("GET")
+        stream = stack.enter_context(EventStream(service.port, make_token("stopping")))
+        assert stream.event()
+        began = time.monotonic()
+        service.stop()
+        assert time.monotonic() - began < 10
+        assert not any(map(is_alive, [service.pid, *serving]))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", service.port), timeout=5)
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, redis_url: str) -> None:
+    with running(tmp_path / "log", redis_url, "2") as service:
+        killed, other = processes_of(service)
+        os.kill(killed, signal.SIGKILL)
+        assert eventually(lambda: service.log.count("Application startup complete") == 3)
+        (new,) = set(processes_of(service)) - {killed, other}
+        assert [is_alive(pid) for pid in (killed, other, new)] == [False, True, True]
+        assert service.client(make_token("stopping")).get().status == 200

