@@ -17,7 +17,6 @@ from connexion.operations import AbstractOperation
 from connexion.spec import Specification
 from starlette.types import Receive, Scope, Send
 
-from app.web.failures import NO_STORE
 from app.web.streams import Stream
 from app.web.views import View
 
@@ -62,7 +61,6 @@ class EventLoopFlask(FlaskASGIApp):
         response = await self._dispatch(environ)
         chunks, status, headers = response.get_wsgi_response(environ)
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        encoded.append(NO_STORE)
         return response, int(status[:3]), encoded, b"".join(chunks)
 
     async def _dispatch(self, environ: dict[str, Any]) -> flask.Response:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 Header = tuple[bytes, bytes]
 
 # What is said to one is for nobody else, and soon no longer true.
-NO_STORE: Header = (b"cache-control", b"no-store")
+_NO_STORE: Header = (b"cache-control", b"no-store")
 
 _REALM = 'Bearer realm="external-oms-config"'
 
@@ -72,7 +72,7 @@ class Failure:
         return [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            NO_STORE,
+            _NO_STORE,
             *self.headers,
         ]
 

@@ -51,7 +51,9 @@ class View:
         arguments |= {name: context["body"][name] for name in self._from_body}
         if self._is_conditional:
             arguments[_FROM_IF_MATCH] = if_match(scope["headers"])
-        return answer(await self._operation(**arguments))
+        response = answer(await self._operation(**arguments))
+        response.headers.add("Cache-Control", "no-store")  # it is for the token's owner alone, and soon not true
+        return response
 
 
 @functools.singledispatch
