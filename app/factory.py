@@ -19,9 +19,8 @@ from app.auth.tokens import TokenVerifier
 from app.feed import Feed
 from app.operations import WRITES, operations
 from app.settings import Settings
+from app.storage import store_of
 from app.store import Store
-from app.store.connections import Connections
-from app.store.redis_store import RedisStore
 from app.web.bridge import EventLoopFlask
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
@@ -44,7 +43,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     It has to be run with lifespan events: at the first of them Connexion builds its parts, at the last the store is
     closed.
     """
-    store = store or _store(settings)
+    store = store or store_of(settings)
     feed = Feed(store)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
@@ -78,10 +77,6 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     flask_app.add_api(EXTENSIONS, name="extensions")
     flask_app.add_api(CONTRACT, name="contract")
     return RequestIds(RequestLog(Failures(Streams(flask_app))))
-
-
-def _store(settings: Settings) -> Store:
-    return RedisStore(Connections.to(settings.redis_url), settings.redis_timeout, settings.history_length)
 
 
 def _key_source(settings: Settings) -> KeySource:

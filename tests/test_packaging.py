@@ -64,11 +64,16 @@ def test_the_customers_packages_are_named() -> None:
 
 
 def test_the_files_of_a_platform_are_there() -> None:
-    assert (ROOT / "Procfile").read_text() == "web: python -m app.server\n"
+    assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: python -m app.server\n"
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
     assert re.fullmatch(r"3\.\d+", python)
-    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {"JWT_ISSUER", "JWT_AUDIENCE", "JWT_SECRET"}
+    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {
+        "JWT_ISSUER",
+        "JWT_AUDIENCE",
+        "JWT_SECRET",
+        "REDIS_TLS_VERIFY",
+    }
 
 
 def test_importing_has_no_effect_but_for_asgi() -> None:

@@ -1,7 +1,8 @@
 """What the service remembers.
 
 redis_store  keys, stored form, transactions
-connections  the driver: the two know Redis, and nothing else does
+inspection   what a server says of itself, and what stood in the way
+connections  the driver: the three know Redis, and nothing else does
 """
 
 from collections.abc import AsyncIterator
