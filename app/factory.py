@@ -82,7 +82,8 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
 def _key_source(settings: Settings) -> KeySource:
     """Where `settings` have the keys that verify tokens."""
     if settings.jwt_secret is not None:
-        return OneKey(Key(settings.jwt_secret, settings.algorithms))
+        previous = settings.jwt_secret_previous and Key(settings.jwt_secret_previous, settings.algorithms)
+        return OneKey(Key(settings.jwt_secret, settings.algorithms, previous or None))
     if settings.jwt_public_key is not None:
         return OneKey(Key(public_key(settings.jwt_public_key), settings.algorithms))
     sets = KeySets(discover=settings.jwt_jwks_url is None)
