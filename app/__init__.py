@@ -5,7 +5,10 @@
     listener    the socket that they share
     asgi        reads the environment and builds the application; the only import with an effect
     factory     connects the parts, and is the place to begin reading
+    cli         the command `oms-config`
+    release     what a store would lose, judged before a release
     settings    what the service was told
+    storage     which store the settings name
     operations  what it does
     feed        what it tells those who listen
     store       what it remembers
@@ -18,6 +21,6 @@
 
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.request_log` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
-on the event loop: nothing may block. Imports go down only: development; server, asgi; factory, stopping; then settings,
-operations, web, listener; then feed, auth; then store; then model, errors.
+on the event loop: nothing may block. Imports go down only: development; server, asgi, cli; factory, stopping; then
+storage, release; then settings, operations, web, listener; then feed, auth; then store; then model, errors.
 """

@@ -19,9 +19,8 @@ from app.auth.tokens import TokenVerifier
 from app.feed import Feed
 from app.operations import WRITES, operations
 from app.settings import Settings
+from app.storage import store_of
 from app.store import Store
-from app.store.redis_store import RedisStore
-from app.store.topology import connect
 from app.web.bridge import EventLoopFlask
 from app.web.cors import Cors
 from app.web.failures import Failures
@@ -46,7 +45,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     It has to be run with lifespan events: at the first of them Connexion builds its parts, at the last the store is
     closed.
     """
-    store = store or _store(settings)
+    store = store or store_of(settings)
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
@@ -85,15 +84,11 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     return RequestIds(RequestLog(answering))
 
 
-def _store(settings: Settings) -> Store:
-    topology = connect(settings.redis, tls_verify=settings.redis_tls_verify)
-    return RedisStore(topology, settings.redis_timeout, settings.history_length, settings.redis_min_replicas)
-
-
 def _key_source(settings: Settings) -> KeySource:
     """Where `settings` have the keys that verify tokens."""
     if settings.jwt_secret is not None:
-        return OneKey(Key(settings.jwt_secret, settings.algorithms))
+        previous = settings.jwt_secret_previous and Key(settings.jwt_secret_previous, settings.algorithms)
+        return OneKey(Key(settings.jwt_secret, settings.algorithms, previous or None))
     if settings.jwt_public_key is not None:
         return OneKey(Key(public_key(settings.jwt_public_key), settings.algorithms))
     sets = KeySets(discover=settings.jwt_jwks_url is None)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -157,6 +157,13 @@ class Settings:
     jwt_secret: str | None = _setting(
         "JWT_SECRET", f"a secret of {MIN_SECRET_BYTES} bytes or more", _secret, None, shown=False
     )
+    jwt_secret_previous: str | None = _setting(
+        "JWT_SECRET_PREVIOUS",
+        f"the secret that JWT_SECRET replaces, {MIN_SECRET_BYTES} bytes or more",
+        _secret,
+        None,
+        shown=False,
+    )
     jwt_public_key: str | None = _setting(
         "JWT_PUBLIC_KEY", "an RSA, EC (P-256, P-384, P-521) or Ed25519 public key in PEM", _pem, None
     )
@@ -215,12 +222,14 @@ class Settings:
 
 
 _KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
+_SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
 
 
 def _contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with variables that are good each for itself."""
     given = [variable for variable in _KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
+    yield from _unfit_secrets(environment, values.get("jwt_algorithms", ()))
     if len(given) > 1:
         yield f"{' and '.join(given)} are set, of which one at most may be"
     elif not given and not issuer:
@@ -230,13 +239,18 @@ def _contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -
     else:
         (source,) = given or ["JWT_ISSUER"]
         fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")
-        longest = max(
-            (int(name[2:]) // 8 for name in values.get("jwt_algorithms", ()) if name in SECRET_ALGORITHMS), default=0
-        )
-        if source == "JWT_SECRET" and len(environment[source].encode(errors="replace")) < longest:
-            yield f"JWT_SECRET takes {longest} bytes or more for JWT_ALGORITHMS as they are"
         if unfit := [name for name in values.get("jwt_algorithms", ()) if name not in fitting]:
             yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which {source} does not fit"
+
+
+def _unfit_secrets(environment: Mapping[str, str], algorithms: Sequence[str]) -> Iterator[str]:
+    secret, previous = (environment.get(variable, "") for variable in _SECRETS)
+    if previous and not secret:
+        yield "JWT_SECRET_PREVIOUS is set without JWT_SECRET, which replaces it"
+    longest = max((int(name[2:]) // 8 for name in algorithms if name in SECRET_ALGORITHMS), default=0)
+    for variable, value in zip(_SECRETS, (secret, previous), strict=True):
+        if value and len(value.encode(errors="replace")) < longest:
+            yield f"{variable} takes {longest} bytes or more for JWT_ALGORITHMS as they are"
 
 
 def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:

@@ -111,9 +111,13 @@ def wait_until_answered(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("no answer")
 
 
-def start_store(directory: Path, port: int | None = None, *, durable: bool = False) -> ValkeyServer:
+def start_store(
+    directory: Path, port: int | None = None, *, durable: bool = False, config: Mapping[str, str] | None = None
+) -> ValkeyServer:
     """A server on `port`, or on one of its own; a durable one has each change on the disk before it answers."""
-    config = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
-    server = ValkeyServer(port=port or free_port(), data_dir=directory, persist=True, config=config)
+    options = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
+    server = ValkeyServer(
+        port=port or free_port(), data_dir=directory, persist=True, config={**options, **(config or {})}
+    )
     server.start()
     return server

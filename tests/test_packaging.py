@@ -1,6 +1,7 @@
 """The files around the service agree with each other."""
 
 import configparser
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from app.settings import Settings
 from tests.processes import ROOT
 
 CONFIG = configparser.ConfigParser()
@@ -64,11 +66,16 @@ def test_the_customers_packages_are_named() -> None:
 
 
 def test_the_files_of_a_platform_are_there() -> None:
-    assert (ROOT / "Procfile").read_text() == "web: python -m app.server\n"
+    assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: python -m app.server\n"
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
     assert re.fullmatch(r"3\.\d+", python)
-    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {"JWT_ISSUER", "JWT_AUDIENCE", "JWT_SECRET"}
+    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {
+        "JWT_ISSUER",
+        "JWT_AUDIENCE",
+        "JWT_SECRET",
+        "REDIS_TLS_VERIFY",
+    }
 
 
 def test_importing_has_no_effect_but_for_asgi() -> None:
@@ -86,8 +93,9 @@ def test_importing_has_no_effect_but_for_asgi() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_each_test_that_the_guarantees_name_is_there() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text()))
+@pytest.mark.parametrize("document", ["guarantees.md", "operating.md"])
+def test_each_test_that_a_document_names_is_there(document: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / document).read_text()))
     written = {
         name
         for file in (ROOT / "tests").rglob("test_*.py")
@@ -95,3 +103,27 @@ def test_each_test_that_the_guarantees_name_is_there() -> None:
     }
     assert len(named) > 10
     assert named <= written
+
+
+def test_what_is_used_of_each_variable_is_told() -> None:
+    told = re.findall(r"^\| (`[A-Z_`, ]+`) \|", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+    variables = {each.metadata["variable"] for each in dataclasses.fields(Settings)}
+    assert variables <= set(re.findall(r"[A-Z_]+", " ".join(told)))
+
+
+def test_the_image_has_a_python_that_is_tested_and_is_not_roots() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    pythons = {
+        re.fullmatch(r"FROM python:(3\.\d+)-slim( AS build)?", line) for line in lines if line.startswith("FROM")
+    }
+    tested = re.findall(r"py3(\d+)", (ROOT / "tox.ini").read_text())
+    assert {match and match[1] for match in pythons} <= {f"3.{minor}" for minor in tested}
+    assert re.fullmatch(r"USER [1-9]\d*", [line for line in lines if line.startswith("USER")][-1])
+    assert lines[-1] == 'CMD ["python", "-m", "app.server"]'
+
+
+def test_the_image_is_made_of_what_is_there_and_sent() -> None:
+    copied = re.findall(r"^COPY (?!--)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sent = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted(copied) == sorted(sent)
+    assert all((ROOT / name).exists() for name in copied)

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jwt
 import pytest
 
 from tests.contract import PATH, Wire, check
@@ -116,3 +117,17 @@ def test_the_procfiles_own_line_serves(tmp_path: Path, redis_url: str, tenant: s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with Service(tmp_path / "log", redis_url, command=("sh", "-c", f"exec {web}"), PATH=path) as service:
         assert service.client(make_token(tenant)).get().status == 200
+
+
+def test_tokens_of_both_secrets_are_good_while_one_replaces_the_other(
+    tmp_path: Path, redis_url: str, tenant: str
+) -> None:
+    new = {"JWT_SECRET": "n" * 32}
+    old_token, new_token = make_token(tenant), jwt.encode({"tenant": tenant, "exp": 2**32}, new["JWT_SECRET"])
+    rotation = [({}, [200, 401]), (new | {"JWT_SECRET_PREVIOUS": SECRET}, [200, 200]), (new, [401, 200])]
+    for number, (settings, statuses) in enumerate(rotation):
+        with Service(tmp_path / f"log-{number}", redis_url, **settings) as service:
+            for _ in range(2):  # the second is remembered
+                assert [service.client(token).get().status for token in (old_token, new_token)] == statuses
+        assert SECRET not in service.log
+        assert new["JWT_SECRET"] not in service.log

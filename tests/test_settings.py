@@ -25,7 +25,8 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
     assert dataclasses.asdict(settings) == {
         "port": 8000, "workers": 1, "redis": dataclasses.asdict(Address.parse(NEEDED["REDIS_URL"])),
         "redis_tls_verify": True, "redis_timeout": 1.0, "redis_min_replicas": 0,
-        "jwt_secret": NEEDED["JWT_SECRET"], "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
+        "jwt_secret": NEEDED["JWT_SECRET"], "jwt_secret_previous": None,
+        "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
         "max_body_bytes": 16384, "history_length": 1000, "cors_allow_origins": (),
@@ -47,7 +48,7 @@ def test_each_variable_is_read() -> None:
     )  # fmt: skip
     assert settings.redis == Address(path="/run/redis.sock")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # seen above
-        80, 2, None, False, 0.5, 1, "x" * 64, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
+        80, 2, None, False, 0.5, 1, "x" * 64, None, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
         60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
         ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "json",
         "DEBUG",
@@ -85,6 +86,7 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
         *(("REDIS_TLS_VERIFY", value) for value in ("no", "True", "0")),
         *(("REDIS_MIN_REPLICAS", value) for value in ("-1", "11", "x")),
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
+        *(("JWT_SECRET_PREVIOUS", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),
         *(("JWT_LEEWAY", value) for value in ("-1", "601", "x")),
         *(("HISTORY_LENGTH", value) for value in ("0", "100001", "x")),
@@ -152,6 +154,14 @@ def test_an_empty_variable_counts_as_not_set() -> None:
             "JWT_ISSUER takes an https:// address where no other variable has the keys",
         ),
         ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example/{tenant}"}, "JWT_ISSUER takes an https:// address where"),
+        (
+            {"JWT_SECRET": "", "JWT_ISSUER": "https://x", "JWT_SECRET_PREVIOUS": "x" * 32},
+            "JWT_SECRET_PREVIOUS is set without",
+        ),
+        (
+            {"JWT_SECRET": "x" * 64, "JWT_SECRET_PREVIOUS": "x" * 32, "JWT_ALGORITHMS": "HS512"},
+            "JWT_SECRET_PREVIOUS takes 64 bytes or more",
+        ),
         ({"JWT_ALGORITHMS": "HS256,HS512"}, "JWT_SECRET takes 64 bytes or more for JWT_ALGORITHMS as they are"),
         ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS has RS256, which JWT_SECRET does not fit"),
         (
@@ -195,7 +205,13 @@ def test_whatever_stands_in_the_environment_it_is_read_or_refused(environment: d
 
 
 def test_secrets_are_in_no_representation() -> None:
-    settings = Settings.read({"REDIS_URL": "redis://user:hunter2@localhost", "JWT_SECRET": "hunter3" * 5})
+    settings = Settings.read(
+        {
+            "REDIS_URL": "redis://user:hunter2@localhost",
+            "JWT_SECRET": "hunter3" * 5,
+            "JWT_SECRET_PREVIOUS": "hunter4" * 5,
+        }
+    )
     assert "hunter" not in repr(settings)
 
 

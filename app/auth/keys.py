@@ -26,10 +26,14 @@ PUBLIC_KEY_ALGORITHMS = (*_RSA_ALGORITHMS, "ES256", "ES384", "ES512", *_ED25519_
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A key, and the only algorithms that it verifies with (RFC 8725, section 3.1). Equal to nothing but itself."""
+    """A key, and the only algorithms that it verifies with (RFC 8725, section 3.1). Equal to nothing but itself.
+
+    Where it replaces a `previous` one, what that one has signed is good as well.
+    """
 
     material: Any = field(repr=False)
     algorithms: tuple[str, ...]
+    previous: "Key | None" = None
 
 
 class KeySource(Protocol):

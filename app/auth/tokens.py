@@ -74,19 +74,7 @@ class TokenVerifier:
         try:
             issuer, key_id = self._asked_for(token)
             key = await self._keys.find(issuer, key_id)
-            claims = jwt.decode(
-                token,
-                key.material,
-                algorithms=key.algorithms,
-                audience=self._audience,
-                issuer=issuer,
-                leeway=self._leeway,
-                options={
-                    "require": self._required,
-                    "verify_aud": self._audience is not None,
-                    "enforce_minimum_key_length": True,
-                },
-            )
+            claims = self._claims(token, key, issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthorized(_reason(error)) from error
         for claim in _TIMES & claims.keys():
@@ -102,6 +90,26 @@ class TokenVerifier:
     async def close(self) -> None:
         """Lets go of the keys' connections."""
         await self._keys.close()
+
+    def _claims(self, token: str, key: Key, issuer: str | None) -> dict[str, Any]:
+        try:
+            return jwt.decode(
+                token,
+                key.material,
+                algorithms=key.algorithms,
+                audience=self._audience,
+                issuer=issuer,
+                leeway=self._leeway,
+                options={
+                    "require": self._required,
+                    "verify_aud": self._audience is not None,
+                    "enforce_minimum_key_length": True,
+                },
+            )
+        except jwt.InvalidSignatureError:
+            if key.previous is None:
+                raise
+            return self._claims(token, key.previous, issuer)
 
     def _asked_for(self, token: str) -> tuple[str | None, str | None]:
         """The issuer whose key the token claims, which is one that is expected, and the key's identifier."""

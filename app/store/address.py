@@ -64,6 +64,20 @@ class Address:
             tls=tls or _tls(url.query),
         )
 
+    @property
+    def shown(self) -> str:
+        """The address for people to read, without user and password."""
+        if self.path is not None:
+            return f"unix://{self.path}"
+        scheme = {
+            "server": "rediss" if self.tls else "redis",
+            "sentinels": "redis+sentinel",
+            "cluster": "redis+cluster",
+        }
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.places)
+        path = f"{self.service}/{self.database}" if self.service else str(self.database)
+        return f"{scheme[self.kind]}://{hosts}" + ("" if self.kind == "cluster" else f"/{path}")
+
 
 def _place(text: str, usual_port: int) -> Place:
     url = urlsplit(f"//{text}")  # knows IPv6, and raises ValueError for a port that is none

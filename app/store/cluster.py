@@ -67,6 +67,11 @@ class ClusterConnections:
                 raise
         raise ConnectionError("the nodes do not agree on who has the key")
 
+    async def everywhere(self, work: Work[T]) -> list[T]:
+        """See `Topology`."""
+        await self._place_of("")
+        return [await self._node(place).run(None, work) for place in sorted(self._slots.places)]
+
     @contextlib.asynccontextmanager
     async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
         """See `Topology`: on each node that has slots. Where one is lost, the others go on."""

@@ -61,6 +61,10 @@ class Connections:
         async with self._fresh() if fresh else self.lend() as exchange:
             return await work(exchange)
 
+    async def everywhere(self, work: Work[T]) -> list[T]:
+        """See `Topology`."""
+        return [await self.run(None, work)]
+
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:
         """A connection, as the function that has commands answered on it, all in one round trip.

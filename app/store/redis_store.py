@@ -20,6 +20,7 @@ from typing import Self
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, REFUSED, Command, Exchange
+from app.store.inspection import Facts, facts_from
 from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
@@ -174,6 +175,39 @@ class RedisStore:
         if not found:
             raise OutcomeUnknown("the answer to a change was lost, and it was not found stored") from lost
         return sent.change.setting
+
+    async def rehearse(self) -> None:
+        """Makes a change for a tenant that nobody can be, announces it, and takes it away. Raises StoreError.
+
+        It sends what the operations send and nothing else, so that a server that takes this takes them; what it writes
+        expires by itself within a minute where it cannot be taken away.
+        """
+        tenant = f"check:{uuid.uuid4().hex}"  # no tenant's name has a colon
+        try:
+            async with self.announcements(), asyncio.timeout(self._timeout):
+                await self._topology.run(_setting_key(tenant), partial(self._rehearse, tenant))
+        except DRIVER_ERRORS as error:
+            raise StoreError("a change could not be rehearsed") from error
+
+    async def _rehearse(self, tenant: str, exchange: Exchange) -> None:
+        key, history = _setting_key(tenant), _history_key(tenant)
+        await exchange(("WATCH", key, history), ("UNWATCH",))
+        await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+        # A hash without fields is no key any more: the history, which could not be given an expiry, is never there.
+        writes = [("SET", key, "", "PX", 60_000), ("HSET", history, 1, ""), ("HDEL", history, 1)]
+        *_, executed = await exchange(("MULTI",), *writes, ("PUBLISH", _CHANNEL, tenant), ("EXEC",))
+        if executed is None:
+            raise StoreError("the store refused a transaction without a rival")
+        await self._confirm(exchange)
+        await exchange(("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
+
+    async def facts(self) -> list[Facts]:
+        """What each server says of itself. Raises StoreError."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._topology.everywhere(facts_from)
+        except DRIVER_ERRORS as error:
+            raise StoreError("the store says nothing of itself") from error
 
     async def close(self) -> None:
         """See `Store`."""

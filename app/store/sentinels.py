@@ -37,6 +37,10 @@ class SentinelConnections:
         """See `Topology`."""
         return await (await self._current()).run(key, work, fresh=fresh)
 
+    async def everywhere(self, work: Work[T]) -> list[T]:
+        """See `Topology`."""
+        return [await self.run(None, work)]
+
     @contextlib.asynccontextmanager
     async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
         """See `Topology`."""

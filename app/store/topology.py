@@ -24,6 +24,9 @@ class Topology(Protocol):
         effect. Raises what the driver raises; nothing else is ever done twice.
         """
 
+    async def everywhere(self, work: Work[T]) -> list[T]:
+        """What `work` returns at each of the servers that have keys. Raises what the driver raises."""
+
     def subscribe(self, channel: str, limit: float) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
         """What is published to `channel` on any of the servers, on connections of its own.
 

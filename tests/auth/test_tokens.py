@@ -238,6 +238,18 @@ def test_no_refusal_quotes_the_token() -> None:
     assert not any(part in refusal(token) for part in token.split("."))
 
 
+def test_what_the_previous_secret_signed_is_good_and_refused_for_its_own_fault() -> None:
+    verifier = TokenVerifier(OneKey(Key("x" * 32, ("HS256",), previous=Key(SECRET, ("HS256",)))))
+    new = jwt.encode({"tenant": "acme", "sub": "new", "exp": NOW + 3600}, "x" * 32)
+    assert verify(new, verifier) == Principal("acme", "new")
+    assert verify(make_token("acme", sub="previous"), verifier) == Principal("acme", "previous")
+    assert refusal(make_token("acme", exp=NOW - 1), verifier) == "The token has expired."
+    stranger = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "y" * 32)
+    assert refusal(stranger, verifier) == "The token's signature does not match."
+    unsigned = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "", "none")
+    assert refusal(unsigned, verifier) == "The token is signed with an algorithm that is not accepted."
+
+
 def test_the_secret_is_in_no_representation() -> None:
     assert SECRET not in repr(VERIFIER)
     assert SECRET not in repr(Key(SECRET, ("HS256",)))

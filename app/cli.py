@@ -1,0 +1,95 @@
+"""The command `oms-config`, also `python -m app.cli`."""
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final, NoReturn
+
+import click
+
+from app.errors import StoreError
+from app.release import Finding, findings
+from app.settings import BadSettings, Settings
+from app.storage import store_of
+from app.store.inspection import Facts, obstacle
+
+REFUSED: Final = 1
+USAGE: Final = 2  # click's own as well
+UNREACHABLE: Final = 5
+
+_COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def main(context: click.Context) -> None:
+    """The switch external_oms.enabled, from the command line."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+@main.command(epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: ok, findings, store.")
+def check(*, as_json: bool) -> NoReturn:
+    """Say what the store would lose, before a release goes out.
+
+    Takes the variables of the web process. Makes a change of its own in the store, takes it away, and has the store
+    tell how it is configured.
+
+    \b
+    Exit status:
+      0  the release may go on; there may be warnings
+      1  the release must not go on: the store may evict settings
+      2  a setting is bad or missing
+      5  the store cannot be reached, or does not do what the service needs
+    """
+    facts: Sequence[Facts] = ()
+    place = None
+    try:
+        settings = Settings.read(os.environ)
+        place = settings.redis.shown
+        facts = asyncio.run(_inspect(settings))
+    except BadSettings as error:
+        found, status = [Finding("error", "bad_settings", str(error))], USAGE
+    except StoreError as error:
+        found, status = [Finding("error", "store", f"the store cannot be used: {obstacle(error)}")], UNREACHABLE
+    else:
+        found = findings(facts, settings.redis, tls_verify=settings.redis_tls_verify)
+        status = REFUSED if any(finding.level == "error" for finding in found) else 0
+    print_ = _print_json if as_json else _print_lines
+    print_(found, facts, place, ok=status == 0)
+    raise SystemExit(status)
+
+
+async def _inspect(settings: Settings) -> Sequence[Facts]:
+    store = store_of(settings)
+    try:
+        await store.rehearse()
+        return await store.facts()
+    finally:
+        await store.close()
+
+
+def _print_json(found: Sequence[Finding], facts: Sequence[Facts], place: str | None, *, ok: bool) -> None:
+    store: dict[str, Any] = {"address": place, "servers": [asdict(each) for each in facts]}
+    click.echo(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in found], "store": store}))
+
+
+def _print_lines(found: Sequence[Finding], facts: Sequence[Facts], place: str | None, *, ok: bool) -> None:
+    if facts:
+        names = {each.product or f"Redis {each.version or 'of unknown version'}" for each in facts}
+        _print_line("ok", f"{', '.join(sorted(names))} at {place}: a change was written, announced and taken away")
+    for finding in found:
+        _print_line(finding.level, finding.message)
+    if ok:
+        _print_line("ok", "the release may go on")
+
+
+def _print_line(level: str, message: str) -> None:
+    click.echo(f"{click.style(level.ljust(7), fg=_COLOURS[level])} {message}", err=level == "error")
+
+
+if __name__ == "__main__":
+    main(prog_name="oms-config")

