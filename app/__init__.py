@@ -14,7 +14,7 @@
     web         all the HTTP there is
     development what `bin/serve` runs: the same service with a store of its own
 
-A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.request_log` and `web.failures` to
+A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
 on the event loop: nothing may block. Imports go down only: development; server, asgi; factory; then settings,
 operations, web; then feed, auth; then store; then model, errors.

@@ -25,10 +25,11 @@ from app.store.redis_store import RedisStore
 from app.web.bridge import EventLoopFlask
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
+from app.web.outcomes import Outcomes
 from app.web.pages import pages
 from app.web.parameters import Parameters
 from app.web.request_id import RequestIds
-from app.web.request_log import RequestLog
+from app.web.request_log import log_request
 from app.web.routing import Routing
 from app.web.security import Bearer, Permissions
 from app.web.streams import Streams
@@ -77,7 +78,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
     flask_app.add_api(EXTENSIONS, name="extensions")
     flask_app.add_api(CONTRACT, name="contract")
-    return RequestIds(RequestLog(Failures(Streams(flask_app))))
+    return RequestIds(Outcomes(Failures(Streams(flask_app)), [log_request]))
 
 
 def _store(settings: Settings) -> Store:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from app.logs import logging_config
+from app.logs import capture, last_words, logging_config
 from app.settings import BadSettings, Settings
 from app.web.protocol import BoundedProtocol
 
@@ -21,9 +21,10 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         settings = Settings.read(environment)
         listener = _listen(settings.port)
     except BadSettings as error:
-        sys.exit(str(error))
+        sys.exit(last_words(str(error), environment.get("LOG_FORMAT")))
     except OSError as error:
-        sys.exit(f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}")
+        reason = f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}"
+        sys.exit(last_words(reason, settings.log_format))
     config = uvicorn.Config(
         "app.asgi:application",
         http=BoundedProtocol,
@@ -42,7 +43,8 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     # As many connections as the system allows: each listener to the events holds one.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    logging.getLogger(__name__).info("listening", extra={"port": settings.port, "workers": settings.workers})
+    capture()
+    logging.getLogger(__name__).info("listening", extra=settings.described())
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:

@@ -67,6 +67,12 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _without_user(address: str) -> str:
+    url = urlsplit(address)
+    without = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    return f"{url.scheme}:" if "@" in without else without  # a password may hold what ends a host
+
+
 def _web_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in {"http", "https"} or not url.hostname or url.port == 0 or url.query or url.fragment:
@@ -176,6 +182,19 @@ class Settings:
     def algorithms(self) -> tuple[str, ...]:
         """The algorithms that a token may be signed with."""
         return self.jwt_algorithms or _usual_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
+
+    def described(self) -> dict[str, object]:
+        """What is configured, for the log: no secret, the store without its user, and of keys where they come from."""
+        (source,) = [each for each in _KEY_SOURCES if getattr(self, each.lower()) is not None] or ["JWT_ISSUER"]
+        shown = {each.metadata["variable"].lower(): getattr(self, each.name) for each in fields(self) if each.repr}
+        own = {
+            "redis_url": _without_user(self.redis_url),
+            "jwt_keys": source,
+            "jwt_public_key": None,
+            "jwt_algorithms": ",".join(self.algorithms),
+            "docs_url": _without_user(self.docs_url),
+        }
+        return {name: value for name, value in {**shown, **own}.items() if value is not None}
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
 
+_CAUSE = "cause"
 _REALM = 'Bearer realm="external-oms-config"'
 
 _STATUSES: Mapping[type[ServiceError], int] = {
@@ -126,11 +127,11 @@ class Failures:
             return
         # Cancelled: the server stops, and has waited long enough. Whoever is still there is told as of any failure.
         except (Exception, asyncio.CancelledError) as error:
+            failure = failure_of(error)
+            if started or failure is INTERNAL:
+                _report(error, scope)
             if started:
                 raise
-            failure = failure_of(error)
-            if failure is INTERNAL:
-                _report(error, scope)
             await self._answer(failure, scope, send)
 
     async def _answer(self, failure: Failure, scope: Scope, send: Send) -> None:
@@ -139,9 +140,15 @@ class Failures:
         await send({"type": "http.response.body", "body": body})
 
 
+def cause_of(scope: Scope) -> str | None:
+    """Why the service failed in the request in `scope`, which is for the log alone; None where it did not."""
+    cause: str | None = scope["extensions"]["connexion_context"].get(_CAUSE)
+    return cause
+
+
 def _report(error: BaseException, scope: Scope) -> None:
-    """Logs what the client is not told: what was not available, and the whole story of the unforeseen."""
-    known = isinstance(error, Unavailable | asyncio.CancelledError)
+    """Notes what the client is not told, for the request's line, and logs the whole story of the unforeseen."""
     cause = "; ".join(f"{type(each).__name__}: {each}" for each in (error, error.__cause__) if each is not None)
-    extra = {"request_id": request_id_of(scope), "cause": cause}
-    _log.error("request failed", extra=extra, exc_info=None if known else error)
+    scope["extensions"]["connexion_context"][_CAUSE] = cause
+    if not isinstance(error, Unavailable | asyncio.CancelledError):
+        _log.error("request failed", extra={"request_id": request_id_of(scope), "cause": cause}, exc_info=error)

@@ -13,6 +13,8 @@ from starlette.routing import Mount, Route, Router, request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.routes import named
+
 PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"
 
@@ -48,15 +50,17 @@ def pages(documents: Mapping[str, bytes], docs_url: str) -> ASGIApp:
         return FileResponse(PAGE / "index.html")
 
     return Router(
-        [
-            Route("/", to_page),
-            Route(PAGE_PATH.rstrip("/"), to_page),
-            Route(PAGE_PATH, Guarded(request_response(to_index))),
-            Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
-            Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
-            *(Route(path, to_document) for path in documents),
-            Route("/docs/{path:path}", to_docs),
-        ],
+        named(
+            [
+                Route("/", to_page),
+                Route(PAGE_PATH.rstrip("/"), to_page),
+                Route(PAGE_PATH, Guarded(request_response(to_index))),
+                Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
+                Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
+                *(Route(path, to_document) for path in documents),
+                Route("/docs/{path:path}", to_docs),
+            ]
+        ),
         redirect_slashes=False,
     )
 

@@ -18,6 +18,14 @@ from app.model import Principal
 
 Checked = dict[str, Any]
 
+_PRINCIPAL = "principal"
+
+
+def tenant_of(scope: Scope) -> str | None:
+    """The tenant of the request in `scope`, once its token was found good, whatever it may do."""
+    principal: Principal | None = scope["extensions"]["connexion_context"].get(_PRINCIPAL)
+    return None if principal is None else principal.tenant
+
 
 @dataclass(frozen=True)
 class Permissions:
@@ -68,8 +76,8 @@ class Bearer(BearerSecurityHandler):
 
     def _admit(self, token: str, verified: Verified, request: ConnexionRequest) -> Checked:
         principal = verified.principal
+        request.context[_PRINCIPAL] = principal
         self._permissions.require(principal, request.scope)
-        request.context["principal"] = principal
         request.context["expiry"] = functools.partial(self._expiry, token)
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
