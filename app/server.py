@@ -1,11 +1,14 @@
 """The command of the web process, `python -m app.server`: checks the settings once, then runs uvicorn."""
 
+import contextlib
 import logging
 import os
 import resource
 import socket
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -13,6 +16,8 @@ from uvicorn.supervisors import Multiprocess
 from app.logs import capture, last_words, logging_config
 from app.settings import BadSettings, Settings
 from app.web.protocol import BoundedProtocol
+
+_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
@@ -46,9 +51,19 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     capture()
     logging.getLogger(__name__).info("listening", extra=settings.described())
     if settings.workers == 1:
+        os.environ.pop(_METRICS_DIRECTORY, None)  # one process needs none
         uvicorn.Server(config).run(sockets=[listener])
     else:
-        Multiprocess(config, [listener]).run()
+        with _metrics_directory():
+            Multiprocess(config, [listener]).run()
+
+
+@contextlib.contextmanager
+def _metrics_directory() -> Iterator[None]:
+    """Where the workers that are started meanwhile keep their numbers together, whichever of them is asked."""
+    with tempfile.TemporaryDirectory(prefix="external-oms-", ignore_cleanup_errors=True) as directory:
+        os.environ[_METRICS_DIRECTORY] = directory
+        yield
 
 
 def _listen(port: int) -> socket.socket:

@@ -44,6 +44,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+MIN_TOKEN_CHARACTERS = 16
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
 
 
@@ -63,6 +64,12 @@ def _redis_url(value: str) -> str:
         usable = url.scheme in {"redis", "rediss"} and bool(url.hostname) and port > 0
         usable = usable and (not database or (database.isascii() and database.isdigit()))
     if not usable or url.query or url.fragment:
+        raise ValueError
+    return value
+
+
+def _token(value: str) -> str:
+    if len(value) < MIN_TOKEN_CHARACTERS or not _is_plain(value):
         raise ValueError
     return value
 
@@ -170,6 +177,16 @@ class Settings:
     max_body_bytes: int = _setting("MAX_BODY_BYTES", "bytes, 64 to 1048576", _whole(64, 1 << 20), 16384)
     history_length: int = _setting("HISTORY_LENGTH", "changes, 1 to 100000", _whole(1, 100_000), 1000)
     docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
+    metrics_token: str | None = _setting(
+        "METRICS_TOKEN",
+        f"a token of {MIN_TOKEN_CHARACTERS} characters or more, printable ASCII without spaces",
+        _token,
+        None,
+        shown=False,
+    )
+    metrics_directory: str | None = _setting(
+        "PROMETHEUS_MULTIPROC_DIR", "a directory, which app/server.py gives its workers", str, None, shown=False
+    )
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
     log_level: str = _setting(
         "LOG_LEVEL",
@@ -193,6 +210,7 @@ class Settings:
             "jwt_public_key": None,
             "jwt_algorithms": ",".join(self.algorithms),
             "docs_url": _without_user(self.docs_url),
+            "metrics": self.metrics_token is not None,
         }
         return {name: value for name, value in {**shown, **own}.items() if value is not None}
 

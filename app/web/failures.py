@@ -15,7 +15,9 @@ from app.errors import (
     ConcurrentUpdate,
     Forbidden,
     InsufficientScope,
+    KeyUnavailable,
     MissingToken,
+    Refusal,
     ServiceError,
     Unauthorized,
     Unavailable,
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 Header = tuple[bytes, bytes]
 
 _CAUSE = "cause"
+_REFUSAL = "refusal"
 _REALM = 'Bearer realm="external-oms-config"'
 
 _STATUSES: Mapping[type[ServiceError], int] = {
@@ -128,6 +131,8 @@ class Failures:
         # Cancelled: the server stops, and has waited long enough. Whoever is still there is told as of any failure.
         except (Exception, asyncio.CancelledError) as error:
             failure = failure_of(error)
+            if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
+                scope["extensions"]["connexion_context"][_REFUSAL] = error.reason
             if started or failure is INTERNAL:
                 _report(error, scope)
             if started:
@@ -144,6 +149,12 @@ def cause_of(scope: Scope) -> str | None:
     """Why the service failed in the request in `scope`, which is for the log alone; None where it did not."""
     cause: str | None = scope["extensions"]["connexion_context"].get(_CAUSE)
     return cause
+
+
+def refusal_of(scope: Scope) -> Refusal | None:
+    """Why the token of the request in `scope` opened nothing; None where it was not refused."""
+    refusal: Refusal | None = scope["extensions"]["connexion_context"].get(_REFUSAL)
+    return refusal
 
 
 def _report(error: BaseException, scope: Scope) -> None:

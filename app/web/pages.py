@@ -1,6 +1,6 @@
 """What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route, Router, request_response
+from starlette.routing import BaseRoute, Mount, Route, Router, request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,11 +30,11 @@ _PAGE_HEADERS = {
 }
 
 
-def pages(documents: Mapping[str, bytes], docs_url: str) -> ASGIApp:
+def pages(documents: Mapping[str, bytes], docs_url: str, others: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The application for all paths that no document describes; raises HTTPException 404 where there is nothing.
 
     The `documents`, by their paths, are served byte for byte; the contract's relative links, `/docs/…`, lead to the
-    same path at `docs_url`.
+    same path at `docs_url`. `others` stand beside them.
     """
 
     async def to_page(_request: Request) -> Response:
@@ -59,6 +59,7 @@ def pages(documents: Mapping[str, bytes], docs_url: str) -> ASGIApp:
                 Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
                 *(Route(path, to_document) for path in documents),
                 Route("/docs/{path:path}", to_docs),
+                *others,
             ]
         ),
         redirect_slashes=False,

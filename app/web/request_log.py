@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from app.web.failures import cause_of
+from app.web.failures import cause_of, refusal_of
 from app.web.request_id import request_id_of
 from app.web.routes import route_of
 from app.web.security import tenant_of
@@ -19,13 +19,14 @@ _FAILED: Final = 500
 def log_request(scope: Scope, status: int, seconds: float) -> None:
     """An account of `Outcomes`. The line has the status 0 where the client left without an answer.
 
-    `tenant` is there where the token was good, `cause` where the service failed, be it after the answer had begun.
+    `tenant` is there where the token was good, `refusal` where it opened nothing, `cause` where the service failed, be
+    it after the answer had begun.
     """
     cause = cause_of(scope)
     level = logging.INFO if cause is None and status < _FAILED else logging.ERROR
     if not _log.isEnabledFor(level):
         return
-    tenant = tenant_of(scope)
+    tenant, refusal = tenant_of(scope), refusal_of(scope)
     extra = {
         "request_id": request_id_of(scope),
         "method": scope["method"],
@@ -34,6 +35,7 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
         "status": status,
         "duration_ms": round(seconds * 1000, 3),
         **({} if tenant is None else {"tenant": tenant}),
+        **({} if refusal is None else {"refusal": refusal}),
         **({} if cause is None else {"cause": cause}),
         **trace_of(scope),
     }

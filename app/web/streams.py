@@ -10,6 +10,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _IN_CONTEXT = "stream"
 
+Listening = Callable[[], contextlib.AbstractContextManager[object]]
+
+
+def is_stream(scope: Scope) -> bool:
+    """Whether the answer to the request in `scope` goes, or went, on and on."""
+    return _IN_CONTEXT in scope["extensions"]["connexion_context"]
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -53,17 +60,20 @@ class Streams:
     """Sends the bodies that were handed over, once all parts inside have returned.
 
     What they hold of a request would else be held for as long as its stream lasts: 28 KiB for each listener, not 19.
+    Each is sent within a `listening` of its own.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, listening: Listening = contextlib.nullcontext) -> None:
         self._app = app
+        self._listening = listening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
         await self._app(scope, receive, send)
         if scope["type"] == "http" and _IN_CONTEXT in (context := scope["extensions"]["connexion_context"]):
-            body: Body = context.pop(_IN_CONTEXT)
-            await body.send(receive, send)
+            body: Body = context[_IN_CONTEXT]
+            with self._listening():
+                await body.send(receive, send)
 
 
 async def _until_told(receive: Receive) -> None:
