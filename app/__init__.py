@@ -16,11 +16,12 @@
     model       what passes between them
     errors      what can go wrong
     logs        how its lines look
+    metrics     how its numbers are kept
     web         all the HTTP there is
     development what `bin/serve` runs: the same service with a store of its own
 
-A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.request_log` and `web.failures` to
+A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
 on the event loop: nothing may block. Imports go down only: development; server, asgi, cli; factory, stopping; then
-storage, release; then settings, operations, web, listener; then feed, auth; then store; then model, errors.
+storage, release; then settings, operations, web, listener; then feed, auth; then store; then metrics, model, errors.
 """

@@ -1,12 +1,23 @@
 """The application as the environment has it, for an ASGI server: `app.asgi:application`."""
 
+import logging
 import os
+import sys
 import warnings
 
 # Connexion 3.3 imports Starlette's test client, which then says that it is deprecated.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
 
-from app.factory import create_app  # noqa: E402 - the filter has to stand before this
+from uvicorn.config import STARTUP_FAILURE  # noqa: E402 - the filter has to stand before these
+
+from app.factory import create_app  # noqa: E402
+from app.logs import capture  # noqa: E402
 from app.settings import Settings  # noqa: E402
 
-application = create_app(Settings.read(os.environ))
+capture()
+try:
+    application = create_app(Settings.read(os.environ))
+except Exception:
+    # A worker's own traceback would go past the log; with this status its parent does not start it again and again.
+    logging.getLogger(__name__).critical("the application cannot be built", exc_info=True)
+    sys.exit(STARTUP_FAILURE)

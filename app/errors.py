@@ -1,5 +1,25 @@
 """What can go wrong, one kind for each thing that a caller tells apart. What it means over HTTP is decided in `web`."""
 
+import enum
+
+
+class Refusal(enum.StrEnum):
+    """Why a token opens nothing, for those who count: one word each."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    ALGORITHM = "algorithm"
+    SIGNATURE = "signature"
+    KEY = "unknown_key"
+    KEY_UNAVAILABLE = "key_unavailable"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    AUDIENCE = "audience"
+    ISSUER = "issuer"
+    CLAIM = "claim"
+    SCOPE = "scope"
+    HOST = "host"
+
 
 class ServiceError(Exception):
     """The base of all that the service raises on purpose. Its text is for the caller, unless a kind says otherwise."""
@@ -12,20 +32,31 @@ class BadRequest(ServiceError):
 class Unauthorized(ServiceError):
     """There is no token, or one that does not verify. The text says why, and nothing of the token."""
 
+    def __init__(self, text: str, reason: Refusal = Refusal.MALFORMED) -> None:
+        super().__init__(text)
+        self.reason = reason
+
 
 class MissingToken(Unauthorized):
     """The request carries no bearer token at all."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Refusal.MISSING)
+
 
 class Forbidden(ServiceError):
     """The token is good, but it may not do this."""
+
+    def __init__(self, text: str, reason: Refusal) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class InsufficientScope(Forbidden):
     """The token lacks the scope that the operation requires."""
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"The token lacks the scope {scope}.")
+        super().__init__(f"The token lacks the scope {scope}.", Refusal.SCOPE)
         self.scope = scope
 
 
@@ -51,3 +82,5 @@ class OutcomeUnknown(StoreError):
 
 class KeyUnavailable(Unavailable):
     """The key that a token asks for cannot be had from its issuer now: nobody can say whether the token is good."""
+
+    reason = Refusal.KEY_UNAVAILABLE

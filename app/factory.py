@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import connexion
 from connexion.middleware.context import ContextMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.security import SecurityMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from app.auth.issuers import KeySets, PublishedKeys
@@ -17,22 +18,26 @@ from app.auth.keys import Key, KeySource, OneKey, public_key
 from app.auth.remembered import RememberedTokens
 from app.auth.tokens import TokenVerifier
 from app.feed import Feed
+from app.metrics import Metrics
 from app.operations import WRITES, operations
 from app.settings import Settings
 from app.storage import store_of
 from app.store import Store
+from app.store.metered import MeteredStore
 from app.web.bridge import EventLoopFlask
 from app.web.cors import Cors
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
+from app.web.monitoring import Monitoring
+from app.web.outcomes import Account, Outcomes
 from app.web.pages import pages
 from app.web.parameters import Parameters
 from app.web.probes import probes
 from app.web.request_id import RequestIds
-from app.web.request_log import RequestLog
+from app.web.request_log import log_request
 from app.web.routing import Routing
 from app.web.security import Bearer, Permissions
-from app.web.streams import Streams
+from app.web.streams import Listening, Streams
 from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
@@ -46,6 +51,13 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     closed.
     """
     store = store or store_of(settings)
+    accounts: list[Account] = [log_request]
+    listening: Listening = contextlib.nullcontext
+    numbers: Sequence[BaseRoute] = ()
+    if settings.metrics_token is not None:
+        metrics = Metrics(settings.metrics_directory)
+        store, monitoring = MeteredStore(store, metrics), Monitoring(metrics, settings.metrics_token)
+        accounts, listening, numbers = [*accounts, monitoring.count_request], monitoring.listening, monitoring.routes
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
     verifier = TokenVerifier(
@@ -60,7 +72,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         __name__,
         lifespan=_lifespan(feed, store, verifier),
         middlewares=[
-            functools.partial(Routing, others=pages(documents, settings.docs_url, probes(store))),
+            functools.partial(Routing, others=pages(documents, settings.docs_url, [*probes(store), *numbers])),
             SecurityMiddleware,
             Validation,
             LifespanMiddleware,
@@ -78,10 +90,10 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
     flask_app.add_api(EXTENSIONS, name="extensions")
     flask_app.add_api(CONTRACT, name="contract")
-    answering: ASGIApp = Failures(Streams(flask_app))
+    answering: ASGIApp = Failures(Streams(flask_app, listening))
     if settings.cors_allow_origins:
         answering = Cors(answering, settings.cors_allow_origins)
-    return RequestIds(RequestLog(answering))
+    return RequestIds(Outcomes(answering, accounts))
 
 
 def _key_source(settings: Settings) -> KeySource:

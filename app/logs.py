@@ -1,39 +1,75 @@
-"""How the lines look that any part of the process logs, the server and the libraries included."""
+"""How the lines look that any part of the process logs, the server and the libraries included.
+
+What a line says comes in part from strangers: a path, a message of the store's. It can neither end its line nor steer a
+terminal, and whatever looks like a token in it is left out.
+"""
 
 import logging
+import re
+import sys
+import textwrap
+import threading
 from collections.abc import Callable, Mapping, MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
 
 _RENDERERS: Mapping[str, Callable[[], Any]] = {
     "logfmt": lambda: structlog.processors.LogfmtRenderer(
-        key_order=["time", "level", "event", "request_id"], drop_missing=True
+        key_order=["time", "level", "event", "request_id"], drop_missing=True, bool_as_flag=False
     ),
     "json": structlog.processors.JSONRenderer,
-    "console": structlog.dev.ConsoleRenderer,
+    "console": lambda: structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+    ),
 }
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?", re.ASCII)  # a JWT begins with `{"`
+
+_log = logging.getLogger(__name__)
 
 
 def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
     """For `logging.config.dictConfig`, here or in a process that is yet to start: lines on stderr.
 
-    `log_format` is logfmt, json or console; `log_level` the lowest level that is written.
+    `log_format` is logfmt, json or console; `log_level` the lowest level that is written. What libraries say at DEBUG
+    never is: headers, pushed messages and bodies are among it.
     """
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": "app.logs.formatter", "log_format": log_format}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "root": {"handlers": ["stderr"], "level": log_level},
-        # The service writes its own line for each request.
-        "loggers": {"uvicorn.access": {"handlers": [], "propagate": False}, "httpx": {"level": "WARNING"}},
+        "root": {"handlers": ["stderr"], "level": "INFO" if log_level == "DEBUG" else log_level},
+        "loggers": {
+            "app": {"level": log_level},
+            # The service writes its own line for each request.
+            "uvicorn.access": {"handlers": [], "propagate": False},
+            "httpx": {"level": "WARNING" if log_level in {"DEBUG", "INFO"} else log_level},
+        },
     }
 
 
+def capture() -> None:
+    """Has all that this process would write past `logging` logged: warnings, and exceptions that nobody caught."""
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def last_words(text: str, log_format: str | None) -> str:
+    """`text` as a process writes it that cannot start: as it is, or as a line of a log that machines read."""
+    if log_format != "json":
+        return text
+    return formatter("json").format(logging.makeLogRecord({"msg": text, "levelname": "CRITICAL", "levelno": 50}))
+
+
 def formatter(log_format: str) -> logging.Formatter:
-    """Makes each record one line, with the fields that were given to it as `extra`."""
-    exceptions = [] if log_format == "console" else [structlog.processors.format_exc_info]
+    """Makes each record one line, with the fields that were given to it as `extra`.
+
+    On the console a traceback follows its line, indented.
+    """
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
@@ -43,12 +79,56 @@ def formatter(log_format: str) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _drop_second_message,
-            *exceptions,
+            structlog.processors.format_exc_info,
+            _without_tokens,
+            *([] if log_format == "json" else [_printable]),  # JSON has escapes for all that is not ASCII
+            *([_indented] if log_format == "console" else []),
             _RENDERERS[log_format](),
         ],
     )
 
 
-def _drop_second_message(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+_Event = MutableMapping[str, Any]
+
+
+def _drop_second_message(_logger: object, _name: str, event: _Event) -> _Event:
     event.pop("color_message", None)  # uvicorn's, for its own formatter
     return event
+
+
+def _without_tokens(_logger: object, _name: str, event: _Event) -> _Event:
+    for key, value in event.items():
+        if value is None or isinstance(value, int | float):
+            continue
+        text = str(value)
+        event[key] = _TOKEN.sub("[token]", text) if "eyJ" in text else text
+    return event
+
+
+def _printable(_logger: object, _name: str, event: _Event) -> _Event:
+    """Escapes what ends a line anywhere (U+2028 too), moves a cursor, turns the direction of text or is half of one.
+
+    The newlines of a traceback are left to whoever renders it.
+    """
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(
+                each if each.isprintable() or (each == "\n" and key == "exception") else _escaped(each)
+                for each in value
+            )
+    return event
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _indented(_logger: object, _name: str, event: _Event) -> _Event:
+    if "exception" in event:
+        event["exception"] = textwrap.indent(event["exception"], "    ", lambda _: True)
+    return event
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):  # somebody at a terminal, who knows
+        _log.critical("uncaught exception", exc_info=(kind, error or kind(), trace))

@@ -5,15 +5,19 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import uvicorn
 
 from app.listener import listen
-from app.logs import logging_config
+from app.logs import capture, last_words, logging_config
 from app.settings import BadSettings, Settings
 from app.stopping import serve
 from app.web.protocol import BoundedProtocol
+
+_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
@@ -22,9 +26,10 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         settings = Settings.read(environment)
         listener = listen(settings.port)
     except BadSettings as error:
-        sys.exit(str(error))
+        sys.exit(last_words(str(error), environment.get("LOG_FORMAT")))
     except OSError as error:
-        sys.exit(f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}")
+        reason = f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}"
+        sys.exit(last_words(reason, settings.log_format))
     config = uvicorn.Config(
         "app.asgi:application",
         http=BoundedProtocol,
@@ -43,8 +48,22 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         timeout_keep_alive=95,
     )
     _allow_many_connections()
-    logging.getLogger(__name__).info("listening", extra={"port": settings.port, "workers": settings.workers})
-    serve(config, listener)
+    capture()
+    logging.getLogger(__name__).info("listening", extra=settings.described())
+    with _metrics_directory(settings.workers):
+        serve(config, listener)
+
+
+@contextlib.contextmanager
+def _metrics_directory(workers: int) -> Iterator[None]:
+    """Where the `workers` that are started meanwhile keep their numbers together. One alone needs none."""
+    os.environ.pop(_METRICS_DIRECTORY, None)
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="external-oms-", ignore_cleanup_errors=True) as directory:
+        os.environ[_METRICS_DIRECTORY] = directory
+        yield
 
 
 def _allow_many_connections() -> None:

@@ -49,6 +49,7 @@ def _boolean(value: str) -> bool:
     return _one_of("true", "false")(value) == "true"
 
 
+MIN_TOKEN_CHARACTERS = 16
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
 
 
@@ -56,6 +57,18 @@ def _secret(value: str) -> str:
     if len(value.encode()) < MIN_SECRET_BYTES:
         raise ValueError
     return value
+
+
+def _token(value: str) -> str:
+    if len(value) < MIN_TOKEN_CHARACTERS or not _is_plain(value):
+        raise ValueError
+    return value
+
+
+def _without_user(address: str) -> str:
+    url = urlsplit(address)
+    without = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    return f"{url.scheme}:" if "@" in without else without  # a password may hold what ends a host
 
 
 def _web_url(value: str) -> str:
@@ -187,6 +200,16 @@ class Settings:
         "CORS_ALLOW_ORIGINS", "* or some of scheme://host or scheme://host:port, http or https", _origins, ()
     )
     docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
+    metrics_token: str | None = _setting(
+        "METRICS_TOKEN",
+        f"a token of {MIN_TOKEN_CHARACTERS} characters or more, printable ASCII without spaces",
+        _token,
+        None,
+        shown=False,
+    )
+    metrics_directory: str | None = _setting(
+        "PROMETHEUS_MULTIPROC_DIR", "a directory, which app/server.py gives its workers", str, None, shown=False
+    )
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
     log_level: str = _setting(
         "LOG_LEVEL",
@@ -199,6 +222,21 @@ class Settings:
     def algorithms(self) -> tuple[str, ...]:
         """The algorithms that a token may be signed with."""
         return self.jwt_algorithms or _usual_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
+
+    def described(self) -> dict[str, object]:
+        """What is configured, for the log: no secret, the store without its user, and of keys where they come from."""
+        (source,) = [each for each in _KEY_SOURCES if getattr(self, each.lower()) is not None] or ["JWT_ISSUER"]
+        shown = {each.metadata["variable"].lower(): getattr(self, each.name) for each in fields(self) if each.repr}
+        own = {
+            "redis_url": self.redis.shown,
+            "redis_tls_verify": self.redis_tls_verify if self.redis.tls else None,
+            "jwt_keys": source,
+            "jwt_public_key": None,
+            "jwt_algorithms": ",".join(self.algorithms),
+            "docs_url": _without_user(self.docs_url),
+            "metrics": self.metrics_token is not None,
+        }
+        return {name: value for name, value in {**shown, **own}.items() if value is not None}
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:

@@ -30,7 +30,8 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
         "max_body_bytes": 16384, "history_length": 1000, "cors_allow_origins": (),
-        "docs_url": "https://docs.newstore.net", "log_format": "logfmt", "log_level": "INFO",
+        "docs_url": "https://docs.newstore.net", "metrics_token": None, "metrics_directory": None,
+        "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def test_each_variable_is_read() -> None:
             "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
             "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
+            "METRICS_TOKEN": "m" * 16, "PROMETHEUS_MULTIPROC_DIR": "/metrics",
             "DOCS_URL": "http://docs.example/", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
     )  # fmt: skip
@@ -50,8 +52,8 @@ def test_each_variable_is_read() -> None:
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # seen above
         80, 2, None, False, 0.5, 1, "x" * 64, None, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
         60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
-        ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "json",
-        "DEBUG",
+        ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "m" * 16,
+        "/metrics", "json", "DEBUG",
     )  # fmt: skip
 
 
@@ -120,6 +122,7 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
         *(("JWT_READ_SCOPE", value) for value in ("a b", 'a"b', "a\\b", "\u00e4")),
         *(("JWT_WRITE_SCOPE", value) for value in (" ",)),
         *(("TENANT_HOST", value) for value in ("x.example", "{tenant}{tenant}", "{tenant}.x:80", "https://{tenant}.x")),
+        *(("METRICS_TOKEN", value) for value in ("m" * 15, "m" * 15 + " ", "\u00e4" * 16)),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "info"),
     ],
@@ -129,7 +132,7 @@ def test_a_bad_value_is_refused(variable: str, value: str) -> None:
 
 
 def test_no_value_is_quoted() -> None:
-    assert "hunter" not in faults(REDIS_URL="redis://:hunter2@host:port", JWT_SECRET="hunter3", PORT="hunter4")
+    assert "hunter" not in faults(REDIS_URL="redis://:hunter2@host:port", JWT_SECRET="hunter3", METRICS_TOKEN="hunter4")
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from app.auth.keys import Key, published_keys
-from app.errors import KeyUnavailable, Unauthorized
+from app.errors import KeyUnavailable, Refusal, Unauthorized
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class PublishedKeys:
             await self._ask(known)
             key = known.key(key_id)
         if key is None:
-            raise Unauthorized("The token's key is none of its issuer's.")
+            raise Unauthorized("The token's key is none of its issuer's.", Refusal.KEY)
         return key
 
     def holds(self, issuer: str | None, key: Key) -> bool:
@@ -111,7 +111,7 @@ class PublishedKeys:
         if known.asking is None:
             now = self._clock()
             if known.absent and now - known.asked_at < known.absent_seconds:
-                raise Unauthorized("The token's issuer does not exist.")
+                raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
             if not self._may_ask(known):
                 raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
             if known.keys is None and len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
@@ -120,7 +120,7 @@ class PublishedKeys:
                 self._look_ups.append(now)
         await self._ask(known)
         if known.absent:
-            raise Unauthorized("The token's issuer does not exist.")
+            raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
         if known.keys is None or known.failure is not None:
             raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
 
@@ -132,7 +132,7 @@ class PublishedKeys:
         if known.failure is None:
             await asking
             if known.absent:
-                raise Unauthorized("The token's issuer does not exist.")
+                raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
 
     def _may_ask(self, known: "_Issuer") -> bool:
         return known.asking is None and self._clock() - known.asked_at >= ASK_AGAIN_SECONDS

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 
 from app.auth.keys import Key, KeySource
-from app.errors import Unauthorized
+from app.errors import Refusal, Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
 _TIMES = frozenset({"exp", "nbf", "iat"})
@@ -17,15 +17,15 @@ _MAX_TIME = 2**53  # beyond it a JSON number is not exact (RFC 8259, section 6)
 TENANT_PLACE = "{tenant}"
 
 # What a refusal says, by what PyJWT found; the nearest class in the error's line of descent counts.
-_REASONS: Mapping[type[Exception], str] = {
-    jwt.ExpiredSignatureError: "The token has expired.",
-    jwt.ImmatureSignatureError: "The token is not valid yet.",
-    jwt.InvalidAudienceError: "The token is meant for another audience.",
-    jwt.InvalidIssuerError: "The token comes from another issuer.",
-    jwt.MissingRequiredClaimError: "The token lacks a claim that is required.",
-    jwt.InvalidAlgorithmError: "The token is signed with an algorithm that is not accepted.",
-    jwt.InvalidSignatureError: "The token's signature does not match.",
-    jwt.InvalidTokenError: "The token is malformed.",
+_REASONS: Mapping[type[Exception], tuple[str, Refusal]] = {
+    jwt.ExpiredSignatureError: ("The token has expired.", Refusal.EXPIRED),
+    jwt.ImmatureSignatureError: ("The token is not valid yet.", Refusal.NOT_YET_VALID),
+    jwt.InvalidAudienceError: ("The token is meant for another audience.", Refusal.AUDIENCE),
+    jwt.InvalidIssuerError: ("The token comes from another issuer.", Refusal.ISSUER),
+    jwt.MissingRequiredClaimError: ("The token lacks a claim that is required.", Refusal.CLAIM),
+    jwt.InvalidAlgorithmError: ("The token is signed with an algorithm that is not accepted.", Refusal.ALGORITHM),
+    jwt.InvalidSignatureError: ("The token's signature does not match.", Refusal.SIGNATURE),
+    jwt.InvalidTokenError: ("The token is malformed.", Refusal.MALFORMED),
 }
 
 
@@ -76,11 +76,11 @@ class TokenVerifier:
             key = await self._keys.find(issuer, key_id)
             claims = self._claims(token, key, issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
-            raise Unauthorized(_reason(error)) from error
+            raise Unauthorized(*_reason(error)) from error
         for claim in _TIMES & claims.keys():
             # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
             if type(claims[claim]) not in {int, float} or not abs(claims[claim]) < _MAX_TIME:
-                raise Unauthorized(f"The token's claim '{claim}' must be a number.")
+                raise Unauthorized(f"The token's claim '{claim}' must be a number.", Refusal.CLAIM)
         return Verified(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
 
     def holds(self, verified: Verified, now: float) -> bool:
@@ -124,7 +124,8 @@ class TokenVerifier:
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = claims.get("sub")
         if subject is not None and not (_is_text(subject) and len(subject) <= _MAX_SUBJECT):
-            raise Unauthorized(f"The token's claim 'sub' must be a string of {_MAX_SUBJECT} characters at the most.")
+            text = f"The token's claim 'sub' must be a string of {_MAX_SUBJECT} characters at the most."
+            raise Unauthorized(text, Refusal.CLAIM)
         return Principal(self._tenant(claims), subject, _scopes(claims))
 
     def _tenant(self, claims: Mapping[str, Any]) -> str:
@@ -132,7 +133,7 @@ class TokenVerifier:
             return realm["tenant"]
         tenant = claims[self._tenant_claim]
         if not is_tenant_name(tenant):
-            raise Unauthorized(f"The token's claim '{self._tenant_claim}' does not name a tenant.")
+            raise Unauthorized(f"The token's claim '{self._tenant_claim}' does not name a tenant.", Refusal.CLAIM)
         return str(tenant)
 
 
@@ -152,7 +153,7 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(word for word in words if isinstance(word, str) and word)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> tuple[str, Refusal]:
     kinds = type(error).__mro__
     return next((_REASONS[kind] for kind in kinds if kind in _REASONS), _REASONS[jwt.InvalidTokenError])
 

@@ -2,7 +2,11 @@
 
 protocol       bytes to requests; what the server itself refuses
 request_id     an identifier for each request
+outcomes       how each request ended, for
 request_log    a line for each request
+monitoring     its numbers, and /metrics
+routes         the name of the path that a request found
+trace_context  the trace that a request belongs to
 failures       from an exception to an answer
 streams        answers that go on
 routing        which operation, or which page

@@ -15,7 +15,9 @@ from app.errors import (
     ConcurrentUpdate,
     Forbidden,
     InsufficientScope,
+    KeyUnavailable,
     MissingToken,
+    Refusal,
     ServiceError,
     Unauthorized,
     Unavailable,
@@ -30,6 +32,8 @@ Header = tuple[bytes, bytes]
 # What is said to one is for nobody else, and soon no longer true.
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
+_CAUSE = "cause"
+_REFUSAL = "refusal"
 _REALM = 'Bearer realm="external-oms-config"'
 
 _STATUSES: Mapping[type[ServiceError], int] = {
@@ -130,11 +134,13 @@ class Failures:
             return
         # Cancelled: the server stops, and has waited long enough. Whoever is still there is told as of any failure.
         except (Exception, asyncio.CancelledError) as error:
+            failure = failure_of(error)
+            if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
+                scope["extensions"]["connexion_context"][_REFUSAL] = error.reason
+            if started or failure is INTERNAL:
+                _report(error, scope)
             if started:
                 raise
-            failure = failure_of(error)
-            if failure is INTERNAL:
-                _report(error, scope)
             await self._answer(failure, scope, send)
 
     async def _answer(self, failure: Failure, scope: Scope, send: Send) -> None:
@@ -143,9 +149,21 @@ class Failures:
         await send({"type": "http.response.body", "body": body})
 
 
+def cause_of(scope: Scope) -> str | None:
+    """Why the service failed in the request in `scope`, which is for the log alone; None where it did not."""
+    cause: str | None = scope["extensions"]["connexion_context"].get(_CAUSE)
+    return cause
+
+
+def refusal_of(scope: Scope) -> Refusal | None:
+    """Why the token of the request in `scope` opened nothing; None where it was not refused."""
+    refusal: Refusal | None = scope["extensions"]["connexion_context"].get(_REFUSAL)
+    return refusal
+
+
 def _report(error: BaseException, scope: Scope) -> None:
-    """Logs what the client is not told: what was not available, and the whole story of the unforeseen."""
-    known = isinstance(error, Unavailable | asyncio.CancelledError)
+    """Notes what the client is not told, for the request's line, and logs the whole story of the unforeseen."""
     cause = "; ".join(f"{type(each).__name__}: {each}" for each in (error, error.__cause__) if each is not None)
-    extra = {"request_id": request_id_of(scope), "cause": cause}
-    _log.error("request failed", extra=extra, exc_info=None if known else error)
+    scope["extensions"]["connexion_context"][_CAUSE] = cause
+    if not isinstance(error, Unavailable | asyncio.CancelledError):
+        _log.error("request failed", extra={"request_id": request_id_of(scope), "cause": cause}, exc_info=error)

@@ -1,6 +1,6 @@
 """What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,9 +9,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route, Router, request_response
+from starlette.routing import BaseRoute, Mount, Route, Router, request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.web.routes import named
 
 PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"
@@ -27,11 +29,11 @@ _PAGE_HEADERS = {
 }
 
 
-def pages(documents: Mapping[str, bytes], docs_url: str, others: Iterable[Route] = ()) -> ASGIApp:
+def pages(documents: Mapping[str, bytes], docs_url: str, others: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The application for all paths that no document describes; raises HTTPException 404 where there is nothing.
 
     The `documents`, by their paths, are served byte for byte; the contract's relative links, `/docs/…`, lead to the
-    same path at `docs_url`. `others` are served beside them.
+    same path at `docs_url`. `others` stand beside them.
     """
 
     async def to_page(_request: Request) -> Response:
@@ -47,16 +49,18 @@ def pages(documents: Mapping[str, bytes], docs_url: str, others: Iterable[Route]
         return FileResponse(PAGE / "index.html")
 
     return Router(
-        [
-            Route("/", to_page),
-            Route(PAGE_PATH.rstrip("/"), to_page),
-            Route(PAGE_PATH, Guarded(request_response(to_index))),
-            Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
-            Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
-            *(Route(path, to_document) for path in documents),
-            Route("/docs/{path:path}", to_docs),
-            *others,
-        ],
+        named(
+            [
+                Route("/", to_page),
+                Route(PAGE_PATH.rstrip("/"), to_page),
+                Route(PAGE_PATH, Guarded(request_response(to_index))),
+                Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
+                Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
+                *(Route(path, to_document) for path in documents),
+                Route("/docs/{path:path}", to_docs),
+                *others,
+            ]
+        ),
         redirect_slashes=False,
     )
 

@@ -1,43 +1,45 @@
-"""One line for each request but the probes, at INFO."""
+"""One line for each request but the probes: at INFO, at ERROR where the service failed."""
 
 import logging
-import time
+from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
+from app.web.failures import cause_of, refusal_of
 from app.web.probes import PROBES
 from app.web.request_id import request_id_of
+from app.web.routes import route_of
+from app.web.security import tenant_of
+from app.web.trace_context import trace_of
 
 _log = logging.getLogger(__name__)
 
+_FAILED: Final = 500
 
-class RequestLog:
-    """Logs each request once it is answered, or, with status 0, once its client has left without an answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+def log_request(scope: Scope, status: int, seconds: float) -> None:
+    """An account of `Outcomes`. The line has the status 0 where the client left without an answer.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
-        if scope["type"] != "http" or scope["path"] in PROBES or not _log.isEnabledFor(logging.INFO):
-            await self._app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 0
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        await self._app(scope, receive, send_and_note)
-        _log.info(
-            "request",
-            extra={
-                "request_id": request_id_of(scope),
-                "method": scope["method"],
-                "path": scope["raw_path"].decode("ascii"),
-                "status": status,
-                "duration_ms": round((time.perf_counter() - began) * 1000, 3),
-            },
-        )
+    `tenant` is there where the token was good, `refusal` where it opened nothing, `cause` where the service failed, be
+    it after the answer had begun.
+    """
+    if scope["path"] in PROBES:
+        return
+    cause = cause_of(scope)
+    level = logging.INFO if cause is None and status < _FAILED else logging.ERROR
+    if not _log.isEnabledFor(level):
+        return
+    tenant, refusal = tenant_of(scope), refusal_of(scope)
+    extra = {
+        "request_id": request_id_of(scope),
+        "method": scope["method"],
+        "route": route_of(scope),
+        "path": scope["raw_path"].decode("ascii"),
+        "status": status,
+        "duration_ms": round(seconds * 1000, 3),
+        **({} if tenant is None else {"tenant": tenant}),
+        **({} if refusal is None else {"refusal": refusal}),
+        **({} if cause is None else {"cause": cause}),
+        **trace_of(scope),
+    }
+    _log.log(level, "request", extra=extra)

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.web.routes import named
+
 
 class Routing(RoutingMiddleware):
     """Stands where Connexion has its RoutingMiddleware.
@@ -40,6 +42,7 @@ class Routing(RoutingMiddleware):
         for path, allowed in methods.items():
             # Last, and without methods: Starlette would answer for the first route of the path alone.
             router.routes.append(Route(path, OtherMethods(allowed)))
+        router.routes[:] = named(router.routes, cast(Mount, self.router.routes[-1]).path)
 
     def _confine(self, router: Router) -> None:
         router.redirect_slashes = False

@@ -13,10 +13,18 @@ from starlette.types import Scope
 
 from app.auth.remembered import RememberedTokens
 from app.auth.tokens import TENANT_PLACE, Verified
-from app.errors import Forbidden, InsufficientScope, MissingToken, Unauthorized
+from app.errors import Forbidden, InsufficientScope, MissingToken, Refusal, Unauthorized
 from app.model import Principal
 
 Checked = dict[str, Any]
+
+_PRINCIPAL = "principal"
+
+
+def tenant_of(scope: Scope) -> str | None:
+    """The tenant of the request in `scope`, once its token was found good, whatever it may do."""
+    principal: Principal | None = scope["extensions"]["connexion_context"].get(_PRINCIPAL)
+    return None if principal is None else principal.tenant
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Permissions:
     def require(self, principal: Principal, scope: Scope) -> None:
         """Raises Forbidden where `principal` may not do what the request in `scope` asks for."""
         if self.tenant_host is not None and _host(scope) != self.tenant_host.replace(TENANT_PLACE, principal.tenant):
-            raise Forbidden("The token's tenant is not the host's.")
+            raise Forbidden("The token's tenant is not the host's.", Refusal.HOST)
         operation = scope["extensions"][ROUTING_CONTEXT]["operation_id"]
         required = self.write_scope if operation in self.writes else self.read_scope
         if required is not None and required not in principal.scopes:
@@ -59,7 +67,7 @@ class Bearer(BearerSecurityHandler):
         return self._check
 
     def _check(self, request: ConnexionRequest) -> Checked | Awaitable[Checked]:
-        token = _bearer_token(request.scope["headers"])
+        token = bearer_token(request.scope["headers"])
         verified = self._tokens.recall(token)
         return self._verify(token, request) if verified is None else self._admit(token, verified, request)
 
@@ -68,8 +76,8 @@ class Bearer(BearerSecurityHandler):
 
     def _admit(self, token: str, verified: Verified, request: ConnexionRequest) -> Checked:
         principal = verified.principal
+        request.context[_PRINCIPAL] = principal
         self._permissions.require(principal, request.scope)
-        request.context["principal"] = principal
         request.context["expiry"] = functools.partial(self._expiry, token)
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
@@ -78,7 +86,7 @@ class Bearer(BearerSecurityHandler):
         return (self._tokens.recall(token) or await self._tokens.verify(token)).expires_at
 
 
-def _bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
+def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
     """The token of the one `Authorization: Bearer …` header: RFC 6750, section 2.1."""
     given = [value for name, value in headers if name == b"authorization"]
     if len(given) > 1:

@@ -1,6 +1,7 @@
 """Answers that go on: their body is what an asynchronous generator yields."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,13 @@ import flask
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _IN_CONTEXT = "stream"
+
+Listening = Callable[[], contextlib.AbstractContextManager[object]]
+
+
+def is_stream(scope: Scope) -> bool:
+    """Whether the answer to the request in `scope` goes, or went, on and on."""
+    return _IN_CONTEXT in scope["extensions"]["connexion_context"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,12 +62,13 @@ class Streams:
     """Sends the bodies that were handed over, once all parts inside have returned.
 
     What they hold of a request would else be held for as long as its stream lasts: 28 KiB for each listener, not 19.
-    In the state of the lifespan, `end_streams` ends them all, those too that are yet to begin: for the server to call
-    when it is told to stop.
+    Each is sent within a `listening` of its own. In the state of the lifespan, `end_streams` ends them all, those too
+    that are yet to begin: for the server to call when it is told to stop.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, listening: Listening = contextlib.nullcontext) -> None:
         self._app = app
+        self._listening = listening
         self._running: set[Body] = set()
         self._stopped = False
 
@@ -69,12 +78,13 @@ class Streams:
             scope.get("state", {})["end_streams"] = self._end_all
         await self._app(scope, receive, send)
         if scope["type"] == "http" and _IN_CONTEXT in (context := scope["extensions"]["connexion_context"]):
-            body: Body = context.pop(_IN_CONTEXT)
+            body: Body = context[_IN_CONTEXT]
             self._running.add(body)
             if self._stopped:
                 body.end()
             try:
-                await body.send(receive, send)
+                with self._listening():
+                    await body.send(receive, send)
             finally:
                 self._running.discard(body)
 

