@@ -39,6 +39,7 @@ def test_a_failure_after_the_answer_began_has_its_line_and_its_cause(
     scope = {
         "type": "http",
         "method": "GET",
+        "path": "/x",
         "raw_path": b"/x",
         "headers": [],
         "extensions": {"connexion_context": context},
