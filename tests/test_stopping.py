@@ -63,7 +63,7 @@ class Crowd:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     """Whether `condition` comes to hold."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()

@@ -224,12 +224,12 @@ def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, 
                 await flip(store, name)
             lost.signal(fault)
             failing = [asyncio.create_task(store.current(theirs)) for _ in range(100)]
-            began = time.monotonic()
-            for _ in range(50):
+            for _ in range(10):
                 for name in ours:
                     await store.current(name)
             await store.ping()
-            assert time.monotonic() - began < 1
+            # Nobody has waited for those who wait for a node that hangs.
+            assert fault == signal.SIGKILL or not any(each.done() for each in failing)
             outcomes = await asyncio.gather(*failing, return_exceptions=True)
             assert {type(each) for each in outcomes} == {StoreError}
             await flip(store, ours[0])
