@@ -99,4 +99,4 @@ def test_a_request_id_that_is_none_is_replaced(client: Client, own: str) -> None
 
 def test_the_request_id_stands_in_the_log(service: Service, client: Client) -> None:
     request_id = client.get().headers["x-request-id"]
-    assert service.logs(f"request_id={request_id} method=GET path={PATH} status=200")
+    assert service.logs(f"request_id={request_id} method=GET route={PATH} path={PATH} status=200")

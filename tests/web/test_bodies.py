@@ -164,7 +164,7 @@ def test_a_client_that_leaves_half_way_stores_nothing(
     auth = f"Authorization: Bearer {make_token(tenant)}\r\nX-Request-ID: {own}".encode()
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(HEAD.replace(b"%AUTH%", auth) + b"Content-Type: application/json\r\n" + rest)
-    assert service.logs(f"request_id={own} method=POST path={PATH} status=0")
+    assert service.logs(f"request_id={own} method=POST route={PATH} path={PATH} status=0")
     assert not client.enabled()
 
 
