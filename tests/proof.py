@@ -1,14 +1,19 @@
-"""The proof of the guarantees: clients at work on the real service while its store is killed, and what they saw.
+"""The proof of the guarantees: clients at work on the real service while its store fails, and what they saw.
 
 `python -m tests.proof --operations 100000` is the long one; the suite has a short one.
 """
 
 import argparse
 import asyncio
+import itertools
+import os
+import signal
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import redis
 
 from tests.clients import Run, ServiceRegister, meanwhile
 from tests.processes import Service, start_store
@@ -22,29 +27,77 @@ class Proof:
     """What came of it."""
 
     run: Run
-    kills: int
+    broken: int
     faults: list[str]
     seconds: float
 
 
-def prove(directory: Path, operations: int, seconds_between_kills: float) -> Proof:
-    """Lets the clients do so many operations on two workers, killing the store (-9) and starting it again meanwhile."""
-    store = start_store(directory / "store", durable=True)
-    kills = 0
+class Breakable:
+    """A store, and the ways in which it fails, each for a second at the most."""
 
-    async def kill_again_and_again() -> None:
-        nonlocal store, kills
-        port = store.port
-        while True:
-            await asyncio.sleep(seconds_between_kills)
-            await asyncio.to_thread(store.terminate)
-            kills += 1
-            store = await asyncio.to_thread(start_store, directory / "store", port, durable=True)
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server = start_store(directory, durable=True)
+        self.port = self._server.port
+
+    def kill(self) -> None:
+        """With signal 9, and starts it again."""
+        self._server.terminate()
+        self._server = start_store(self._directory, self.port, durable=True)
+
+    def hang(self) -> None:
+        """It takes what is sent, and answers a second later."""
+        with self._commands() as commands:
+            pid = commands.info()["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)
+        os.kill(pid, signal.SIGCONT)
+
+    def cut(self) -> None:
+        """Closes all connections."""
+        with self._commands() as commands:
+            for kind in ("normal", "pubsub"):
+                commands.client_kill_filter(_type=kind)
+
+    def fill(self) -> None:
+        """There is no room for a write."""
+        with self._commands() as commands:
+            commands.config_set("maxmemory", 1)
+            time.sleep(0.5)
+            commands.config_set("maxmemory", 0)
+
+    def demote(self) -> None:
+        """It is a replica that has lost its primary."""
+        with self._commands() as commands:
+            commands.config_set("replica-serve-stale-data", "no")
+            commands.replicaof("127.0.0.1", "1")
+            time.sleep(0.5)
+            commands.replicaof("NO", "ONE")
+
+    def stop(self) -> None:
+        """For good."""
+        self._server.stop()
+
+    def _commands(self) -> "redis.Redis":
+        return redis.Redis(port=self.port)
+
+
+def prove(directory: Path, operations: int, seconds_between_faults: float) -> Proof:
+    """Lets the clients do so many operations on two workers, while the store fails in one way after the other."""
+    store = Breakable(directory / "store")
+    broken = 0
+
+    async def break_again_and_again() -> None:
+        nonlocal broken
+        for fault in itertools.cycle((store.kill, store.hang, store.cut, store.fill, store.demote)):
+            await asyncio.sleep(seconds_between_faults)
+            broken += 1
+            await asyncio.to_thread(fault)
 
     async def work(port: int) -> tuple[Run, list[str]]:
         run = Run()
         registers = [(f"tenant-{n % TENANTS}", ServiceRegister(port, f"tenant-{n % TENANTS}")) for n in range(CLIENTS)]
-        async with meanwhile(kill_again_and_again):
+        async with meanwhile(break_again_and_again):
             share = operations // CLIENTS
             await asyncio.gather(*(run.client(tenant, each, share, n) for n, (tenant, each) in enumerate(registers)))
         histories = {tenant: await register.history() for tenant, register in registers[:TENANTS]}
@@ -59,19 +112,19 @@ def prove(directory: Path, operations: int, seconds_between_kills: float) -> Pro
             run, faults = asyncio.run(work(service.port))
     finally:
         store.stop()
-    return Proof(run, kills, faults, time.monotonic() - began)
+    return Proof(run, broken, faults, time.monotonic() - began)
 
 
 def main() -> None:
     """The long proof, from the shell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--operations", type=int, default=100_000)
-    parser.add_argument("--seconds-between-kills", type=float, default=5.0)
+    parser.add_argument("--seconds-between-faults", type=float, default=1.0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        proof = prove(Path(directory), arguments.operations, arguments.seconds_between_kills)
+        proof = prove(Path(directory), arguments.operations, arguments.seconds_between_faults)
     counts = ", ".join(f"{proof.run.count(outcome)} {outcome}" for outcome in ("answered", "refused", "unknown"))
-    print(f"{proof.run.total} operations in {proof.seconds:.0f} s: {counts}; the store was killed {proof.kills} times")  # noqa: T201
+    print(f"{proof.run.total} operations in {proof.seconds:.0f} s: {counts}; the store failed {proof.broken} times")  # noqa: T201
     raise SystemExit("\n".join(proof.faults) or None)
 
 
