@@ -650,3 +650,22 @@ def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valke
             await exchange(("PUBLISH", "silent", "at last"))
 
     run(listen())
+
+
+def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(run: Run) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = await reader.read(1000)
+        writer.write(b"-ERR unknown command, with args beginning with: " + data.replace(b"\r\n", b" ") + b"\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def read() -> None:
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with Running(f"redis://user:hunter2@127.0.0.1:{port}/0") as store:
+            with pytest.raises(StoreError) as raised:
+                await store.current("acme")
+        server.close()
+        assert "hunter2" not in f"{raised.value}{raised.value.__cause__}"
+
+    run(read())

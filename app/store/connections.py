@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, Self, TypeVar
 
 import redis.asyncio
@@ -73,7 +73,8 @@ class Connections:
         exception passes through is closed: it may be in the middle of anything.
         """
         async with self._free:
-            connection = await self._pool.get_connection()
+            with _logging_in():
+                connection = await self._pool.get_connection()
             try:
                 yield _exchange_on(connection)
             except BaseException as error:
@@ -96,7 +97,8 @@ class Connections:
         connection = self._pool.make_connection()
         self._own.add(connection)
         try:
-            await connection.connect()
+            with _logging_in():
+                await connection.connect()
             yield connection
         finally:
             self._own.discard(connection)
@@ -127,6 +129,15 @@ class Connections:
         await self._pool.aclose()
         for connection in list(self._own):
             await connection.disconnect(nowait=True)
+
+
+@contextlib.contextmanager
+def _logging_in() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError:
+        # Not in its own words: a server that knows no AUTH quotes what it was sent.
+        raise ConnectionError("the server refuses the login") from None
 
 
 def _exchange_on(connection: Any) -> Exchange:
