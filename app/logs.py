@@ -24,7 +24,8 @@ _RENDERERS: Mapping[str, Callable[[], Any]] = {
         colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     ),
 }
-_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?", re.ASCII)  # a JWT begins with `{"`
+# A JWT begins with `{"`; in a path its dots may be encoded.
+_TOKEN = re.compile(r"eyJ[\w-]+(\.|%2[Ee])[\w-]+((\.|%2[Ee])[\w-]*)?", re.ASCII)
 
 _log = logging.getLogger(__name__)
 

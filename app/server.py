@@ -50,7 +50,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     _allow_many_connections()
     capture()
     logging.getLogger(__name__).info("listening", extra=settings.described())
-    with _metrics_directory(settings.workers):
+    with _metrics_directory(1 if settings.metrics_token is None else settings.workers):
         serve(config, listener)
 
 

@@ -233,10 +233,11 @@ class Settings:
             "jwt_keys": source,
             "jwt_public_key": None,
             "jwt_algorithms": ",".join(self.algorithms),
+            "cors_allow_origins": ",".join(self.cors_allow_origins),
             "docs_url": _without_user(self.docs_url),
             "metrics": self.metrics_token is not None,
         }
-        return {name: value for name, value in {**shown, **own}.items() if value is not None}
+        return {name: value for name, value in {**shown, **own}.items() if value not in (None, "")}
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:

@@ -153,7 +153,7 @@ def test_where_config_is_forbidden_info_is_asked(tmp_path: Path) -> None:
     assert "hunter2" not in json.dumps(answer)
 
 
-NEEDED = "get set watch unwatch multi exec hlen hset hget hmget hdel time publish subscribe ping"
+NEEDED = "get set watch unwatch multi exec hlen hset hget hmget hdel exists time publish subscribe ping"
 ALLOWED = [f"+{command}" for command in NEEDED.split()]
 
 

@@ -83,6 +83,7 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
                 "redis://h/0#x", "redis://h,i", "redis+sentinel://h", "redis+sentinel://h/s/x", "redis+sentinel://h,/s",
                 "redis+sentinel://h/s?tls=yes", "redis+cluster://h/0", "redis+cluster://", "redis+cluster://h:0",
                 "redis+cluster://h?x=1", "rediss+cluster://h", "unix://h/path",
+                "redis+sentinel://oms:6379/s3cret@host:26379",
             )
         ),
         *(("REDIS_TLS_VERIFY", value) for value in ("no", "True", "0")),

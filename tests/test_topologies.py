@@ -12,12 +12,13 @@ import pytest
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store.address import Address
+from app.store.connections import MAX_CONNECTIONS, Connections
 from app.store.redis_store import RedisStore
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.processes import Service, make_token
 from tests.streams import EventStream
-from tests.topologies import Cluster, Watched, cluster, eventually, watched
+from tests.topologies import Cluster, Node, Watched, cluster, eventually, watched
 
 AUTHOR = Author("tester", "request-1")
 
@@ -145,6 +146,20 @@ def test_a_write_that_no_replica_confirms_is_unknown_and_a_repeated_one_confirms
     run(write())
 
 
+def test_a_write_whose_confirmation_is_refused_is_unknown(run: Run, tmp_path: Path, tenant: str) -> None:
+    async def write(url: str) -> None:
+        async with store_at(url, min_replicas=1) as store:
+            with pytest.raises(OutcomeUnknown):
+                await store.change(tenant, True, AUTHOR)
+            assert (await store.current(tenant)).version == 1
+
+    server = Node(tmp_path / "data")
+    server.start()
+    server.ask("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-wait")
+    run(write(f"redis://app:secret@127.0.0.1:{server.port}/0"))
+    server.stop()
+
+
 def test_a_sentinel_that_is_dead_or_hangs_is_no_matter(run: Run, guarded: Watched, tenant: str) -> None:
     async def read() -> None:
         guarded.sentinels[0].signal(signal.SIGSTOP)
@@ -154,6 +169,21 @@ def test_a_sentinel_that_is_dead_or_hangs_is_no_matter(run: Run, guarded: Watche
         guarded.sentinels[0].signal(signal.SIGCONT)
 
     run(read())
+
+
+def test_whoever_waits_for_a_connection_to_a_primary_that_is_left_gets_none(run: Run, redis_url: str) -> None:
+    async def wait() -> None:
+        connections = Connections.to(redis_url)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(MAX_CONNECTIONS):
+                await stack.enter_async_context(connections.lend())
+            waiting = asyncio.create_task(connections.run(None, lambda exchange: exchange(("PING",))))
+            await asyncio.sleep(0)
+            await connections.close()
+        with pytest.raises(ConnectionError):
+            await waiting
+
+    run(wait())
 
 
 def test_without_any_sentinel_there_is_no_store(run: Run, tenant: str) -> None:
@@ -198,6 +228,28 @@ def test_a_slot_that_moves_is_followed_at_each_step(run: Run, nodes: Cluster, te
             assert target.ask("EXISTS", f"external_oms:{{{tenant}}}") == 1
 
     run(follow())
+
+
+def test_keys_that_are_at_two_nodes_are_no_history(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def read() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        keys = [f"external_oms:{{{tenant}}}:history", f"external_oms:{{{tenant}}}"]
+        async with store_at(nodes.url) as store:
+            await flip(store, tenant)
+            await flip(store, tenant)
+            nodes.begin_move(tenant, target)
+            nodes.move_key(keys[0], source, target)
+            assert (await store.current(tenant)).version == 2
+            with pytest.raises(StoreError):
+                await store.history(tenant, 10)
+            with pytest.raises(StoreError):
+                await flip(store, tenant)
+            nodes.move_key(keys[1], source, target)
+            nodes.end_move(tenant, target)
+            assert [each.setting.version for each in await store.history(tenant, 10)] == [2, 1]
+
+    run(read())
 
 
 def test_a_change_on_any_node_is_announced(run: Run, nodes: Cluster) -> None:

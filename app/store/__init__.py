@@ -4,6 +4,7 @@ redis_store  keys, stored form, transactions
 topology     what the store consists of: one server (connections), a primary that is followed (sentinels), or many
              (cluster)
 address      where it is
+metered      a store whose operations are counted
 inspection   what a server says of itself, and what stood in the way
 """
 

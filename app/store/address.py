@@ -47,7 +47,8 @@ class Address:
             if not url.path or hosts or url.query or url.fragment:
                 raise ValueError
             return cls(path=unquote(url.path), username=user, password=secret)
-        if url.scheme not in _SCHEMES or url.fragment:
+        # A password with a slash in it would end the hosts, and be shown.
+        if url.scheme not in _SCHEMES or url.fragment or "@" in url.path:
             raise ValueError
         kind, tls = _SCHEMES[url.scheme]
         places = tuple(_place(host, _PORTS[kind]) for host in hosts.split(","))

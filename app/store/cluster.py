@@ -41,8 +41,8 @@ class ClusterConnections:
         self._at = at
         self._nodes: dict[Place, Connections] = {}
         self._slots = _Slots([])
-        self._asking = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
+        self._rested = 0.0  # by the loop's clock: when the nodes may be asked again
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
@@ -97,8 +97,7 @@ class ClusterConnections:
         """See `Topology`."""
         if self._refreshing is not None:
             self._refreshing.cancel()
-        for node in self._nodes.values():
-            await node.close()
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
     def _node(self, place: Place) -> Connections:
         if place not in self._nodes:
@@ -107,24 +106,19 @@ class ClusterConnections:
 
     async def _place_of(self, key: str) -> Place:
         if not self._slots.places:
-            async with self._asking:
-                if not self._slots.places:
-                    await self._ask()
+            await asyncio.shield(self._refresh())
         place = self._slots.place_of(key_slot(key.encode()))
         if place is None:
             self._refresh()
             raise ConnectionError("no node has the key")
         return place
 
-    def _refresh(self) -> None:
-        """Has the slots asked for again, unless they were just now."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._ask_and_rest())
-
-    async def _ask_and_rest(self) -> None:
-        async with self._asking:
-            await self._ask()
-        await asyncio.sleep(_REST)
+    def _refresh(self) -> asyncio.Task[None]:
+        """Has the slots asked for again, unless they were just now. Done when they were."""
+        now = asyncio.get_running_loop().time()
+        if self._refreshing is None or (self._refreshing.done() and now >= self._rested):
+            self._refreshing = asyncio.create_task(self._ask())
+        return self._refreshing
 
     async def _ask(self) -> None:
         """Asks one node after the other for the slots, until one tells them; first those that have some."""
@@ -136,7 +130,8 @@ class ClusterConnections:
                 continue
             if ranges:
                 self._slots = _Slots.told(ranges, by=place[0])
-                return
+                break
+        self._rested = asyncio.get_running_loop().time() + _REST
 
 
 class _Slots:
@@ -169,7 +164,7 @@ class _Subscriptions:
     """One for each node, merged; each is tried again for itself."""
 
     def __init__(
-        self, channel: str, limit: float, node: Callable[[Place], Connections], on_loss: Callable[[], None]
+        self, channel: str, limit: float, node: Callable[[Place], Connections], on_loss: Callable[[], object]
     ) -> None:
         self._channel = channel
         self._limit = limit
@@ -194,15 +189,18 @@ class _Subscriptions:
 
     async def messages(self, places: Callable[[], AbstractSet[Place]]) -> AsyncIterator[bytes | None]:
         """What comes on all of them; None where one was lost or is there again. Follows `places` as they change."""
+        loop = asyncio.get_running_loop()
+        look_around = loop.time() + _LOOK_AROUND
         while True:
             try:
-                async with asyncio.timeout(_LOOK_AROUND):
+                async with asyncio.timeout_at(look_around):
                     message = await self._queue.get()
             except TimeoutError:
                 self._on_loss()
                 self.follow(places())
-                continue
-            yield message
+                look_around = loop.time() + _LOOK_AROUND
+            else:
+                yield message
 
     def close(self) -> None:
         """Ends all of them."""
@@ -210,20 +208,23 @@ class _Subscriptions:
 
     async def _stay_subscribed(self, place: Place) -> None:
         tried = self._tried[place]
+        is_lost = False
         while True:
             try:
                 async with self._node(place).subscribe(self._channel, self._limit) as messages:
-                    if tried.done():
-                        await self._queue.put(None)
-                    else:
+                    if not tried.done():
                         tried.set_result(True)
+                    await self._queue.put(None)  # what it announced before went unheard
+                    is_lost = False
                     async for message in messages:
                         await self._queue.put(message)
             except DRIVER_ERRORS as error:
-                _log.warning("a node announces nothing", extra={"node": f"{place[0]}:{place[1]}", "cause": str(error)})
-                if tried.done():
+                if not is_lost:
+                    extra = {"node": f"{place[0]}:{place[1]}", "cause": str(error)}
+                    _log.warning("a node announces nothing", extra=extra)
                     await self._queue.put(None)
-                else:
+                is_lost = True
+                if not tried.done():
                     tried.set_result(False)
                 self._on_loss()
             await asyncio.sleep(_REST)

@@ -19,6 +19,9 @@ DRIVER_ERRORS: Final = (RedisError, OSError)
 # Of these, the answers of the server itself: what it refuses it has not done.
 REFUSED: Final = ResponseError
 
+# In seconds: how long servers may take to agree to the end of their connections.
+_FAREWELL: Final = 0.1
+
 T = TypeVar("T")
 
 Command = tuple[str | int | bytes, ...]
@@ -34,6 +37,7 @@ class Connections:
         # redis-py's own pool that waits loses a turn where the one that it wakes has just been cancelled (Python 3.11).
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         self._own: set[Any] = set()
+        self._closed = False
 
     @classmethod
     def to(cls, url: str, *, tls_verify: bool = True, **login: str | int | None) -> Self:
@@ -73,9 +77,11 @@ class Connections:
         exception passes through is closed: it may be in the middle of anything.
         """
         async with self._free:
+            self._refuse_if_closed()
             with _logging_in():
                 connection = await self._pool.get_connection()
             try:
+                self._refuse_if_closed()  # while it connected
                 yield _exchange_on(connection)
             except BaseException as error:
                 await connection.disconnect(nowait=True)
@@ -94,11 +100,13 @@ class Connections:
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """A connection that is made for this one use."""
+        self._refuse_if_closed()
         connection = self._pool.make_connection()
         self._own.add(connection)
         try:
             with _logging_in():
                 await connection.connect()
+            self._refuse_if_closed()  # meanwhile
             yield connection
         finally:
             self._own.discard(connection)
@@ -125,10 +133,17 @@ class Connections:
         await self._pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
-        """See `Topology`."""
-        await self._pool.aclose()
+        """See `Topology`. Whoever waits for a connection gets none."""
+        self._closed = True
         for connection in list(self._own):
             await connection.disconnect(nowait=True)
+        with contextlib.suppress(TimeoutError):  # over TLS, a server that hangs would not be left for 30 seconds
+            async with asyncio.timeout(_FAREWELL):
+                await self._pool.aclose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ConnectionError("closed meanwhile")
 
 
 @contextlib.contextmanager

@@ -93,6 +93,8 @@ _OBSTACLES: Final[dict[type[BaseException], str]] = {
 def obstacle(error: StoreError) -> str:
     """What stood in the store's way, in plain words that hold no secret; "it" is the store."""
     causes = list(_causes(error))
+    if not causes:
+        return str(error)  # of the service's own making
     for cause in causes:
         if isinstance(cause, NoPermissionError | ExecAbortError) and "permission" in str(cause):
             return _forbidden(str(cause))

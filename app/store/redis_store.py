@@ -34,7 +34,7 @@ class RedisStore:
 
     `timeout` is in seconds and bounds each operation, connecting included, but for the look-up of a change whose answer
     was lost: that has half of it again. `history_length` changes are kept. A change is acknowledged once `min_replicas`
-    replicas have it, within half of `timeout`; where they do not, its outcome is unknown.
+    replicas have it, within two fifths of `timeout`; where they do not, its outcome is unknown.
     """
 
     def __init__(self, topology: Topology, timeout: float, history_length: int, min_replicas: int = 0) -> None:
@@ -96,7 +96,8 @@ class RedisStore:
         key, history = _setting_key(tenant), _history_key(tenant)
 
         async def read(exchange: Exchange) -> list[bytes | None]:
-            (value,) = await exchange(("GET", key))
+            # Of both at once, or a cluster that is moving one of them would answer for the other alone.
+            _, value = await exchange(("EXISTS", key, history), ("GET", key))
             newest = _setting(value).version
             top = newest if before is None else min(newest, before - 1)
             versions = range(top, max(0, newest - self._history_length), -1)[:limit]
@@ -146,7 +147,10 @@ class RedisStore:
     async def _confirm(self, exchange: Exchange) -> None:
         """Waits until enough replicas have what was written on this very connection. Raises OutcomeUnknown."""
         if self._min_replicas:
-            (replicas,) = await exchange(("WAIT", self._min_replicas, max(1, round(self._timeout * 500))))
+            try:
+                (replicas,) = await exchange(("WAIT", self._min_replicas, max(1, round(self._timeout * 400))))
+            except REFUSED as error:
+                raise OutcomeUnknown("replicas could not be asked to confirm a change") from error
             if replicas < self._min_replicas:
                 raise OutcomeUnknown(f"{replicas} of {self._min_replicas} replicas have confirmed a change")
 
@@ -199,7 +203,7 @@ class RedisStore:
         if executed is None:
             raise StoreError("the store refused a transaction without a rival")
         await self._confirm(exchange)
-        await exchange(("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
+        await exchange(("EXISTS", key, history), ("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
 
     async def facts(self) -> list[Facts]:
         """What each server says of itself. Raises StoreError."""

@@ -30,7 +30,7 @@ class SentinelConnections:
         self._at = at
         self._place: Place | None = None
         self._primary: Connections | None = None
-        self._asking = asyncio.Lock()
+        self._asked = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
@@ -58,21 +58,20 @@ class SentinelConnections:
                 await connections.close()
 
     async def _current(self) -> Connections:
-        if self._primary is None:
-            async with self._asking:
-                if self._primary is None:
-                    await self._ask()
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow())
+        if self._primary is None:
+            # Asked by that task: whoever runs out of time here would begin again with the same sentinel.
+            await self._asked.wait()
         if self._primary is None:
             raise ConnectionError("no sentinel names a primary")
         return self._primary
 
     async def _follow(self) -> None:
         while True:
+            await self._ask()
+            self._asked.set()
             await asyncio.sleep(_INTERVAL)
-            async with self._asking:
-                await self._ask()
 
     async def _ask(self) -> None:
         """Asks the sentinels, one after the other, until one names the primary."""

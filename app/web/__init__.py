@@ -3,6 +3,7 @@
 protocol       bytes to requests; what the server itself refuses
 request_id     an identifier for each request
 outcomes       how each request ended, for
+cors           pages of other origins
 request_log    a line for each request
 monitoring     its numbers, and /metrics
 routes         the name of the path that a request found
@@ -11,6 +12,7 @@ failures       from an exception to an answer
 streams        answers that go on
 routing        which operation, or which page
 pages          Swagger UI, the documents, links
+probes         does it live, is it ready
 security       whose token, and what it may do
 validation     media type, body and parameters against the document
 json_body      strict JSON

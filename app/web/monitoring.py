@@ -15,11 +15,14 @@ from starlette.types import Scope
 from app.errors import Refusal, Unauthorized
 from app.metrics import Metrics
 from app.web.failures import refusal_of
+from app.web.probes import PROBES
 from app.web.routes import route_of
 from app.web.security import bearer_token
 from app.web.streams import is_stream
 
 METRICS_PATH: Final = "/metrics"
+# What a platform asks for: it would drown what callers do, and a 503 of a process that stops is no failure.
+_UNCOUNTED: Final = PROBES | {METRICS_PATH}
 
 # In seconds; a read takes about a millisecond, a store that hangs its limit and half of it again.
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -32,8 +35,8 @@ class Monitoring:
     """Counts in `metrics`, and tells them to whoever sends `token`.
 
     A request is counted once it has ended, with the status 0 where its client left without an answer. A stream is
-    counted when it begins, and not timed: it lasts as long as its listener likes. Requests for the metrics are not
-    counted.
+    counted when it begins, and not timed: it lasts as long as its listener likes. Requests for the metrics and
+    probes are not counted.
     """
 
     def __init__(self, metrics: Metrics, token: str) -> None:
@@ -58,7 +61,7 @@ class Monitoring:
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
         """An account of `Outcomes`."""
         route = route_of(scope)
-        if route == METRICS_PATH:
+        if route in _UNCOUNTED:
             return
         refusal = refusal_of(scope)
         if refusal is not None:
