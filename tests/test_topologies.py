@@ -17,6 +17,7 @@ from app.store.redis_store import RedisStore
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.processes import Service, make_token
+from tests.relay import Relay
 from tests.streams import EventStream
 from tests.topologies import Cluster, Node, Watched, cluster, eventually, watched
 
@@ -146,6 +147,23 @@ def test_a_write_that_no_replica_confirms_is_unknown_and_a_repeated_one_confirms
     run(write())
 
 
+def test_a_change_whose_answer_is_lost_is_confirmed_by_replicas_once_it_is_found(
+    run: Run, guarded: Watched, tenant: str
+) -> None:
+    async def write(url: str, relay: Relay) -> None:
+        async with store_at(url, min_replicas=1) as store:
+            relay.rule = "cut after EXEC"
+            assert await store.change(tenant, True, AUTHOR) == Setting(enabled=True, version=1)
+            guarded.servers[1].signal(signal.SIGSTOP)
+            relay.rule = "cut after EXEC"
+            with pytest.raises(OutcomeUnknown):
+                await store.change(tenant, False, AUTHOR)
+            guarded.servers[1].signal(signal.SIGCONT)
+
+    with Relay(guarded.servers[0].port) as relay:
+        run(write(relay.url, relay))
+
+
 def test_a_write_whose_confirmation_is_refused_is_unknown(run: Run, tmp_path: Path, tenant: str) -> None:
     async def write(url: str) -> None:
         async with store_at(url, min_replicas=1) as store:
@@ -263,6 +281,29 @@ def test_a_change_on_any_node_is_announced(run: Run, nodes: Cluster) -> None:
                         pass
 
     run(listen())
+
+
+def test_a_replica_that_takes_a_dead_nodes_place_is_followed(run: Run, tmp_path: Path) -> None:
+    async def outlive(nodes: Cluster) -> None:
+        lost = nodes.nodes[0]
+        (name,) = nodes.tenants_of(lost, 1)
+        promoted = await asyncio.to_thread(nodes.add_replica, lost, tmp_path / "replica")
+        async with store_at(nodes.url, min_replicas=0) as store, store.announcements() as tenants:
+            assert (await flip(store, name)).version == 1
+            assert await asyncio.to_thread(eventually, lambda: promoted.ask("DBSIZE"))
+            lost.stop()
+            assert await asyncio.to_thread(eventually, lambda: promoted.ask("ROLE")[0] == "master")
+            assert (await back_within(store, name, 3)).version == 2
+            while promoted.ask("PUBSUB", "NUMSUB", "external_oms:changes")[1] == 0:
+                await asyncio.wait_for(anext(tenants), 10)
+            await flip(store, name)
+            async with asyncio.timeout(10):
+                while await anext(tenants) != name:
+                    pass
+        promoted.stop()
+
+    with cluster(tmp_path) as nodes:
+        run(outlive(nodes))
 
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])

@@ -156,6 +156,20 @@ class Cluster:
         names = (f"on-{node.port}-{n}" for n in range(10_000))
         return [name for name, _ in zip((n for n in names if self.owner(n) is node), range(number), strict=False)]
 
+    def add_replica(self, of: Node, directory: Path) -> Node:
+        """A replica of one node, which knows the others."""
+        replica = Node(directory, (*of.options[:-1], ("cluster-port", str(free_port()))))
+        replica.start()
+        replica.ask("CLUSTER", "MEET", "127.0.0.1", of.port, dict(of.options)["cluster-port"])
+        name = of.ask("CLUSTER", "MYID")
+        assert eventually(lambda: name in replica.ask("CLUSTER", "NODES"))
+        replica.ask("CLUSTER", "REPLICATE", name)
+        assert eventually(lambda: "state=online" in of.ask("INFO", "replication"))
+        for node in self.nodes:
+            own = replica.ask("CLUSTER", "MYID")
+            assert eventually(lambda node=node, own=own: own in node.ask("CLUSTER", "NODES"))  # type: ignore[misc]
+        return replica
+
     def begin_move(self, tenant: str, target: Node) -> None:
         """Brings the tenant's slot between its node and `target`; its keys stay where they are."""
         slot, source = self.slot(tenant), self.owner(tenant)

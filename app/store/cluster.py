@@ -42,6 +42,7 @@ class ClusterConnections:
         self._nodes: dict[Place, Connections] = {}
         self._slots = _Slots([])
         self._refreshing: asyncio.Task[None] | None = None
+        self._trouble: Exception | None = None  # of the node that was asked last in vain
         self._rested = 0.0  # by the loop's clock: when the nodes may be asked again
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
@@ -87,11 +88,14 @@ class ClusterConnections:
 
     async def _anywhere(self, work: Work[T]) -> T:
         """Tries one node after the other: while one works, the store does."""
+        trouble: Exception | None = None
         for place in dict.fromkeys([*self._slots.places, *self._places]):
-            with contextlib.suppress(*DRIVER_ERRORS):
+            try:
                 async with asyncio.timeout(_PATIENCE):
                     return await self._node(place).run(None, work)
-        raise ConnectionError("no node answers")
+            except DRIVER_ERRORS as error:
+                trouble = error
+        raise ConnectionError("no node answers") from trouble
 
     async def close(self) -> None:
         """See `Topology`."""
@@ -107,6 +111,8 @@ class ClusterConnections:
     async def _place_of(self, key: str) -> Place:
         if not self._slots.places:
             await asyncio.shield(self._refresh())
+        if not self._slots.places:
+            raise ConnectionError("no node tells its slots") from self._trouble
         place = self._slots.place_of(key_slot(key.encode()))
         if place is None:
             self._refresh()
@@ -126,7 +132,8 @@ class ClusterConnections:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     (ranges,) = await self._node(place).run(None, lambda exchange: exchange(("CLUSTER", "SLOTS")))
-            except DRIVER_ERRORS:
+            except DRIVER_ERRORS as error:
+                self._trouble = error
                 continue
             if ranges:
                 self._slots = _Slots.told(ranges, by=place[0])

@@ -31,6 +31,7 @@ class SentinelConnections:
         self._place: Place | None = None
         self._primary: Connections | None = None
         self._asked = asyncio.Event()
+        self._trouble: Exception | None = None  # of the sentinel that was asked last in vain
         self._following: asyncio.Task[None] | None = None
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
@@ -64,7 +65,7 @@ class SentinelConnections:
             # Asked by that task: whoever runs out of time here would begin again with the same sentinel.
             await self._asked.wait()
         if self._primary is None:
-            raise ConnectionError("no sentinel names a primary")
+            raise ConnectionError("no sentinel names a primary") from self._trouble
         return self._primary
 
     async def _follow(self) -> None:
@@ -79,9 +80,12 @@ class SentinelConnections:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     place = await sentinel.run(None, self._named)
-            except DRIVER_ERRORS:
+            except DRIVER_ERRORS as error:
+                self._trouble = error
                 continue
-            if place is not None:
+            if place is None:
+                self._trouble = LookupError(f"a sentinel knows no {self._service}")
+            else:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)
                 await self._move_to(place)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -161,9 +161,16 @@ def refusal_of(scope: Scope) -> Refusal | None:
     return refusal
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from, all the way."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def _report(error: BaseException, scope: Scope) -> None:
     """Notes what the client is not told, for the request's line, and logs the whole story of the unforeseen."""
-    cause = "; ".join(f"{type(each).__name__}: {each}" for each in (error, error.__cause__) if each is not None)
+    cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
     scope["extensions"]["connexion_context"][_CAUSE] = cause
     if not isinstance(error, Unavailable | asyncio.CancelledError):
         _log.error("request failed", extra={"request_id": request_id_of(scope), "cause": cause}, exc_info=error)
