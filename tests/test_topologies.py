@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,8 +13,9 @@ import pytest
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store.address import Address
-from app.store.connections import MAX_CONNECTIONS, Connections
+from app.store.connections import MAX_CONNECTIONS, Connections, T, Work
 from app.store.redis_store import RedisStore
+from app.store.sentinels import SentinelConnections
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.processes import Service, make_token
@@ -189,6 +191,35 @@ def test_a_sentinel_that_is_dead_or_hangs_is_no_matter(run: Run, guarded: Watche
     run(read())
 
 
+class Sentinel(Connections):
+    """Connections that are counted, and fail where they are told to."""
+
+    asked = 0
+    fails = False
+
+    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
+        self.asked += 1
+        if self.fails:
+            raise ConnectionError
+        return await super().run(key, work, fresh=fresh)
+
+
+def test_the_sentinel_that_answered_last_is_asked_first(run: Run, guarded: Watched, tenant: str) -> None:
+    async def ask() -> None:
+        first, second = [Sentinel.to(f"redis://127.0.0.1:{each.port}/0") for each in guarded.sentinels[:2]]
+        first.fails = True
+        topology = SentinelConnections(
+            [first, second], "oms", lambda place: Connections.to(f"redis://127.0.0.1:{place[1]}")
+        )
+        store = RedisStore(topology, 1.0, 10)
+        await store.current(tenant)
+        assert await asyncio.to_thread(eventually, lambda: second.asked >= 4)
+        assert first.asked == 1
+        await store.close()
+
+    run(ask())
+
+
 def test_whoever_waits_for_a_connection_to_a_primary_that_is_left_gets_none(run: Run, redis_url: str) -> None:
     async def wait() -> None:
         connections = Connections.to(redis_url)
@@ -246,6 +277,47 @@ def test_a_slot_that_moves_is_followed_at_each_step(run: Run, nodes: Cluster, te
             assert target.ask("EXISTS", f"external_oms:{{{tenant}}}") == 1
 
     run(follow())
+
+
+def errors_at(node: Node, kind: str) -> int:
+    """How many errors of a kind the node has answered with."""
+    found = re.search(rf"errorstat_{kind}:count=(\d+)", node.ask("INFO", "errorstats"))
+    return int(found[1]) if found else 0
+
+
+def test_a_slot_that_has_moved_is_asked_for_at_its_old_node_once(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def read() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        async with store_at(nodes.url) as store:
+            await store.current(tenant)
+            nodes.begin_move(tenant, target)
+            nodes.end_move(tenant, target)
+            before = errors_at(source, "MOVED")
+            for _ in range(5):
+                await store.current(tenant)
+            assert errors_at(source, "MOVED") == before + 1
+
+    run(read())
+
+
+def test_a_change_waits_a_moment_for_keys_that_are_at_two_nodes(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def change() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        async with store_at(nodes.url) as store:
+            await flip(store, tenant)
+            await flip(store, tenant)
+            nodes.begin_move(tenant, target)
+            nodes.move_key(f"external_oms:{{{tenant}}}:history", source, target)
+            before = errors_at(source, "TRYAGAIN")
+            changing = asyncio.create_task(store.change(tenant, True, AUTHOR))
+            assert await asyncio.to_thread(eventually, lambda: errors_at(source, "TRYAGAIN") > before)
+            nodes.move_key(f"external_oms:{{{tenant}}}", source, target)
+            assert (await changing).version == 3
+            nodes.end_move(tenant, target)
+
+    run(change())
 
 
 def test_keys_that_are_at_two_nodes_are_no_history(run: Run, nodes: Cluster, tenant: str) -> None:
