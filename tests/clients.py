@@ -132,12 +132,15 @@ class ServiceRegister:
     async def history(self) -> list[Entry]:
         entries: list[Entry] = []
         before = 10**9
-        while before > 1:
-            _, _, body = await self._ask("GET", f"{HISTORY_PATH}?limit=100&before={before}")
-            if not body["changes"]:
-                break
-            entries += [Entry(each["version"], each["enabled"], each["request_id"]) for each in body["changes"]]
-            before = entries[-1].version
+        async with asyncio.timeout(20):
+            while before > 1:
+                status, _, body = await self._ask("GET", f"{HISTORY_PATH}?limit=100&before={before}")
+                if status != 200:
+                    continue  # the store has only just come back
+                if not body["changes"]:
+                    break
+                entries += [Entry(each["version"], each["enabled"], each["request_id"]) for each in body["changes"]]
+                before = entries[-1].version
         return entries[::-1]
 
     async def close(self) -> None:

@@ -86,13 +86,15 @@ def prove(directory: Path, operations: int, seconds_between_faults: float) -> Pr
     """Lets the clients do so many operations on two workers, while the store fails in one way after the other."""
     store = Breakable(directory / "store")
     broken = 0
+    failing: asyncio.Future[None] | None = None
 
     async def break_again_and_again() -> None:
-        nonlocal broken
+        nonlocal broken, failing
         for fault in itertools.cycle((store.kill, store.hang, store.cut, store.fill, store.demote)):
             await asyncio.sleep(seconds_between_faults)
             broken += 1
-            await asyncio.to_thread(fault)
+            failing = asyncio.ensure_future(asyncio.to_thread(fault))
+            await asyncio.shield(failing)
 
     async def work(port: int) -> tuple[Run, list[str]]:
         run = Run()
@@ -100,6 +102,8 @@ def prove(directory: Path, operations: int, seconds_between_faults: float) -> Pr
         async with meanwhile(break_again_and_again):
             share = operations // CLIENTS
             await asyncio.gather(*(run.client(tenant, each, share, n) for n, (tenant, each) in enumerate(registers)))
+        if failing is not None:
+            await failing
         histories = {tenant: await register.history() for tenant, register in registers[:TENANTS]}
         for _, register in registers:
             await register.close()
