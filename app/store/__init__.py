@@ -4,6 +4,8 @@ redis_store  keys, stored form, transactions
 topology     what the store consists of: one server (connections), a primary that is followed (sentinels), or many
              (cluster)
 address      where it is
+reads        reads that share a round trip
+exchange     one round trip
 metered      a store whose operations are counted
 inspection   what a server says of itself, and what stood in the way
 """

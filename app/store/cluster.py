@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from operator import itemgetter
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from app.store.address import Place
-from app.store.connections import DRIVER_ERRORS, Command, Connections, Exchange, T, Work
+from app.store.connections import DRIVER_ERRORS, Connections
+from app.store.exchange import Command, Exchange, T, Work
 
 _log = logging.getLogger(__name__)
 
@@ -45,14 +46,33 @@ class ClusterConnections:
         self._trouble: Exception | None = None  # of the node that was asked last in vain
         self._rested = 0.0  # by the loop's clock: when the nodes may be asked again
 
+    async def read(self, key: str, limit: float) -> bytes | None:
+        """See `Topology`."""
+
+        async def get(exchange: Exchange) -> bytes | None:
+            (value,) = await exchange(("GET", key))
+            return cast(bytes | None, value)
+
+        def read(node: Connections, *, asking: bool) -> Awaitable[bytes | None]:
+            return node.run(key, _asking(get)) if asking else node.read(key, limit)
+
+        async with asyncio.timeout(limit):
+            return await self._at_owner(key, read)
+
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
-        if key is None:
-            return await self._anywhere(work)
+
+        def run(node: Connections, *, asking: bool) -> Awaitable[T]:
+            return node.run(key, _asking(work) if asking else work, fresh=fresh)
+
+        return await (self._anywhere(work) if key is None else self._at_owner(key, run))
+
+    async def _at_owner(self, key: str, work: Callable[..., Awaitable[T]]) -> T:
+        """What `work` has from the node that has `key`, though it may move meanwhile."""
         place, asking = await self._place_of(key), False
         for _ in range(_MAX_TURNS):
             try:
-                return await self._node(place).run(key, _asking(work) if asking else work, fresh=fresh)
+                return await work(self._node(place), asking=asking)
             except MovedError as moved:
                 place, asking = (moved.host or place[0], moved.port), False
                 self._slots.moved[moved.slot_id] = place

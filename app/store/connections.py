@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final, Self
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+
+from app.store.exchange import Exchange, T, Work, exchange_on
+from app.store.reads import JoinedReads
 
 # A worker's share of the store's connections; who finds none free waits, within the limit of its operation.
 MAX_CONNECTIONS: Final = 32
@@ -22,22 +25,17 @@ REFUSED: Final = ResponseError
 # In seconds: how long servers may take to agree to the end of their connections.
 _FAREWELL: Final = 0.1
 
-T = TypeVar("T")
-
-Command = tuple[str | int | bytes, ...]
-Exchange = Callable[..., Awaitable[list[Any]]]
-Work = Callable[[Exchange], Awaitable[T]]
-
 
 class Connections:
-    """The `Topology` of one server: a pool's connections, lent one at a time; nothing is ever sent twice."""
+    """The `Topology` of one server: connections, lent one at a time; nothing is ever sent twice."""
 
-    def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
-        self._pool = pool
-        # redis-py's own pool that waits loses a turn where the one that it wakes has just been cancelled (Python 3.11).
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._own: set[Any] = set()
+        self._idle: list[Any] = []
+        self._open: set[Any] = set()
         self._closed = False
+        self._reads = JoinedReads(self.lend)
 
     @classmethod
     def to(cls, url: str, *, tls_verify: bool = True, **login: str | int | None) -> Self:
@@ -45,20 +43,25 @@ class Connections:
 
         The limits of time are the store's. Without RESP 3 and a driver's name a new connection costs no round trip of
         its own, and one that the server closed is noticed as it is lent (redis-py 8.1 skips that check with RESP 3).
+        Of redis-py's pool nothing is used but how it reads an address: lending a connection and taking it back costs
+        it 24 µs, what is below 3.
         """
         unverified = {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
-        return cls(
-            redis.asyncio.ConnectionPool.from_url(
-                url,
-                **login,
-                **({} if tls_verify or not url.startswith("rediss:") else unverified),
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=None,
-                socket_connect_timeout=None,
-                protocol=2,
-                driver_info=None,
-            )
+        pool = redis.asyncio.ConnectionPool.from_url(
+            url,
+            **login,
+            **({} if tls_verify or not url.startswith("rediss:") else unverified),
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            protocol=2,
+            driver_info=None,
         )
+        return cls(pool.make_connection)
+
+    async def read(self, key: str, limit: float) -> bytes | None:
+        """See `Topology`."""
+        return await self._reads.join(key, limit)
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
@@ -73,44 +76,65 @@ class Connections:
     async def lend(self) -> AsyncIterator[Exchange]:
         """A connection, as the function that has commands answered on it, all in one round trip.
 
-        The function returns one reply for each command, or raises the first error among them. A connection that an
-        exception passes through is closed: it may be in the middle of anything.
+        The function returns one reply for each command, or raises the first error among them; asked for `errors`, it
+        returns those too. A connection that an exception passes through is closed: it may be in the middle of anything.
         """
         async with self._free:
             self._refuse_if_closed()
-            with _logging_in():
-                connection = await self._pool.get_connection()
+            idle = self._idle
+            connection = await self._ready(idle) or await self._connect()
             try:
-                self._refuse_if_closed()  # while it connected
-                yield _exchange_on(connection)
+                yield exchange_on(connection)
             except BaseException as error:
-                await connection.disconnect(nowait=True)
+                await self._end(connection)
                 if isinstance(error, ReadOnlyError):
                     await self._forget()
                 raise
-            finally:
-                # Shielded, or a second cancellation would keep the connection from the pool for good.
-                await asyncio.shield(self._pool.release(connection))
+            if idle is self._idle and not self._closed:
+                idle.append(connection)
+            else:
+                await self._end(connection)
 
     @contextlib.asynccontextmanager
     async def _fresh(self) -> AsyncIterator[Exchange]:
         async with self._connection() as connection:
-            yield _exchange_on(connection)
+            yield exchange_on(connection)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """A connection that is made for this one use."""
+        connection = await self._connect()
+        try:
+            yield connection
+        finally:
+            await self._end(connection)
+
+    async def _ready(self, idle: list[Any]) -> Any:
+        """An idle connection on which nothing came since its last reply, not even its end; None where there is none."""
+        while idle:
+            connection = idle.pop()
+            with contextlib.suppress(*DRIVER_ERRORS):
+                if not await connection.can_read():
+                    return connection
+            await self._end(connection)
+        return None
+
+    async def _connect(self) -> Any:
         self._refuse_if_closed()
-        connection = self._pool.make_connection()
-        self._own.add(connection)
+        connection = self._make()
+        self._open.add(connection)
         try:
             with _logging_in():
                 await connection.connect()
             self._refuse_if_closed()  # meanwhile
-            yield connection
-        finally:
-            self._own.discard(connection)
-            await connection.disconnect(nowait=True)
+        except BaseException:
+            await self._end(connection)
+            raise
+        return connection
+
+    async def _end(self, connection: Any) -> None:
+        self._open.discard(connection)
+        await connection.disconnect(nowait=True)
 
     @contextlib.asynccontextmanager
     async def subscribe(
@@ -124,22 +148,24 @@ class Connections:
             async with asyncio.timeout(limit):
                 connection = await stack.enter_async_context(self._connection())
                 # A server that is still loading refuses PING, and would take SUBSCRIBE.
-                await _exchange_on(connection)(("PING",), ("SUBSCRIBE", channel))
+                await exchange_on(connection)(("PING",), ("SUBSCRIBE", channel))
             yield _messages(connection, limit, silence)
 
     async def _forget(self) -> None:
-        """Lets go of all connections: the server has become a replica, and reads from it would be of the past."""
-        await self._pool.update_active_connections_for_reconnect()
-        await self._pool.disconnect(inuse_connections=False)
+        """Lets go of all connections: the server has become a replica, and reads from it would be of the past.
+
+        Those that are lent now are not taken back.
+        """
+        left, self._idle = self._idle, []
+        for connection in left:
+            await self._end(connection)
 
     async def close(self) -> None:
         """See `Topology`. Whoever waits for a connection gets none."""
         self._closed = True
-        for connection in list(self._own):
-            await connection.disconnect(nowait=True)
         with contextlib.suppress(TimeoutError):  # over TLS, a server that hangs would not be left for 30 seconds
             async with asyncio.timeout(_FAREWELL):
-                await self._pool.aclose()
+                await asyncio.gather(*(connection.disconnect() for connection in self._open))
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -153,19 +179,6 @@ def _logging_in() -> Iterator[None]:
     except ResponseError:
         # Not in its own words: a server that knows no AUTH quotes what it was sent.
         raise ConnectionError("the server refuses the login") from None
-
-
-def _exchange_on(connection: Any) -> Exchange:
-    async def exchange(*commands: Command) -> list[Any]:
-        if not connection.is_connected:
-            raise ConnectionError("closed meanwhile")  # redis-py would connect anew, and a WATCH would be forgotten
-        await connection.send_packed_command(connection.pack_commands(commands))
-        replies = [await _reply(connection) for _ in commands]
-        for reply in replies:
-            _raise_errors(reply)
-        return replies
-
-    return exchange
 
 
 async def _messages(connection: Any, limit: float, silence: float) -> AsyncIterator[bytes | None]:
@@ -184,17 +197,3 @@ async def _messages(connection: Any, limit: float, silence: float) -> AsyncItera
             asked = False
             if kind == b"message":
                 yield data
-
-
-async def _reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
-
-
-def _raise_errors(reply: Any) -> None:
-    """Raises the reply if it is an error, or the first error inside the reply to an EXEC."""
-    for part in reply if isinstance(reply, list) else (reply,):
-        if isinstance(part, Exception):
-            raise part

@@ -20,7 +20,8 @@ from redis.exceptions import (
 )
 
 from app.errors import StoreError
-from app.store.connections import REFUSED, Command, Exchange
+from app.store.connections import REFUSED
+from app.store.exchange import Command, Exchange
 
 _PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync")
 

@@ -19,7 +19,8 @@ from typing import Self
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
-from app.store.connections import DRIVER_ERRORS, REFUSED, Command, Exchange
+from app.store.connections import DRIVER_ERRORS, REFUSED
+from app.store.exchange import Command, Exchange
 from app.store.inspection import Facts, facts_from
 from app.store.topology import Topology
 
@@ -45,10 +46,8 @@ class RedisStore:
 
     async def current(self, tenant: str) -> Setting:
         """See `Store`."""
-        key = _setting_key(tenant)
         try:
-            async with asyncio.timeout(self._timeout):
-                (value,) = await self._topology.run(key, lambda exchange: exchange(("GET", key)))
+            value = await self._topology.read(_setting_key(tenant), self._timeout)
         except DRIVER_ERRORS as error:
             raise StoreError("the setting could not be read") from error
         return _setting(value)

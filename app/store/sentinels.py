@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from app.store.address import Place
-from app.store.connections import DRIVER_ERRORS, Connections, Exchange, T, Work
+from app.store.connections import DRIVER_ERRORS, Connections
+from app.store.exchange import Exchange, T, Work
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,11 @@ class SentinelConnections:
         self._asked = asyncio.Event()
         self._trouble: Exception | None = None  # of the sentinel that was asked last in vain
         self._following: asyncio.Task[None] | None = None
+
+    async def read(self, key: str, limit: float) -> bytes | None:
+        """See `Topology`."""
+        async with asyncio.timeout(limit):
+            return await (await self._current()).read(key, limit)
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""

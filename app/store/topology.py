@@ -8,12 +8,19 @@ from urllib.parse import quote
 
 from app.store.address import Address, Place
 from app.store.cluster import ClusterConnections
-from app.store.connections import Connections, T, Work
+from app.store.connections import Connections
+from app.store.exchange import T, Work
 from app.store.sentinels import SentinelConnections
 
 
 class Topology(Protocol):
     """The servers that are the store, however many."""
+
+    async def read(self, key: str, limit: float) -> bytes | None:
+        """The value of `key`, as it stands after this was called; None where there is none.
+
+        Reads may share a round trip. Raises what the driver raises, within `limit` seconds.
+        """
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """What `work` returns, done on a connection to the server that has `key`, a `fresh` one if that is asked for.

@@ -1,0 +1,42 @@
+"""One round trip: commands out, replies back."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis.exceptions import ResponseError
+
+T = TypeVar("T")
+
+Command = tuple[str | int | bytes, ...]
+Exchange = Callable[..., Awaitable[list[Any]]]
+Work = Callable[[Exchange], Awaitable[T]]
+
+
+def exchange_on(connection: Any) -> Exchange:
+    """The function that has commands answered on `connection`; see `Connections.lend`."""
+
+    async def exchange(*commands: Command, errors: bool = False) -> list[Any]:
+        if not connection.is_connected:
+            raise ConnectionError("closed meanwhile")  # redis-py would connect anew, and a WATCH would be forgotten
+        await connection.send_packed_command(connection.pack_commands(commands))
+        replies = [await _reply(connection) for _ in commands]
+        if not errors:
+            for reply in replies:
+                _raise_errors(reply)
+        return replies
+
+    return exchange
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _raise_errors(reply: Any) -> None:
+    """Raises the reply if it is an error, or the first error inside the reply to an EXEC."""
+    for part in reply if isinstance(reply, list) else (reply,):
+        if isinstance(part, Exception):
+            raise part
