@@ -5,6 +5,7 @@ import functools
 import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import connexion
 from connexion.middleware.context import ContextMiddleware
@@ -24,7 +25,7 @@ from app.settings import Settings
 from app.storage import store_of
 from app.store import Store
 from app.store.metered import MeteredStore
-from app.web.bridge import EventLoopFlask
+from app.web.bridge import EventLoopFlask, OneHostFlask
 from app.web.cors import Cors
 from app.web.failures import Failures
 from app.web.json_body import JsonBody
@@ -68,29 +69,28 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         leeway=settings.jwt_leeway,
     )
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
-    flask_app = connexion.FlaskApp(
-        __name__,
+    middlewares: list[Any] = [  # Connexion calls them applications; they are what makes those
+        functools.partial(Routing, others=pages(documents, settings.docs_url, [*probes(store), *numbers])),
+        SecurityMiddleware,
+        Validation,
+        LifespanMiddleware,
+        ContextMiddleware,
+    ]
+    connexion_app = connexion.ConnexionMiddleware(
+        EventLoopFlask(OneHostFlask(__name__, static_folder=None)),
         lifespan=_lifespan(feed, store, verifier),
-        middlewares=[
-            functools.partial(Routing, others=pages(documents, settings.docs_url, [*probes(store), *numbers])),
-            SecurityMiddleware,
-            Validation,
-            LifespanMiddleware,
-            ContextMiddleware,
-        ],
+        middlewares=middlewares,
         resolver=connexion.Resolver(operations(store, feed).__getitem__),
         security_map={"bearer": functools.partial(Bearer, RememberedTokens(verifier), permissions)},
-        server_args={"static_folder": None},
         validator_map={
             "body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)},
             "parameter": Parameters,
         },
     )
-    flask_app.middleware.app = EventLoopFlask(flask_app.app)
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
-    flask_app.add_api(EXTENSIONS, name="extensions")
-    flask_app.add_api(CONTRACT, name="contract")
-    answering: ASGIApp = Failures(Streams(flask_app, listening))
+    connexion_app.add_api(EXTENSIONS, name="extensions")
+    connexion_app.add_api(CONTRACT, name="contract")
+    answering: ASGIApp = Failures(Streams(connexion_app, listening))
     if settings.cors_allow_origins:
         answering = Cors(answering, settings.cors_allow_origins)
     return RequestIds(Outcomes(answering, accounts))

@@ -16,11 +16,32 @@ from connexion.apps.flask import FlaskApi, FlaskASGIApp
 from connexion.operations import AbstractOperation
 from connexion.spec import Specification
 from starlette.types import Receive, Scope, Send
+from werkzeug.datastructures import ImmutableDict
+from werkzeug.routing import MapAdapter
 
 from app.web.streams import Stream
 from app.web.views import View
 
 _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYPE"}
+
+
+class OneHostFlask(flask.Flask):
+    """Flask that leaves all errors to those around it, as Connexion has it, and the host alone."""
+
+    default_config = ImmutableDict(
+        flask.Flask.default_config
+        | {"PROPAGATE_EXCEPTIONS": True, "TRAP_BAD_REQUEST_ERRORS": True, "TRAP_HTTP_EXCEPTIONS": True}
+    )
+
+    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
+        """What finds the rule for a request's path.
+
+        Flask's own reads the host and encodes it, for rules that have one and to build addresses; it costs 12 µs.
+        """
+        if request is None:
+            return None
+        server = request.environ["SERVER_NAME"]
+        return MapAdapter(self.url_map, server, "", "", request.scheme, request.path, request.method)
 
 
 class BoundApi(FlaskApi):
@@ -32,10 +53,10 @@ class BoundApi(FlaskApi):
 
 
 class EventLoopFlask(FlaskASGIApp):
-    """Stands where FlaskApp has its FlaskASGIApp: `flask_app.middleware.app = EventLoopFlask(flask_app.app)`."""
+    """What Connexion's FlaskApp has its FlaskASGIApp for: `ConnexionMiddleware(EventLoopFlask(OneHostFlask(name)))`."""
 
     def __init__(self, flask_app: flask.Flask) -> None:
-        # Not Connexion's constructor: it would make a Flask of its own, and this one is configured already.
+        # Not Connexion's constructor: it would make a Flask of its own.
         self.app = flask_app
 
     def add_api(self, specification: Specification, *, name: str | None = None, **options: Any) -> BoundApi:
@@ -59,9 +80,9 @@ class EventLoopFlask(FlaskASGIApp):
     async def _answer(self, scope: Scope) -> tuple[flask.Response, int, list[tuple[bytes, bytes]], bytes]:
         environ = environ_of(scope)
         response = await self._dispatch(environ)
-        chunks, status, headers = response.get_wsgi_response(environ)
-        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        return response, int(status[:3]), encoded, b"".join(chunks)
+        # The headers stand as the view has made them: `get_wsgi_response` would go through them once more, for 10 µs.
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+        return response, response.status_code, headers, b"".join(response.iter_encoded())
 
     async def _dispatch(self, environ: dict[str, Any]) -> flask.Response:
         """`Flask.wsgi_app`, less the call of the response."""

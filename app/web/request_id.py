@@ -1,7 +1,7 @@
 """Each request has an identifier: on its answer as `X-Request-ID`, in every line that is logged about it."""
 
 import re
-import uuid
+import secrets
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +14,7 @@ _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 def new_request_id() -> str:
     """An identifier that no other request has."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def request_id_of(scope: Scope) -> str:

@@ -67,18 +67,19 @@ class Bearer(BearerSecurityHandler):
         return self._check
 
     def _check(self, request: ConnexionRequest) -> Checked | Awaitable[Checked]:
-        token = bearer_token(request.scope["headers"])
+        scope = request.scope
+        token = bearer_token(scope["headers"])
         verified = self._tokens.recall(token)
-        return self._verify(token, request) if verified is None else self._admit(token, verified, request)
+        return self._verify(token, scope) if verified is None else self._admit(token, verified, scope)
 
-    async def _verify(self, token: str, request: ConnexionRequest) -> Checked:
-        return self._admit(token, await self._tokens.verify(token), request)
+    async def _verify(self, token: str, scope: Scope) -> Checked:
+        return self._admit(token, await self._tokens.verify(token), scope)
 
-    def _admit(self, token: str, verified: Verified, request: ConnexionRequest) -> Checked:
-        principal = verified.principal
-        request.context[_PRINCIPAL] = principal
-        self._permissions.require(principal, request.scope)
-        request.context["expiry"] = functools.partial(self._expiry, token)
+    def _admit(self, token: str, verified: Verified, scope: Scope) -> Checked:
+        principal, context = verified.principal, scope["extensions"]["connexion_context"]
+        context[_PRINCIPAL] = principal
+        self._permissions.require(principal, scope)
+        context["expiry"] = functools.partial(self._expiry, token)
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
     async def _expiry(self, token: str) -> float:

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import flask
 from starlette.types import ASGIApp, Receive, Scope, Send
+from werkzeug.datastructures import Headers
 
 _IN_CONTEXT = "stream"
 
@@ -43,8 +44,8 @@ class Body:
 class Stream(flask.Response):
     """An answer with such a body. It ends the body when it is closed, unless it has handed it over."""
 
-    def __init__(self, body: Body, headers: Mapping[str, str]) -> None:
-        super().__init__(iter(()), headers=dict(headers))  # for a sequence, Werkzeug would set its length
+    def __init__(self, body: Body, headers: Headers) -> None:
+        super().__init__(iter(()), headers=headers)  # for a sequence, Werkzeug would set its length
         self._body: Body | None = body
 
     def hand_over(self, scope: Scope) -> None:

@@ -1,6 +1,6 @@
 """Connexion's validation, with the media type read strictly and the validators made once, at start."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from connexion.middleware.request_validation import (
@@ -10,39 +10,53 @@ from connexion.middleware.request_validation import (
 )
 from connexion.operations import AbstractOperation
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.http import parse_options_header
 
 
-class StrictMediaType(RequestValidationOperation):
-    """Takes one `Content-Type`, of a type that the operation consumes, in any case, with no charset but UTF-8.
+class PreparedValidation(RequestValidationOperation):
+    """The validation of one operation: of its parameters and, where it has one, of its body by its media type.
 
+    It takes one `Content-Type`, of a type that the operation consumes, in any case, with no charset but UTF-8.
     Connexion's own reading guesses where there is none, ignores the case in one place but not in the next, and skips
-    the validation of what it does not recognise.
+    the validation of what it does not recognise; and it works out anew for each request what the document says of the
+    operation, for 20 µs.
     """
 
-    def extract_content_type(self, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
-        """The media type, as the contract spells it, and "utf-8". Raises HTTPException 415."""
-        consumed = self._operation.consumes
-        if not consumed:
-            return super().extract_content_type(headers)
+    def __init__(
+        self, next_app: ASGIApp, operation: AbstractOperation, parameters: Any, bodies: Mapping[str, Any]
+    ) -> None:
+        super().__init__(next_app, operation=operation)
+        self._parameters = parameters
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one request. Raises BadRequest and HTTPException."""
+        self._parameters.validate(scope)
+        if self._bodies:
+            body = self._bodies[self._media_type(scope["headers"])]
+            receive, scope = await body.wrap_receive(receive, scope=scope)
+        await self.next_app(scope, receive, send)
+
+    def _media_type(self, headers: list[tuple[bytes, bytes]]) -> str:
         given = [value for name, value in headers if name == b"content-type"]
         coded = any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)
         media_type, options = parse_options_header(given[0].decode("latin-1") if len(given) == 1 else "")
         media_type = media_type.lower()
-        if media_type not in consumed or options.get("charset", "utf-8").lower() != "utf-8" or coded:
-            raise HTTPException(415, f"Content-Type: expected {' or '.join(consumed)}, in UTF-8 and not compressed.")
-        return media_type, "utf-8"
+        if media_type not in self._bodies or options.get("charset", "utf-8").lower() != "utf-8" or coded:
+            raise HTTPException(
+                415, f"Content-Type: expected {' or '.join(self._bodies)}, in UTF-8 and not compressed."
+            )
+        return media_type
 
 
 class PreparedValidationAPI(RequestValidationAPI):
-    """Makes each operation's validators once. Connexion makes them anew for each request, from the same arguments."""
+    """Makes each operation's validators once, from the arguments that Connexion gives them for each request."""
 
-    def make_operation(self, operation: AbstractOperation) -> StrictMediaType:
+    def make_operation(self, operation: AbstractOperation) -> PreparedValidation:
         """The validation of one operation of the document."""
-        validators = self.validator_map["body"]
         bodies = {
-            media_type: _made_once(
-                validators[media_type],
+            media_type: self.validator_map["body"][media_type](
                 schema=operation.body_schema(media_type),
                 required=operation.request_body.get("required", False),
                 encoding="utf-8",
@@ -50,21 +64,11 @@ class PreparedValidationAPI(RequestValidationAPI):
             )
             for media_type in operation.consumes
         }
-        parameters = _made_once(self.validator_map["parameter"], parameters=operation.parameters, uri_parser=None)
-        return StrictMediaType(
-            self.next_app,
-            operation=operation,
-            strict_validation=self.strict_validation,
-            validator_map={"body": bodies, "parameter": parameters},
-        )
+        parameters = self.validator_map["parameter"](parameters=operation.parameters, uri_parser=None)
+        return PreparedValidation(self.next_app, operation, parameters, bodies)
 
 
 class Validation(RequestValidationMiddleware):
     """Stands where Connexion has its RequestValidationMiddleware."""
 
     api_cls = PreparedValidationAPI
-
-
-def _made_once(validator: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
-    made = validator(**arguments)
-    return lambda *_, **_same_arguments: made

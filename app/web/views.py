@@ -6,8 +6,10 @@ import json
 from collections.abc import Awaitable
 
 import flask
-from connexion.context import context, scope
+from connexion.context import scope as current_scope
 from connexion.operations import AbstractOperation
+from starlette.types import Scope
+from werkzeug.datastructures import Headers
 
 from app.feed import Listener
 from app.model import History, Setting
@@ -19,6 +21,9 @@ from app.web.streams import Body, Stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
+
+_JSON = ("Content-Type", "application/json")
+_NO_STORE = ("Cache-Control", "no-store")  # it is for the token's owner alone, and soon not true
 
 
 class View:
@@ -46,42 +51,45 @@ class View:
         return self._answer()
 
     async def _answer(self) -> flask.Response:
+        scope = current_scope._get_current_object()
+        context = scope["extensions"]["connexion_context"]
         arguments = {name: context[name] for name in self._from_context}
-        arguments |= {name: context["parameters"][name] for name in self._from_parameters}
-        arguments |= {name: context["body"][name] for name in self._from_body}
+        if self._from_parameters:
+            arguments |= {name: context["parameters"][name] for name in self._from_parameters}
+        if self._from_body:
+            arguments |= {name: context["body"][name] for name in self._from_body}
         if self._is_conditional:
             arguments[_FROM_IF_MATCH] = if_match(scope["headers"])
-        response = answer(await self._operation(**arguments))
-        response.headers.add("Cache-Control", "no-store")  # it is for the token's owner alone, and soon not true
-        return response
+        return answer(await self._operation(**arguments), scope)
 
 
 @functools.singledispatch
-def answer(result: object) -> flask.Response:
-    """The answer that tells a client of an operation's result."""
+def answer(result: object, _scope: Scope) -> flask.Response:
+    """The answer that tells the client, whose request is in the scope, of an operation's result."""
     raise TypeError(f"no answer is defined for {type(result).__name__}")
 
 
 @answer.register
-def _(result: Setting) -> flask.Response:
+def _(result: Setting, scope: Scope) -> flask.Response:
+    tag = ("ETag", entity_tag(result.version))
     if scope["method"] in {"GET", "HEAD"} and is_not_modified(scope["headers"], result.version):
-        response = flask.Response(status=304)
-    else:
-        response = _json({"enabled": result.enabled})
-    response.headers["ETag"] = entity_tag(result.version)
-    return response
+        response = flask.Response(status=304, headers=Headers([_NO_STORE, tag]))
+        del response.headers["Content-Type"]  # there is none: RFC 9110, section 15.4.5
+        return response
+    return _json({"enabled": result.enabled}, tag)
 
 
 @answer.register
-def _(result: History) -> flask.Response:
+def _(result: History, _scope: Scope) -> flask.Response:
     changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
     return _json({"changes": changes})
 
 
 @answer.register
-def _(result: Listener) -> flask.Response:
-    return Stream(Body(event_stream(result, context["expiry"]), result.end), EVENT_STREAM_HEADERS)
+def _(result: Listener, scope: Scope) -> flask.Response:
+    expiry = scope["extensions"]["connexion_context"]["expiry"]
+    return Stream(Body(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()]))
 
 
-def _json(content: object) -> flask.Response:
-    return flask.Response(json.dumps(content), content_type="application/json")
+def _json(content: object, *headers: tuple[str, str]) -> flask.Response:
+    return flask.Response(json.dumps(content).encode(), headers=Headers([_JSON, _NO_STORE, *headers]))
