@@ -21,8 +21,12 @@ def main() -> None:
     """Runs the command with the process's arguments. Ctrl-C ends it without a traceback from here on."""
     try:
         from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come while it is imported
+        from app.cli.ending import end_unwritten  # noqa: PLC0415 - the same
 
-        oms_config(prog_name="oms-config")
+        try:
+            oms_config(prog_name="oms-config")
+        except OSError as error:
+            end_unwritten(error)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)

@@ -48,10 +48,15 @@ class Verb(click.Command):
         except BrokenPipeError:
             end_by(signal.SIGPIPE)
         except OSError as error:
-            # What is left of the answer would be tried again, and fail again, as Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-            _print_failure(Failure("failed", f"cannot write: {error.strerror}"), as_json=ctx.params["as_json"])
-            ctx.exit(STATUSES["failed"])
+            end_unwritten(error, as_json=ctx.params["as_json"])
+
+
+def end_unwritten(error: OSError, *, as_json: bool = False) -> NoReturn:
+    """Ends the process where what it has to say cannot be written, as on a full disk."""
+    # What is left of it would be tried again, and fail again, as Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    _print_failure(Failure("failed", f"cannot write: {error.strerror}"), as_json=as_json)
+    sys.exit(STATUSES["failed"])
 
 
 def note(text: str, *, as_json: bool) -> None:
