@@ -95,7 +95,7 @@ def test_a_name_that_is_none_is_a_5() -> None:
     assert line.startswith("there is no way to http://nobody.invalid/v0: ")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [("history",), ("watch",)])
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -143,7 +143,7 @@ def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
     assert r"answers 500: \x1b[2Jno [token]" in line
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
 def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
     with Stranger(None) as stranger:
         began = time.monotonic()
