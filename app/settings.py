@@ -225,7 +225,7 @@ class Settings:
 
     def described(self) -> dict[str, object]:
         """What is configured, for the log: no secret, the store without its user, and of keys where they come from."""
-        (source,) = [each for each in _KEY_SOURCES if getattr(self, each.lower()) is not None] or ["JWT_ISSUER"]
+        (source,) = [each for each in _OWN_KEY_SOURCES if getattr(self, each.lower()) is not None] or ["JWT_ISSUER"]
         shown = {each.metadata["variable"].lower(): getattr(self, each.name) for each in fields(self) if each.repr}
         own = {
             "redis_url": self.redis.shown,
@@ -260,19 +260,20 @@ class Settings:
         return cls(**values)
 
 
-_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
+_OWN_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
+KEY_SOURCES = (*_OWN_KEY_SOURCES, "JWT_ISSUER")
 _SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
 
 
 def _contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with variables that are good each for itself."""
-    given = [variable for variable in _KEY_SOURCES if environment.get(variable)]
+    given = [variable for variable in _OWN_KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
     yield from _unfit_secrets(environment, values.get("jwt_algorithms", ()))
     if len(given) > 1:
         yield f"{' and '.join(given)} are set, of which one at most may be"
     elif not given and not issuer:
-        yield f"one of {', '.join(_KEY_SOURCES)} and JWT_ISSUER is required, for the keys that verify tokens"
+        yield f"one of {', '.join(_OWN_KEY_SOURCES)} and JWT_ISSUER is required, for the keys that verify tokens"
     elif not given and not is_trusted_address(issuer.replace(TENANT_PLACE, "tenant")):
         yield "JWT_ISSUER takes an https:// address where no other variable has the keys"
     else:

@@ -1,4 +1,4 @@
-"""The command `oms-config`, also `python -m app.cli`."""
+"""The verb check."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from app.cli.ending import STATUSES
 from app.errors import StoreError
 from app.release import Finding, findings
 from app.settings import BadSettings, Settings
@@ -16,35 +17,12 @@ from app.storage import store_of
 from app.store.inspection import Facts, obstacle
 
 REFUSED: Final = 1
-USAGE: Final = 2  # click's own as well
-UNREACHABLE: Final = 5
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.pass_context
-def main(context: click.Context) -> None:
-    """The switch external_oms.enabled, from the command line."""
-    if os.environ.get("NO_COLOR"):
-        context.color = False
-
-
-@main.command(epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: ok, findings, store.")
 def check(*, as_json: bool) -> NoReturn:
-    """Say what the store would lose, before a release goes out.
-
-    Takes the variables of the web process. Makes a change of its own in the store, takes it away, and has the store
-    tell how it is configured.
-
-    \b
-    Exit status:
-      0  the release may go on; there may be warnings
-      1  the release must not go on: the store may evict settings
-      2  a setting is bad or missing
-      5  the store cannot be reached, or does not do what the service needs
-    """
+    """Prints what the store would lose, and ends the process with what that means for a release."""
     facts: Sequence[Facts] = ()
     place = None
     try:
@@ -52,9 +30,9 @@ def check(*, as_json: bool) -> NoReturn:
         place = settings.redis.shown
         facts = asyncio.run(_inspect(settings))
     except BadSettings as error:
-        found, status = [Finding("error", "bad_settings", str(error))], USAGE
+        found, status = [Finding("error", "bad_settings", str(error))], STATUSES["usage"]
     except StoreError as error:
-        found, status = [Finding("error", "store", f"the store cannot be used: {obstacle(error)}")], UNREACHABLE
+        found, status = [Finding("error", "store", f"the store cannot be used: {obstacle(error)}")], STATUSES["failed"]
     else:
         found = findings(facts, settings.redis, tls_verify=settings.redis_tls_verify)
         status = REFUSED if any(finding.level == "error" for finding in found) else 0
@@ -89,7 +67,3 @@ def _print_lines(found: Sequence[Finding], facts: Sequence[Facts], place: str | 
 
 def _print_line(level: str, message: str) -> None:
     click.echo(f"{click.style(level.ljust(7), fg=_COLOURS[level])} {message}", err=level == "error")
-
-
-if __name__ == "__main__":
-    main(prog_name="oms-config")

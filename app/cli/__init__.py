@@ -1,0 +1,32 @@
+"""The command `oms-config`, also `python -m app.cli`.
+
+    commands    its verbs: names, options and help
+    ending      how each of them ends: status, line, signal
+    lines       how settings and changes look on the screen
+    service     the client of the HTTP interface
+    setting     get, set, history
+    watching    watch
+    signing     token
+    checking    check
+
+Imports go down only: commands; ending; then, each with what its verb needs and when it runs, the four last; then
+service; then lines.
+"""
+
+import os
+import signal
+
+
+def main() -> None:
+    """Runs the command with the process's arguments. Ctrl-C ends it without a traceback from here on."""
+    try:
+        from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come while it is imported
+        from app.cli.ending import end_unwritten  # noqa: PLC0415 - the same
+
+        try:
+            oms_config(prog_name="oms-config")
+        except OSError as error:
+            end_unwritten(error)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,275 @@
+"""`oms-config` where something is wrong: one line that says what, and a status; never a traceback or a token."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.command import COMMAND, Stranger, failure, http_reply, oms_config
+from tests.processes import ROOT, Service, clean_environment, free_port, make_token
+from tests.tls import TlsRelay
+
+TOKEN = make_token("acme")
+HTML = http_reply("200 OK", "text/html; charset=utf-8", f"<html><title>Log in</title>{TOKEN}</html>")
+VERBS = [("get",), ("set", "on"), ("history",), ("watch",)]
+REQUEST = r" \(request [A-Za-z0-9._-]+\)"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_missing_variables_are_named_together(verb: tuple[str, ...]) -> None:
+    line = failure(oms_config(*verb), 2)
+    assert "OMS_CONFIG_URL is not set" in line
+    assert "OMS_CONFIG_TOKEN is not set" in line
+    assert "OMS_CONFIG_URL" not in failure(oms_config(*verb, url="http://127.0.0.1:1"), 2)
+
+
+def test_a_failure_is_json_where_that_is_asked_for() -> None:
+    done = oms_config("get", "--json", url="http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr) == {
+        "error": "usage",
+        "message": "OMS_CONFIG_TOKEN is not set; it takes an access token",
+        "version": None,
+        "request_id": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:0",
+        "http://me:hunter2@127.0.0.1",
+        "http://127.0.0.1/?token=hunter2",
+        "http://127.0.0.1/#hunter2",
+        "http://127.0.0.1/\x1b",
+        "http://a b/",
+    ],
+)
+def test_what_is_no_address_is_refused_unseen(url: str) -> None:
+    line = failure(oms_config("get", url=url, token=TOKEN), 2)
+    assert line == "OMS_CONFIG_URL takes http://host:port or https://host, without a user or a query"
+
+
+@pytest.mark.parametrize("token", [f"Bearer {TOKEN}", f'"{TOKEN}"', f"{TOKEN}é", "a\nb"])
+def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
+    line = failure(oms_config("get", url=f"http://127.0.0.1:{free_port()}", token=token), 2)
+    assert line == "OMS_CONFIG_TOKEN is no token: it takes the token alone, without 'Bearer' or a quote"
+
+
+def test_there_is_no_option_for_the_token() -> None:
+    assert oms_config("get", "--token", "x").returncode == 2
+    assert "--token" not in oms_config("get", "--help").stdout
+
+
+@pytest.mark.parametrize("wrong", [("set",), ("set", "maybe"), ("set", "on", "--if-version", "-1"), ("nonsense",)])
+def test_a_wrong_use_is_a_2(wrong: tuple[str, ...]) -> None:
+    done = oms_config(*wrong, url="http://127.0.0.1:1", token=TOKEN)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_refused_token_is_a_4(service: Service, tenant: str, verb: tuple[str, ...]) -> None:
+    url = f"http://127.0.0.1:{service.port}"
+    line = failure(oms_config(*verb, url=url, token=make_token(tenant, exp=int(time.time()) - 5)), 4)
+    assert re.fullmatch(r"refused \(401\): The token has expired\." + REQUEST, line)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_nobody_there_is_a_5(verb: tuple[str, ...]) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert failure(oms_config(*verb, url=url, token=TOKEN), 5) == f"there is no way to {url}/v0: Connection refused"
+
+
+def test_a_name_that_is_none_is_a_5() -> None:
+    line = failure(oms_config("get", url="http://nobody.invalid", token=TOKEN), 5)
+    assert line.startswith("there is no way to http://nobody.invalid/v0: ")
+
+
+@pytest.mark.parametrize("verb", [("history",), ("watch",)])
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (HTML, "is not the service: "),
+        (http_reply("200 OK", body="{not json"), "is not the service: "),
+        (http_reply("200 OK", body="[" * 100_000), "is not the service: "),
+        (http_reply("200 OK", body="[]"), "is not the service: "),
+        (http_reply("200 OK", body='{"enabled": 1, "changes": 1}', ETag='"1"'), "is not the service: "),
+        (http_reply("502 Bad Gateway", "text/html", "<html>"), "is not the service: 502 with text/html"),
+        (http_reply("404 Not Found", "text/plain", "?"), "is not the service: 404 with text/plain"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nContent-Type: application/json\r\n\r\n{", ""),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "broke: "),
+        (b"", "broke: "),
+    ],
+)
+def test_an_answer_that_is_not_the_services_is_a_5(verb: tuple[str, ...], reply: bytes, words: str) -> None:
+    with Stranger(reply) as stranger:
+        line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
+    assert words in line
+    assert f"{stranger.url}/v0" in line
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_proxy_that_refuses_is_a_4(status: str) -> None:
+    with Stranger(http_reply(status, "text/html", "<html>")) as stranger:
+        line = failure(oms_config("get", url=stranger.url, token=TOKEN), 4)
+    assert f"is not the service: {status[:3]} with text/html" in line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_redirect_is_not_followed_and_takes_no_token_along(verb: tuple[str, ...]) -> None:
+    with (
+        Stranger(HTML) as other,
+        Stranger(http_reply("302 Found", Location=f"{other.url}/login/{TOKEN}?secret={TOKEN}")) as stranger,
+    ):
+        line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
+    assert f"answers 302 and sends to {other.url}/login/[token]; OMS_CONFIG_URL takes" in line
+    assert other.asked == []
+
+
+def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
+    body = json.dumps({"error_code": "x", "message": f"\x1b[2Jno {TOKEN}", "request_id": "x"})
+    with Stranger(http_reply("500 Oh", body=body)) as stranger:
+        line = failure(oms_config("get", url=stranger.url, token=TOKEN), 5)
+    assert r"answers 500: \x1b[2Jno [token]" in line
+
+
+@pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
+def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
+    with Stranger(None) as stranger:
+        began = time.monotonic()
+        line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
+        assert time.monotonic() - began < 20
+    assert line.startswith(f"no answer from {stranger.url}/v0 in time")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        HTML,
+        b"",
+        http_reply("500 Oh", body='{"error_code": "x", "message": "Couldn\'t", "request_id": "x"}'),
+        http_reply("200 OK", body='{"enabled": true}'),
+        http_reply("504 Gateway Timeout", "text/html", "<html>"),
+    ],
+)
+def test_a_write_without_a_clear_answer_says_that_nobody_knows(reply: bytes) -> None:
+    with Stranger(reply) as stranger:
+        line = failure(oms_config("set", "on", url=stranger.url, token=TOKEN), 5)
+    assert re.search(r"; whether the change was stored is not known: see `oms-config history`" + REQUEST, line)
+
+
+def test_a_write_that_was_never_sent_says_nothing_of_it() -> None:
+    line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{free_port()}", token=TOKEN), 5)
+    assert "not known" not in line
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_5(service: Service, tenant: str, tmp_path: Path) -> None:
+    authority, token = trustme.CA(), make_token(tenant)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with TlsRelay(service.port, authority) as relay:
+        url = f"https://127.0.0.1:{relay.port}"
+        line = failure(oms_config("get", url=url, token=token), 5)
+        assert line.startswith(f"there is no way to {url}/v0: its certificate is not trusted: ")
+        assert oms_config("get", url=url, token=token, SSL_CERT_FILE=str(tmp_path / "authority.pem")).returncode == 0
+    with TlsRelay(service.port, authority, "other.example") as relay:
+        done = oms_config(
+            "get",
+            url=f"https://127.0.0.1:{relay.port}",
+            token=token,
+            SSL_CERT_FILE=str(tmp_path / "authority.pem"),
+        )
+        assert "its certificate is not trusted: IP address mismatch" in failure(done, 5)
+
+
+def test_tls_where_there_is_none_is_a_5(service: Service) -> None:
+    line = failure(oms_config("get", url=f"https://127.0.0.1:{service.port}", token=TOKEN), 5)
+    assert line == f"there is no way to https://127.0.0.1:{service.port}/v0: it speaks no TLS"
+
+
+def test_an_authority_that_is_not_there_is_a_2() -> None:
+    done = oms_config("get", url="https://127.0.0.1:1", token=TOKEN, SSL_CERT_FILE="/nowhere")
+    assert failure(done, 2) == "SSL_CERT_FILE or SSL_CERT_DIR does not lead to certificates"
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://me:hunter2@host", "http://[:hunter2"])
+def test_a_proxy_that_cannot_be_used_is_a_2_without_its_password(proxy: str) -> None:
+    line = failure(oms_config("get", url="http://127.0.0.1:1", token=TOKEN, HTTP_PROXY=proxy, ALL_PROXY=proxy), 2)
+    assert line.startswith("HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names a proxy that cannot be used")
+    assert "hunter2" not in line
+
+
+def test_a_proxy_that_is_not_there_is_said_to_be_on_the_way() -> None:
+    proxy = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    line = failure(oms_config("get", url="http://oms.example", token=TOKEN, HTTP_PROXY=proxy), 5)
+    told = "there is no way to http://oms.example/v0 through the environment's proxy: Connection refused"
+    assert line == told
+
+
+def test_a_proxy_that_refuses_the_connection_is_a_5() -> None:
+    with Stranger(http_reply("407 Proxy Authentication Required", "text/html", "<html>")) as proxy:
+        line = failure(oms_config("get", url="https://oms.example", token=TOKEN, HTTPS_PROXY=proxy.url), 5)
+    assert line == "the proxy does not lead to https://oms.example/v0"
+    assert not any(TOKEN.encode() in asked for asked in proxy.asked)
+
+
+def test_ctrl_c_ends_a_write_at_once_and_says_that_nobody_knows() -> None:
+    with Stranger(None) as stranger:
+        process = subprocess.Popen(
+            [*COMMAND, "set", "on"],
+            cwd=ROOT,
+            env=clean_environment({"OMS_CONFIG_URL": stranger.url, "OMS_CONFIG_TOKEN": TOKEN}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert stranger.was_asked.wait(20)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=5)
+    assert (process.returncode, stdout) == (-signal.SIGINT, "")
+    assert stderr == "\ninterrupted: whether the change was stored is not known: see `oms-config history`\n"
+
+
+def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, tenant: str) -> None:
+    oms_config("set", "on", url=f"http://127.0.0.1:{service.port}", token=make_token(tenant))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [*COMMAND, "history"],
+        cwd=ROOT,
+        env=clean_environment(
+            {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+        ),
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("arguments", [("get",), ("--help",)])
+def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
+    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=ROOT,
+            env=clean_environment(own),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (5, b"error   cannot write: No space left on device\n")
