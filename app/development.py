@@ -31,6 +31,10 @@ DATA = Path(".data")
 TENANT = "acme"
 TOKEN_SECONDS = 30 * 24 * 3600
 START_SECONDS = 15
+UI_NOTE = (
+    "To try it out, press Authorize and paste the token that bin/serve has printed in its terminal. "
+    "For another, stop it there (Ctrl-C) and run it again: bin/serve"
+)
 KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL", "JWT_ISSUER")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,6 +53,8 @@ def main() -> None:
             store = None
             if not environment.get("REDIS_URL"):
                 store, environment["REDIS_URL"] = stack.enter_context(_store(lock))
+            if environment.get("JWT_SECRET"):
+                environment["UI_NOTE"] = environment.get("UI_NOTE") or UI_NOTE
             settings = Settings.read(environment)
             _probe(settings.port)
             server = stack.enter_context(_server(environment, lock))
