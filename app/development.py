@@ -28,6 +28,10 @@ Process = subprocess.Popen[bytes]
 
 TOKEN_SECONDS = 30 * 24 * 3600
 START_SECONDS = 15
+UI_NOTE = (
+    "To try it out, press Authorize and paste the token that bin/serve has printed in its terminal. "
+    "For another one: bin/oms-config token"
+)
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,6 +49,8 @@ def main() -> None:
             store = None
             if not environment.get("REDIS_URL"):
                 store, environment["REDIS_URL"] = stack.enter_context(_store(lock))
+            if environment.get("JWT_SECRET"):
+                environment["UI_NOTE"] = environment.get("UI_NOTE") or UI_NOTE
             settings = Settings.read(environment)
             _probe(settings.port)
             server = stack.enter_context(_server(environment, lock))

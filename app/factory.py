@@ -61,6 +61,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         accounts, listening, numbers = [*accounts, monitoring.count_request], monitoring.listening, monitoring.routes
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
+    others = [*probes(store), *numbers]
     verifier = TokenVerifier(
         _key_source(settings),
         tenant_claim=settings.jwt_tenant_claim,
@@ -70,7 +71,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     )
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     middlewares: list[Any] = [  # Connexion calls them applications; they are what makes those
-        functools.partial(Routing, others=pages(documents, settings.docs_url, [*probes(store), *numbers])),
+        functools.partial(Routing, others=pages(documents, settings.docs_url, settings.ui_note, others)),
         SecurityMiddleware,
         Validation,
         LifespanMiddleware,

