@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+
+from app.store.address import Place, name_of
 
 # A worker's share of the store's connections; who finds none free waits, within the limit of its operation.
 MAX_CONNECTIONS: Final = 32
@@ -65,9 +67,15 @@ class Connections:
         async with self._fresh() if fresh else self.lend() as exchange:
             return await work(exchange)
 
-    async def everywhere(self, work: Work[T]) -> list[T]:
+    async def servers(self) -> tuple[Sequence[Self], Sequence[Place]]:
         """See `Topology`."""
-        return [await self.run(None, work)]
+        return [self], []
+
+    @property
+    def name(self) -> str:
+        """Where the server is: host:port, or the path of its socket."""
+        kept = self._pool.connection_kwargs
+        return kept["path"] if "path" in kept else name_of((kept["host"], kept["port"]))
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:
