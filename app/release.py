@@ -3,43 +3,82 @@
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from app.store.address import Address
-from app.store.inspection import Facts
+from app.store.inspection import Facts, Unseen
 
 # The commands are all in Redis 4. Nobody mends anything older than 6.2, and no test sees it.
 OLDEST_VERSION: Final = (6, 2)
 
 Level = Literal["error", "warning"]
 
+_PERMISSIONS: Final = {"INFO": "+info", "CONFIG GET": "+config|get"}
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that the store would lose, or that nobody can tell. An error is what must not be released."""
+    """Something that the store would lose, or that could not be looked at: then it is not `seen`.
+
+    An error is what must not be released. `servers` are those that it is about, host:port; none where there is but one.
+    """
 
     level: Level
     code: str
     message: str
+    seen: bool = True
+    servers: Sequence[str] = ()
 
 
-def findings(servers: Sequence[Facts], address: Address, *, tls_verify: bool) -> list[Finding]:
+def findings(servers: Sequence[Facts | Unseen], address: Address, *, tls_verify: bool) -> list[Finding]:
     """What is to be said of the store at `address`, what weighs most first; what several servers share, once."""
+    seen = [each for each in servers if isinstance(each, Facts)]
     rules = (_eviction, _durability, _replicas, _version)
-    of_servers = [finding for rule in rules for facts in servers for finding in rule(facts)]
-    return [*dict.fromkeys(of_servers), *_transport(address, tls_verify=tls_verify)]
+    said: list[tuple[Finding, Facts | Unseen]] = [
+        (finding, facts) for rule in rules for facts in seen for finding in rule(facts)
+    ]
+    said += [(_unseen(each), each) for each in servers if isinstance(each, Unseen)]
+    shared: dict[Finding, list[Facts | Unseen]] = {}
+    for finding, server in sorted(said, key=lambda pair: pair[0].level):  # errors come first
+        shared.setdefault(finding, []).append(server)
+    if len(servers) == 1 and address.kind == "server":
+        of_servers = list(shared)
+    else:
+        of_servers = [_about(finding, those) for finding, those in shared.items()]
+    return [*of_servers, *_transport(address, tls_verify=tls_verify)]
+
+
+def _about(finding: Finding, servers: Sequence[Facts | Unseen]) -> Finding:
+    """The finding, which names those that it is about."""
+    names = (f"replica {each.server}" if each.role == "replica" else each.server for each in servers)
+    message = f"{', '.join(names)}: {finding.message}"
+    return replace(finding, message=message, servers=tuple(each.server for each in servers))
+
+
+def _not_looked_at(code: str, what: str, facts: Facts, *commands: str) -> Finding:
+    """The finding that none of `commands`, each of which would tell `what`, was answered."""
+    forbidden = [command for command in commands if command in facts.forbidden]
+    if forbidden:
+        permissions = " or ".join(_PERMISSIONS[command] for command in forbidden)
+        why = f"the store's user may not run {' or '.join(forbidden)} (ACL); allow {permissions}"
+    else:
+        why = f"the server does not tell it ({', '.join(commands)})"
+    return Finding("warning", code, f"{what} was not looked at: {why}", seen=False)
+
+
+def _unseen(server: Unseen) -> Finding:
+    if server.role == "primary":
+        return Finding("error", "store", f"the store cannot be used: {server.obstacle}", seen=False)
+    message = f"what a fail-over to it would lose was not looked at: {server.obstacle}"
+    return Finding("warning", "replica_unseen", message, seen=False)
 
 
 def _eviction(facts: Facts) -> Iterator[Finding]:
     policy = facts.maxmemory_policy
     if policy is None:
-        yield Finding(
-            "warning",
-            "eviction_unknown",
-            "whether settings can be evicted cannot be told: the store hides its maxmemory-policy; it has to be "
-            "noeviction",
-        )
+        what = "whether settings can be evicted (maxmemory-policy has to be noeviction)"
+        yield _not_looked_at("eviction_unknown", what, facts, "CONFIG GET", "INFO")
     # The volatile ones evict keys with an expiry, and no setting has one: full, the store refuses writes all the same.
     elif policy != "noeviction" and not policy.startswith("volatile-"):
         yield Finding(
@@ -52,11 +91,8 @@ def _eviction(facts: Facts) -> Iterator[Finding]:
 
 def _durability(facts: Facts) -> Iterator[Finding]:
     if facts.appendonly is None:
-        yield Finding(
-            "warning",
-            "append_only_unknown",
-            "what a restart loses cannot be told: the store hides whether appendonly is on",
-        )
+        what = "what a restart loses (appendonly)"
+        yield _not_looked_at("append_only_unknown", what, facts, "CONFIG GET", "INFO")
     elif not facts.appendonly:
         yield Finding(
             "warning",
@@ -65,11 +101,8 @@ def _durability(facts: Facts) -> Iterator[Finding]:
             "appendfsync always",
         )
     elif facts.appendfsync is None:
-        yield Finding(
-            "warning",
-            "appendfsync_unknown",
-            "whether a crash of the machine loses changes cannot be told: the store hides its appendfsync",
-        )
+        what = "what a crash of the machine loses (appendfsync)"
+        yield _not_looked_at("appendfsync_unknown", what, facts, "CONFIG GET")
     elif facts.appendfsync != "always":
         lost = "the last second or two of changes" if facts.appendfsync == "everysec" else "changes of half a minute"
         yield Finding(
@@ -80,8 +113,11 @@ def _durability(facts: Facts) -> Iterator[Finding]:
 
 
 def _replicas(facts: Facts) -> Iterator[Finding]:
+    if facts.role == "replica":
+        return
     if facts.replicas is None:
-        yield Finding("warning", "replicas_unknown", "whether there is a replica cannot be told: the store hides it")
+        what = "whether there is a replica, and what it would lose,"
+        yield _not_looked_at("replicas_unknown", what, facts, "INFO")
     elif facts.replicas == 0:
         yield Finding(
             "warning",
@@ -94,7 +130,7 @@ def _version(facts: Facts) -> Iterator[Finding]:
     oldest = ".".join(map(str, OLDEST_VERSION))
     numbers = re.match(r"(\d+)\.(\d+)", facts.version or "")
     if numbers is None:
-        yield Finding("warning", "version_unknown", f"the version cannot be told; it has to be Redis {oldest} or newer")
+        yield _not_looked_at("version_unknown", f"the version (Redis {oldest} or newer)", facts, "INFO")
     elif (int(numbers[1]), int(numbers[2])) < OLDEST_VERSION:
         yield Finding(
             "warning",

@@ -1,7 +1,10 @@
 """The alerts and the dashboard ask for what the service tells."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -58,3 +61,28 @@ def test_each_number_is_shown_on_the_dashboard(told: dict[str, set[str]]) -> Non
 
 def test_the_picture_of_the_dashboard_is_there() -> None:
     assert (ROOT / "docs" / "dashboard.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_alert_fires_when_it_is_to_and_only_then() -> None:
+    cases = (ROOT / "tests" / "alerts.yaml").read_text()
+    outcomes = {
+        (rule["alertname"], bool(rule["exp_alerts"]))
+        for case in yaml.safe_load(cases)["tests"]
+        for rule in case["alert_rule_test"]
+    }
+    named = re.findall(r"- alert: (\w+)", (ROOT / "docs" / "alerts.yaml").read_text())
+    assert outcomes == {(name, fires) for name in named for fires in (True, False)}
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        if os.environ.get("CI"):
+            pytest.fail("promtool is not there, and CI has to run this test")
+        pytest.skip("promtool is not there (Debian: prometheus)")
+    done = subprocess.run(
+        [promtool, "test", "rules", "alerts.yaml"],
+        cwd=ROOT / "tests",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,18 @@ from app.store.address import Address
 from app.store.inspection import Facts
 from tests.processes import ROOT, SECRET, clean_environment, free_port, start_store
 from tests.relay import Relay
-from tests.topologies import cluster
+from tests.topologies import Node, cluster, eventually, watched
 
 COMMAND = (sys.executable, "-m", "app.cli")
 SAFE = Facts(
-    version="7.2.4", product=None, maxmemory_policy="noeviction", appendonly=True, appendfsync="always", replicas=1
+    server="10.0.0.1:6379",
+    role="primary",
+    version="7.2.4",
+    product=None,
+    maxmemory_policy="noeviction",
+    appendonly=True,
+    appendfsync="always",
+    replicas=1,
 )
 
 
@@ -52,7 +60,7 @@ def check_json(url: str, **environment: str) -> tuple[int, dict[str, Any]]:
     assert done.stderr == ""
     answer = json.loads(done.stdout)
     assert answer.keys() == {"ok", "findings", "store"}
-    assert all(finding.keys() == {"level", "code", "message"} for finding in answer["findings"])
+    assert all(finding.keys() == {"level", "code", "message", "seen", "servers"} for finding in answer["findings"])
     return done.returncode, answer
 
 
@@ -112,19 +120,25 @@ def test_it_is_said_what_a_crash_would_lose(tmp_path: Path, config: dict[str, st
     assert codes(answer) - {"no_replicas"} == ({code} if code else set())
 
 
-def test_a_safe_store_with_a_replica_has_no_finding(tmp_path: Path) -> None:
+def test_a_safe_store_with_a_safe_replica_has_no_finding(tmp_path: Path) -> None:
     config = {"appendonly": "yes", "appendfsync": "always", "repl_diskless_sync_delay": "0"}
     with store(tmp_path / "primary", **config) as primary, commands_to(primary) as commands:
         assert codes(check_json(primary.connection_url)[1]) == {"no_replicas"}
-        with store(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}") as replica:
+        with store(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}", **config) as replica:
             commands.set("replicated", "")
             commands.wait(1, 10_000)
             deadline = time.monotonic() + 10
             while commands.info("replication").get("slave0", {}).get("state") != "online":
                 assert time.monotonic() < deadline
             status, answer = check_json(primary.connection_url)
+            with commands_to(replica) as of_replica:
+                of_replica.config_set("maxmemory-policy", "allkeys-lru")
+            place = f"127.0.0.1:{replica.port}"
+            evicting, evicted = check_json(primary.connection_url)
             on_replica = check(replica.connection_url)
     assert (status, answer["findings"], answer["store"]["servers"][0]["replicas"]) == (0, [], 1)
+    assert evicting == 1
+    assert [(each["code"], each["servers"]) for each in evicted["findings"]] == [("eviction", [place])]
     assert on_replica.returncode == 5
     assert "it is a replica, which takes no writes" in on_replica.stderr
 
@@ -161,11 +175,22 @@ def test_the_least_that_the_service_needs_is_enough_and_the_rest_cannot_be_told(
     with store(tmp_path) as server, commands_to(server) as commands:
         keys = ("~external_oms:*", "&external_oms:changes")
         commands.execute_command("ACL", "SETUSER", "app", "on", ">hunter2", *keys, *ALLOWED)
-        status, answer = check_json(f"redis://app:hunter2@127.0.0.1:{server.port}")
+        place = f"127.0.0.1:{server.port}"
+        status, answer = check_json(f"redis://app:hunter2@{place}")
+        done = check(f"redis://app:hunter2@{place}")
         assert commands.keys("*") == []
-    assert status == 0
+    assert status == done.returncode == 0
     assert codes(answer) == {"eviction_unknown", "append_only_unknown", "replicas_unknown", "version_unknown"}
-    assert {finding["level"] for finding in answer["findings"]} == {"warning"}
+    assert {(finding["level"], finding["seen"]) for finding in answer["findings"]} == {("warning", False)}
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("ok")] == [
+        f"ok      the store at redis://{place}/0: a change was written, announced and taken away"
+    ]
+    assert lines[1] == (
+        "warning whether settings can be evicted (maxmemory-policy has to be noeviction) was not looked at: the "
+        "store's user may not run CONFIG GET or INFO (ACL); allow +config|get or +info"
+    )
+    assert lines[-1] == "warning the release may go on, but not all was looked at"
 
 
 @pytest.mark.parametrize(
@@ -283,9 +308,7 @@ def test_the_procfiles_release_is_the_check(redis_url: str) -> None:
 
 @pytest.mark.parametrize(("version", "found"), [("6.0.16", {"old_version"}), ("6.2.0", set()), ("10.0.0", set())])
 def test_a_version_that_nobody_mends_is_told(version: str, found: set[str]) -> None:
-    facts = Facts(
-        version=version, product=None, maxmemory_policy="noeviction", appendonly=True, appendfsync="always", replicas=1
-    )
+    facts = replace(SAFE, version=version)
     assert {finding.code for finding in findings([facts], Address(path="/x"), tls_verify=True)} == found
 
 
@@ -310,10 +333,115 @@ def test_a_certificate_that_is_not_verified_is_told() -> None:
     assert [finding.code for finding in found] == ["tls_unverified"]
 
 
-def test_what_any_node_of_a_cluster_would_lose_is_told(tmp_path: Path) -> None:
+def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes:
-        assert check_json(nodes.url)[0] == 0
-        nodes.nodes[1].ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        first, second, third = (f"127.0.0.1:{port}" for port in sorted(node.port for node in nodes.nodes))
+        node = next(node for node in nodes.nodes if second.endswith(str(node.port)))
+        for each in nodes.nodes:
+            each.ask("CONFIG", "SET", "appendfsync", "always")
+        node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         status, answer = check_json(nodes.url)
-    assert (status, len(answer["store"]["servers"])) == (1, 3)
-    assert "eviction" in codes(answer)
+        shown = check(nodes.url).stderr
+        node.stop()
+        assert eventually(
+            lambda: "cluster_state:ok" in str(next(n for n in nodes.nodes if n is not node).ask("CLUSTER", "INFO"))
+        )
+        without = check(nodes.url)
+    assert status == 1
+    assert [each["server"] for each in answer["store"]["servers"]] == [first, second, third]
+    assert {each["code"]: each["servers"] for each in answer["findings"]} == {
+        "eviction": [second],
+        "no_replicas": [first, second, third],
+    }
+    assert shown.startswith(f"error   {second}: maxmemory-policy is allkeys-lru: ")
+    assert without.returncode == 5
+    assert without.stderr == f"error   {second}: the store cannot be used: there is no way to it: Connection refused\n"
+    assert f"warning {first}, {third}: no replica is connected" in without.stdout
+    assert "a change was written" not in without.stdout
+
+
+def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
+    """The replica is the next primary, with its own configuration."""
+    with watched(tmp_path) as servers:
+        primary, replica = servers.servers
+        first, second = (f"127.0.0.1:{each.port}" for each in servers.servers)
+        for each in servers.servers:
+            each.ask("CONFIG", "SET", "appendfsync", "always")
+        status, alike = check_json(servers.url)
+        assert (status, alike["findings"]) == (0, [])
+        replica.ask("CONFIG", "SET", "appendonly", "no")
+        replica.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        done = check(servers.url)
+        status, unlike = check_json(servers.url)
+        replica.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        replica.ask("CONFIG", "SET", "requirepass", "hunter2")
+        locked, locked_answer = check_json(servers.url)
+        replica.stop()
+        assert eventually(lambda: "connected_slaves:0" in str(primary.ask("INFO", "replication")))
+        gone = check(servers.url)
+    assert [(each["server"], each["role"]) for each in alike["store"]["servers"]] == [
+        (first, "primary"),
+        (second, "replica"),
+    ]
+    assert status == done.returncode == 1
+    assert {each["code"]: each["servers"] for each in unlike["findings"]} == {
+        "eviction": [second],
+        "no_append_only_file": [second],
+    }
+    assert done.stderr.startswith(f"error   replica {second}: maxmemory-policy is allkeys-lru: ")
+    assert locked == 0
+    assert [(each["code"], each["servers"]) for each in locked_answer["findings"]] == [("replica_unseen", [second])]
+    assert locked_answer["findings"][0]["message"].endswith("it does not take this user and password")
+    assert gone.returncode == 0
+    assert gone.stdout.splitlines()[1:] == [
+        f"warning {first}: no replica is connected: with the machine's disk, everything since the last backup is lost",
+        (
+            f"warning replica {second}: what a fail-over to it would lose was not looked at: there is no way to it: "
+            "Connection refused"
+        ),
+        "warning the release may go on, but not all was looked at",
+    ]
+
+
+def test_the_replica_of_a_node_is_looked_at(tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        replica = nodes.add_replica(nodes.nodes[0], tmp_path / "replica")
+        try:
+            replica.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+            status, answer = check_json(nodes.url)
+        finally:
+            replica.stop()
+    assert status == 1
+    eviction = next(each for each in answer["findings"] if each["code"] == "eviction")
+    assert eviction["servers"] == [f"127.0.0.1:{replica.port}"]
+
+
+def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    here = f"127.0.0.1:{valkey.port}"
+    for url, words in {
+        f"redis+sentinel://{nowhere}/oms": "no sentinel names a primary; the one asked last: there is no way to it: "
+        "Connection refused",
+        f"redis+sentinel://{here}/oms": "no sentinel names a primary; the one asked last: it refused a command that "
+        "the service needs",
+        f"redis+cluster://{nowhere}": "no node tells its slots; the one asked last: there is no way to it: "
+        "Connection refused",
+        f"redis+cluster://{here}": "no node tells its slots; the one asked last: it refused a command that the service "
+        "needs",
+    }.items():
+        done = check(url)
+        assert (done.returncode, done.stdout) == (5, "")
+        assert done.stderr == f"error   the store cannot be used: {words}\n"
+
+
+def test_it_is_said_that_the_sentinels_know_no_such_primary(tmp_path: Path) -> None:
+    sentinel = Node(tmp_path, (("sentinel monitor", f"oms 127.0.0.1 {free_port()} 1"),))
+    try:
+        sentinel.start(sentinel=True)
+        done = check(f"redis+sentinel://127.0.0.1:{sentinel.port}/omz")
+    finally:
+        sentinel.stop()
+    assert done.returncode == 5
+    assert done.stderr.endswith(
+        "no sentinel names a primary; the one asked last: it knows no primary of the name omz\n"
+    )

@@ -13,8 +13,8 @@ from app.cli.ending import STATUSES
 from app.errors import StoreError
 from app.release import Finding, findings
 from app.settings import BadSettings, Settings
-from app.storage import store_of
-from app.store.inspection import Facts, obstacle
+from app.storage import inspected, store_of
+from app.store.inspection import Facts, Unseen, obstacle
 
 REFUSED: Final = 1
 
@@ -23,31 +23,42 @@ _COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
 
 def check(*, as_json: bool) -> NoReturn:
     """Prints what the store would lose, and ends the process with what that means for a release."""
-    facts: Sequence[Facts] = ()
+    servers: Sequence[Facts | Unseen] = ()
     place = None
     try:
         settings = Settings.read(os.environ)
         place = settings.redis.shown
-        facts = asyncio.run(_inspect(settings))
+        servers = asyncio.run(_try(settings))
     except BadSettings as error:
         found, status = [Finding("error", "bad_settings", str(error))], STATUSES["usage"]
     except StoreError as error:
         found, status = [Finding("error", "store", f"the store cannot be used: {obstacle(error)}")], STATUSES["failed"]
     else:
-        found = findings(facts, settings.redis, tls_verify=settings.redis_tls_verify)
+        found = findings(servers, settings.redis, tls_verify=settings.redis_tls_verify)
         status = REFUSED if any(finding.level == "error" for finding in found) else 0
-    print_ = _print_json if as_json else _print_lines
-    print_(found, facts, place, ok=status == 0)
+        if _is_unusable(servers):
+            status = STATUSES["failed"]
+    seen = [each for each in servers if isinstance(each, Facts)]
+    if as_json:
+        _print_json(found, seen, place, ok=status == 0)
+    else:
+        _print_lines(found, seen if status in {0, REFUSED} else [], place, ok=status == 0)
     raise SystemExit(status)
 
 
-async def _inspect(settings: Settings) -> Sequence[Facts]:
-    store = store_of(settings)
-    try:
-        await store.rehearse()
-        return await store.facts()
-    finally:
-        await store.close()
+async def _try(settings: Settings) -> Sequence[Facts | Unseen]:
+    servers = await inspected(settings)
+    if not _is_unusable(servers):
+        store = store_of(settings)
+        try:
+            await store.rehearse()
+        finally:
+            await store.close()
+    return servers
+
+
+def _is_unusable(servers: Sequence[Facts | Unseen]) -> bool:
+    return any(isinstance(each, Unseen) and each.role == "primary" for each in servers)
 
 
 def _print_json(found: Sequence[Finding], facts: Sequence[Facts], place: str | None, *, ok: bool) -> None:
@@ -57,12 +68,15 @@ def _print_json(found: Sequence[Finding], facts: Sequence[Facts], place: str | N
 
 def _print_lines(found: Sequence[Finding], facts: Sequence[Facts], place: str | None, *, ok: bool) -> None:
     if facts:
-        names = {each.product or f"Redis {each.version or 'of unknown version'}" for each in facts}
-        _print_line("ok", f"{', '.join(sorted(names))} at {place}: a change was written, announced and taken away")
+        names = {each.product or f"Redis {each.version}" for each in facts if each.product or each.version}
+        what = ", ".join(sorted(names)) or "the store"
+        _print_line("ok", f"{what} at {place}: a change was written, announced and taken away")
     for finding in found:
         _print_line(finding.level, finding.message)
-    if ok:
+    if ok and all(finding.seen for finding in found):
         _print_line("ok", "the release may go on")
+    elif ok:
+        _print_line("warning", "the release may go on, but not all was looked at")
 
 
 def _print_line(level: str, message: str) -> None:

@@ -75,9 +75,15 @@ class Address:
             "sentinels": "redis+sentinel",
             "cluster": "redis+cluster",
         }
-        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.places)
+        hosts = ",".join(map(name_of, self.places))
         path = f"{self.service}/{self.database}" if self.service else str(self.database)
         return f"{scheme[self.kind]}://{hosts}" + ("" if self.kind == "cluster" else f"/{path}")
+
+
+def name_of(place: Place) -> str:
+    """The place as it stands in an address: host:port."""
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _place(text: str, usual_port: int) -> Place:

@@ -88,10 +88,10 @@ class ClusterConnections:
                 raise
         raise ConnectionError("the nodes do not agree on who has the key")
 
-    async def everywhere(self, work: Work[T]) -> list[T]:
+    async def servers(self) -> tuple[Sequence[Connections], Sequence[Place]]:
         """See `Topology`."""
-        await self._place_of("")
-        return [await self._node(place).run(None, work) for place in sorted(self._slots.places)]
+        await self._learn()
+        return [self._node(place) for place in sorted(self._slots.places)], []
 
     @contextlib.asynccontextmanager
     async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
@@ -128,11 +128,15 @@ class ClusterConnections:
             self._nodes[place] = self._at(place)
         return self._nodes[place]
 
-    async def _place_of(self, key: str) -> Place:
+    async def _learn(self) -> None:
+        """Has the slots told where they are not known yet."""
         if not self._slots.places:
             await asyncio.shield(self._refresh())
         if not self._slots.places:
             raise ConnectionError("no node tells its slots") from self._trouble
+
+    async def _place_of(self, key: str) -> Place:
+        await self._learn()
         place = self._slots.place_of(key_slot(key.encode()))
         if place is None:
             self._refresh()

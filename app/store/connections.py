@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final, Self
 
 import redis.asyncio
@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
+from app.store.address import Place, name_of
 from app.store.exchange import Exchange, T, Work, exchange_on
 from app.store.reads import JoinedReads
 
@@ -29,7 +30,9 @@ _FAREWELL: Final = 0.1
 class Connections:
     """The `Topology` of one server: connections, lent one at a time; nothing is ever sent twice."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], name: str) -> None:
+        # Where the server is: host:port, or the path of its socket.
+        self.name = name
         self._make = make
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         self._idle: list[Any] = []
@@ -57,7 +60,8 @@ class Connections:
             protocol=2,
             driver_info=None,
         )
-        return cls(pool.make_connection)
+        kept = pool.connection_kwargs
+        return cls(pool.make_connection, kept["path"] if "path" in kept else name_of((kept["host"], kept["port"])))
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
@@ -68,9 +72,9 @@ class Connections:
         async with self._fresh() if fresh else self.lend() as exchange:
             return await work(exchange)
 
-    async def everywhere(self, work: Work[T]) -> list[T]:
+    async def servers(self) -> tuple[Sequence[Self], Sequence[Place]]:
         """See `Topology`."""
-        return [await self.run(None, work)]
+        return [self], []
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:

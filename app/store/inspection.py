@@ -1,12 +1,13 @@
-"""What a Redis server says of itself, and what stood in the way where it cannot be used."""
+"""What Redis servers say of themselves, and what stood in the way where one cannot be used."""
 
+import asyncio
 import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from redis.exceptions import (
     AuthenticationError,
@@ -20,8 +21,12 @@ from redis.exceptions import (
 )
 
 from app.errors import StoreError
-from app.store.connections import REFUSED
+from app.store.address import Place
+from app.store.connections import DRIVER_ERRORS, REFUSED, Connections
 from app.store.exchange import Command, Exchange
+from app.store.topology import Topology
+
+Role = Literal["primary", "replica"]
 
 _PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync")
 
@@ -30,52 +35,109 @@ _PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync")
 class Facts:
     """A server's own account; None is what it does not tell.
 
-    `version` is that of Redis, or the one that another product says it is compatible with: `product` is that one's own
-    name and version. `replicas` counts those that are online.
+    `server` is its host:port. `version` is that of Redis, or the one that another product says it is compatible with:
+    `product` is that one's own name and version. `replicas` counts those that are online. `forbidden` are the commands
+    that the store's user may not run there (ACL).
     """
 
+    server: str
+    role: Role
     version: str | None
     product: str | None
     maxmemory_policy: str | None
     appendonly: bool | None
     appendfsync: str | None
     replicas: int | None
+    forbidden: Sequence[str] = ()
 
 
-async def facts_from(exchange: Exchange) -> Facts:
-    """The account of the server that answers `exchange`. Raises what the driver does when the connection fails.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unseen:
+    """A server that could not be asked; `obstacle` says why, in plain words."""
 
-    Where CONFIG is forbidden, as managed services have it, INFO tells the most; what both refuse is left open.
+    server: str
+    role: Role
+    obstacle: str
+
+
+async def inspect(topology: Topology, at: Callable[[Place], Connections], limit: float) -> list[Facts | Unseen]:
+    """The accounts of the servers that have keys, and of their replicas: each may have the keys next.
+
+    The replicas are those that the servers name themselves, and those that sentinels know beside; `at` makes
+    connections to them. Nobody may take longer than `limit` seconds. Raises StoreError where nobody names the servers.
     """
-    info = await _ask(exchange, ("INFO",))
+    try:
+        async with asyncio.timeout(limit):
+            primaries, known = await topology.servers()
+    except DRIVER_ERRORS as error:
+        raise StoreError("nobody names the servers") from error
+    seen = await asyncio.gather(*(_look_at(each, "primary", limit) for each in primaries))
+    places = dict.fromkeys([*known, *(place for _, named in seen for place in named)])
+    replicas = await asyncio.gather(*(_look_at_replica(at(place), limit) for place in places))
+    return [*(each for each, _ in seen), *replicas]
+
+
+async def _look_at_replica(connections: Connections, limit: float) -> Facts | Unseen:
+    try:
+        seen, _ = await _look_at(connections, "replica", limit)
+    finally:
+        await connections.close()
+    return seen
+
+
+async def _look_at(connections: Connections, role: Role, limit: float) -> tuple[Facts | Unseen, list[Place]]:
+    """The account of one server, and the replicas that it names."""
+
+    async def look(exchange: Exchange) -> tuple[Facts, list[Place]]:
+        return await _facts_from(exchange, connections.name, role)
+
+    try:
+        async with asyncio.timeout(limit):
+            return await connections.run(None, look)
+    except DRIVER_ERRORS as error:
+        return Unseen(server=connections.name, role=role, obstacle=_obstacle([error, *_causes(error)])), []
+
+
+async def _facts_from(exchange: Exchange, server: str, role: Role) -> tuple[Facts, list[Place]]:
+    """Where CONFIG is forbidden, as managed services have it, INFO tells the most; what both refuse is left open."""
+    forbidden: list[str] = []
+    info = await _ask(exchange, ("INFO",), "INFO", forbidden)
     told = dict(line.split(":", 1) for line in (info or b"").decode(errors="replace").splitlines() if ":" in line)
     config = {}
     for parameter in _PARAMETERS:
-        if reply := await _ask(exchange, ("CONFIG", "GET", parameter)):
+        if reply := await _ask(exchange, ("CONFIG", "GET", parameter), "CONFIG GET", forbidden):
             config[parameter] = reply[1].decode()
+    replicas = [
+        dict(each.split("=", 1) for each in value.split(","))
+        for name, value in told.items()
+        if re.fullmatch(r"slave\d+", name)
+    ]
     appendonly = config.get("appendonly", told.get("aof_enabled"))
     product = told.get("server_name")
-    return Facts(
+    facts = Facts(
+        server=server,
+        role=role,
         version=told.get("redis_version"),
         product=f"{product} {told.get(f'{product}_version', '')}".strip() if product else None,
         maxmemory_policy=config.get("maxmemory-policy", told.get("maxmemory_policy")),
         appendonly=None if appendonly is None else appendonly in {"yes", "1"},
         appendfsync=config.get("appendfsync"),
-        replicas=_replicas(told) if "connected_slaves" in told else None,
+        replicas=sum(each["state"] == "online" for each in replicas) if "connected_slaves" in told else None,
+        forbidden=tuple(dict.fromkeys(forbidden)),
     )
+    # What only takes a backup (redis-cli --rdb) is listed as well, and listens nowhere.
+    return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]
 
 
-async def _ask(exchange: Exchange, command: Command) -> Any:
-    """The reply, or None where the server refuses it."""
+async def _ask(exchange: Exchange, command: Command, name: str, forbidden: list[str]) -> Any:
+    """The reply, or None where the server refuses it; where it is the user who may not, that is noted."""
     try:
         (reply,) = await exchange(command)
-    except REFUSED:
+    except REFUSED as error:
+        if isinstance(error, NoPermissionError):
+            forbidden.append(name)
         return None
     return reply
-
-
-def _replicas(told: dict[str, str]) -> int:
-    return sum("state=online" in value for name, value in told.items() if re.fullmatch(r"slave\d+", name))
 
 
 # The nearest class in the error's line of descent counts. No server's own words are repeated: some quote the command,
@@ -93,9 +155,18 @@ _OBSTACLES: Final[dict[type[BaseException], str]] = {
 
 def obstacle(error: StoreError) -> str:
     """What stood in the store's way, in plain words that hold no secret; "it" is the store."""
-    causes = list(_causes(error))
+    return _obstacle(list(_causes(error))) or str(error)  # without a cause, it is of the service's own making
+
+
+def _obstacle(causes: Sequence[BaseException]) -> str:
     if not causes:
-        return str(error)  # of the service's own making
+        return ""
+    # Bare, it is of the service's own making as well: no driver and no system raises just this.
+    if type(causes[0]) is ConnectionError:
+        asked_last = _obstacle(causes[1:])
+        return f"{causes[0]}; the one asked last: {asked_last}" if asked_last else str(causes[0])
+    if isinstance(causes[0], LookupError):
+        return str(causes[0])
     for cause in causes:
         if isinstance(cause, NoPermissionError | ExecAbortError) and "permission" in str(cause):
             return _forbidden(str(cause))
@@ -107,7 +178,7 @@ def obstacle(error: StoreError) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause = error.__cause__ or error.__context__
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
         yield cause
         yield from _causes(cause)

@@ -21,7 +21,6 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, REFUSED
 from app.store.exchange import Command, Exchange
-from app.store.inspection import Facts, facts_from
 from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
@@ -203,14 +202,6 @@ class RedisStore:
             raise StoreError("the store refused a transaction without a rival")
         await self._confirm(exchange)
         await exchange(("EXISTS", key, history), ("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
-
-    async def facts(self) -> list[Facts]:
-        """What each server says of itself. Raises StoreError."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._topology.everywhere(facts_from)
-        except DRIVER_ERRORS as error:
-            raise StoreError("the store says nothing of itself") from error
 
     async def close(self) -> None:
         """See `Store`."""

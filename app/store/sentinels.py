@@ -44,9 +44,9 @@ class SentinelConnections:
         """See `Topology`."""
         return await (await self._current()).run(key, work, fresh=fresh)
 
-    async def everywhere(self, work: Work[T]) -> list[T]:
-        """See `Topology`."""
-        return [await self.run(None, work)]
+    async def servers(self) -> tuple[Sequence[Connections], Sequence[Place]]:
+        """See `Topology`. The sentinels know replicas that are away, and may promote them once they are back."""
+        return [await self._current()], await self._replicas()
 
     @contextlib.asynccontextmanager
     async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
@@ -90,12 +90,23 @@ class SentinelConnections:
                 self._trouble = error
                 continue
             if place is None:
-                self._trouble = LookupError(f"a sentinel knows no {self._service}")
+                self._trouble = LookupError(f"it knows no primary of the name {self._service}")
             else:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)
                 await self._move_to(place)
                 return
+
+    async def _replicas(self) -> list[Place]:
+        """Those that the sentinel which named the primary knows; none where it does not tell them."""
+        command = ("SENTINEL", "REPLICAS", self._service)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                (replicas,) = await self._sentinels[0].run(None, lambda exchange: exchange(command))
+        except DRIVER_ERRORS:
+            return []
+        told = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replicas]
+        return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in told]
 
     async def _named(self, exchange: Exchange) -> Place | None:
         """The primary that a sentinel names; None where it knows none."""

@@ -1,12 +1,12 @@
 """What the store consists of: one server, a primary that sentinels name, or the nodes of a cluster."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
-from app.store.address import Address, Place
+from app.store.address import Address, Place, name_of
 from app.store.cluster import ClusterConnections
 from app.store.connections import Connections
 from app.store.exchange import T, Work
@@ -31,8 +31,11 @@ class Topology(Protocol):
         effect. Raises what the driver raises; nothing else is ever done twice.
         """
 
-    async def everywhere(self, work: Work[T]) -> list[T]:
-        """What `work` returns at each of the servers that have keys. Raises what the driver raises."""
+    async def servers(self) -> tuple[Sequence[Connections], Sequence[Place]]:
+        """The servers that have keys, and the replicas of which others than these know.
+
+        Raises what the driver raises where nobody names them.
+        """
 
     def subscribe(self, channel: str, limit: float) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
         """What is published to `channel` on any of the servers, on connections of its own.
@@ -49,22 +52,23 @@ def connect(address: Address, *, tls_verify: bool = True) -> Topology:
     """The store at `address`; no connection is opened yet. TLS is verified, unless `tls_verify` says otherwise."""
     if address.path is not None:
         return Connections.to(f"unix://{quote(address.path)}", username=address.username, password=address.password)
-    at = partial(_at, address, tls_verify=tls_verify)
+    at = partial(connections_to, address, tls_verify=tls_verify)
     match address.kind:
         case "server":
             return at(address.places[0])
         case "sentinels":
-            sentinels = [_at(Address(tls=address.tls), place, tls_verify=tls_verify) for place in address.places]
+            bare = Address(tls=address.tls)
+            sentinels = [connections_to(bare, place, tls_verify=tls_verify) for place in address.places]
             return SentinelConnections(sentinels, address.service, at)
         case "cluster":
             return ClusterConnections(address.places, at)
 
 
-def _at(address: Address, place: Place, *, tls_verify: bool) -> Connections:
-    host, port = place
-    scheme, host = "rediss" if address.tls else "redis", f"[{host}]" if ":" in host else host
+def connections_to(address: Address, place: Place, *, tls_verify: bool) -> Connections:
+    """Connections to one server of the store at `address`, with its user and its TLS; none is opened yet."""
+    scheme = "rediss" if address.tls else "redis"
     return Connections.to(
-        f"{scheme}://{host}:{port}/{address.database}",
+        f"{scheme}://{name_of(place)}/{address.database}",
         tls_verify=tls_verify,
         username=address.username,
         password=address.password,

