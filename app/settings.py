@@ -49,6 +49,7 @@ def _boolean(value: str) -> bool:
     return _one_of("true", "false")(value) == "true"
 
 
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
 MIN_TOKEN_CHARACTERS = 16
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash of HS256, or longer
 
@@ -208,7 +209,7 @@ class Settings:
         shown=False,
     )
     metrics_directory: str | None = _setting(
-        "PROMETHEUS_MULTIPROC_DIR", "a directory, which app/server.py gives its workers", str, None, shown=False
+        METRICS_DIRECTORY, "a directory, which app/server.py gives its workers", str, None, shown=False
     )
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", _one_of("logfmt", "json", "console"), "logfmt")
     log_level: str = _setting(
