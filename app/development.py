@@ -189,12 +189,11 @@ def _within(seconds: float, condition: Callable[[], bool], process: Process) -> 
 
 def _watch(server: Process, store: Process | None) -> NoReturn:
     """Ends the process when one of those that it started has ended by itself."""
-    started = {"web process": server} | ({} if store is None else {"store": store})
-    while True:
-        for name, process in started.items():
-            if process.poll() is not None:
-                sys.exit(f"bin/serve: the {name} has ended by itself, with status {process.returncode}")
-        time.sleep(0.2)
+    started = {server.pid: ("web process", server)} | ({} if store is None else {store.pid: ("store", store)})
+    pid, status = os.waitpid(-1, 0)
+    name, process = started[pid]
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it as well
+    sys.exit(f"bin/serve: the {name} has ended by itself, with status {process.returncode}")
 
 
 def _greet(settings: Settings) -> None:
