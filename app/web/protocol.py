@@ -21,6 +21,8 @@ STOPPING: Final = "stopping"
 ACCOUNT: Final = "account"
 # In the state of one request: the status that it was answered with here, while the application awaited its body.
 REFUSED: Final = "refused"
+# There, too, once its client sends no more: a stream that begins after that has nobody who would end it.
+HALF_CLOSED: Final = "half_closed"
 
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
@@ -85,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or cycle.more_body or self._streams():
             return False
         cycle.keep_alive = False
+        cycle.scope["state"][HALF_CLOSED] = True
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
