@@ -114,10 +114,10 @@ def test_a_client_that_leaves_with_requests_sent_ahead_is_no_failure(service: Se
     assert service.logs(f"request_id=ahead-{tenant}")
 
 
-def test_a_client_that_only_listens_gets_its_answer(service: Service, tenant: str) -> None:
-    auth = f"Authorization: Bearer {make_token(tenant)}".encode()
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-        connection.sendall(GET.replace(b"%AUTH%", auth) + b"\r\n")
+def test_a_client_that_only_listens_gets_its_answer(hasty: tuple[str, int]) -> None:
+    """To one that is answered before it says that it only listens, no answer could say that the connection ends."""
+    with socket.create_connection(hasty, timeout=20) as connection:
+        connection.sendall(WHOLE.replace(b"GET /", b"GET /late"))
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 ")
