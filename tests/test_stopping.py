@@ -200,6 +200,7 @@ class LateClient:
     def __init__(self, connections: set[object]) -> None:
         self._connections = connections
         self.asked = 0
+        self.was_told = False
 
     @property
     def is_idle(self) -> bool:
@@ -207,7 +208,7 @@ class LateClient:
         return self.asked == 3
 
     def wind_down(self) -> None:
-        pass
+        self.was_told = self.asked == 0
 
     def shutdown(self) -> None:
         self._connections.discard(self)
@@ -223,6 +224,7 @@ def test_a_moment_of_quiet_is_not_taken_for_the_end(run: Run) -> None:
     connections.add(client)
     run(server.shutdown())
     assert client.asked > 4
+    assert client.was_told
 
 
 @WORKERS
