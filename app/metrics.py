@@ -21,7 +21,7 @@ from prometheus_client import (
 class Metrics:
     """Makes metrics, and tells the numbers of all that it made.
 
-    With a `directory`, which workers share and `PROMETHEUS_MULTIPROC_DIR` has to name, the numbers are the sums of all
+    With a `directory`, which workers share and the environment has to name as well, the numbers are the sums of all
     workers, and go on where a worker was replaced. Without one they are this process's, and cheaper to count.
     """
 

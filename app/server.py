@@ -7,17 +7,14 @@ import resource
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 import uvicorn
 
 from app.listener import listen
 from app.logs import capture, last_words, logging_config
-from app.settings import BadSettings, Settings
+from app.settings import METRICS_DIRECTORY, BadSettings, Settings
 from app.stopping import serve
 from app.web.protocol import BoundedProtocol
-
-_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
@@ -57,12 +54,12 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
 @contextlib.contextmanager
 def _metrics_directory(workers: int) -> Iterator[None]:
     """Where the `workers` that are started meanwhile keep their numbers together. One alone needs none."""
-    os.environ.pop(_METRICS_DIRECTORY, None)
+    os.environ.pop(METRICS_DIRECTORY, None)
     if workers == 1:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="external-oms-", ignore_cleanup_errors=True) as directory:
-        os.environ[_METRICS_DIRECTORY] = directory
+        os.environ[METRICS_DIRECTORY] = directory
         yield
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import signal
 import socket
 from collections.abc import Callable
 from typing import Final, cast
@@ -81,7 +82,17 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
 
 
 class _Supervisor(Multiprocess):
-    """Ends all workers gently. One that is replaced, on SIGHUP, leaves the backlog to the others."""
+    """Ends all workers gently, one that hangs excepted. One that is replaced on SIGHUP leaves the backlog to others."""
+
+    # From the signal on. A worker that does not hang has ended by then: `max_seconds_waiting` twice, then
+    # `timeout_graceful_shutdown`.
+    max_seconds_stopping = 9
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        for told in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(told, self._note_stop)
+        signal.signal(signal.SIGALRM, self._kill_all)
 
     def terminate_all(self) -> None:
         """Called when all are to stop. The socket is closed as soon as the last of them has closed it."""
@@ -90,3 +101,13 @@ class _Supervisor(Multiprocess):
         super().terminate_all()
         for listener in self.sockets:
             listener.close()
+
+    def _note_stop(self, told: int, _frame: object) -> None:
+        """Begins to count: where a worker hangs, uvicorn may ask it for 5 s whether it lives before it looks here."""
+        self.signal_queue.append(told)
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.alarm(self.max_seconds_stopping)
+
+    def _kill_all(self, _alarm: int, _frame: object) -> None:
+        for worker in self.processes:
+            worker.process.kill()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,7 +168,10 @@ def test_a_stranger_on_the_port_does_not_pass_for_the_service(checkout: Path) ->
 
 
 def test_what_a_killed_one_left_behind_is_named_and_not_met(checkout: Path) -> None:
-    with Development(checkout, PYTHONPATH=str(checkout)) as first:
+    with (
+        tempfile.TemporaryDirectory() as left_there,  # not in `checkout`: a socket's path may not be as long
+        Development(checkout, PYTHONPATH=str(checkout), TMPDIR=left_there) as first,
+    ):
         left = first.processes[1:]
         first.process.kill()
         first.process.wait(20)

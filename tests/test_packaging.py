@@ -1,5 +1,6 @@
 """The files around the service agree with each other."""
 
+import ast
 import configparser
 import dataclasses
 import json
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -24,6 +26,10 @@ EXTRAS = [
     for line in lines.split("\n")
     if line and line[0] != "#"
 ]
+
+
+# A module's name at the begin of a line, alone or before what it is for.
+MAP_LINE = r"^ {0,4}([a-z_]+)(?:$| +(?=\S))"
 
 
 def locked(name: str) -> dict[str, str]:
@@ -76,6 +82,15 @@ def test_the_files_of_a_platform_are_there() -> None:
         "JWT_SECRET",
         "REDIS_TLS_VERIFY",
     }
+
+
+@pytest.mark.parametrize("package", sorted((ROOT / "app").rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_the_map_of_a_package_names_each_of_its_modules_and_no_other(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
+    block = max(docstring.split("\n\n"), key=lambda lines: len(re.findall(MAP_LINE, lines, re.MULTILINE)))
+    there = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in package.parent.glob("*/__init__.py")}
+    assert set(re.findall(MAP_LINE, block, re.MULTILINE)) == there
 
 
 def test_importing_has_no_effect_but_for_asgi() -> None:

@@ -3,15 +3,20 @@
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
+import uvicorn
 
+from app.stopping import GentleServer
+from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
 from tests.processes import Service, make_token
 from tests.streams import EventStream
@@ -161,6 +166,68 @@ def test_what_was_sent_ahead_is_answered_in_a_stop(tmp_path: Path, redis_url: st
 
 
 @WORKERS
+def test_new_connections_are_refused_while_old_ones_are_still_waited_for(
+    tmp_path: Path, redis_url: str, workers: str
+) -> None:
+    with (
+        running(tmp_path / "log", redis_url, workers) as service,
+        Wire("127.0.0.1", service.port) as wire,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        wire.send(WRITE[:-9])
+        service.client(None).get()  # the half is there when a whole one, sent later, is answered
+        stopped = pool.submit(service.stop)
+        assert eventually(lambda: is_refused(service.port))
+        assert select.select([wire], [], [], 0)[0] == []
+        assert wire.answer("POST").status == 500
+        stopped.result()
+
+
+def is_refused(port: int) -> bool:
+    """Whether a connection is refused; one that is neither refused nor begun is not."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+class LateClient:
+    """What the server knows of a connection that has begun when the others were quiet, and then has its request."""
+
+    def __init__(self, connections: set[object]) -> None:
+        self._connections = connections
+        self.asked = 0
+        self.was_told = False
+
+    @property
+    def is_idle(self) -> bool:
+        self.asked += 1
+        return self.asked == 3
+
+    def wind_down(self) -> None:
+        self.was_told = self.asked == 0
+
+    def shutdown(self) -> None:
+        self._connections.discard(self)
+
+
+def test_a_moment_of_quiet_is_not_taken_for_the_end(run: Run) -> None:
+    config = uvicorn.Config(lambda: None, lifespan="off", log_config=None)
+    config.load()
+    server = GentleServer(config)
+    server.lifespan, server.servers = config.lifespan_class(config), []
+    connections = cast(set[object], server.server_state.connections)
+    client = LateClient(connections)
+    connections.add(client)
+    run(server.shutdown())
+    assert client.asked > 4
+    assert client.was_told
+
+
+@WORKERS
 def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path, redis_url: str, workers: str) -> None:
     bundle = b"GET /v0/ui/bundle/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
     with running(tmp_path / "log", redis_url, workers) as service, contextlib.ExitStack() as stack:
@@ -179,6 +246,21 @@ def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path
         assert not any(map(is_alive, [service.pid, *serving]))
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", service.port), timeout=5)
+
+
+def test_a_worker_that_hangs_keeps_nobody_alive_for_10_s(tmp_path: Path, redis_url: str) -> None:
+    with running(tmp_path / "log", redis_url, "2") as service:
+        serving = processes_of(service)
+        os.kill(serving[0], signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            service.stop()
+        finally:
+            left = [pid for pid in [service.pid, *serving] if is_alive(pid)]
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+        assert time.monotonic() - began < 10
+        assert left == []
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, redis_url: str) -> None:

@@ -135,8 +135,8 @@ def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
 def check(*, as_json: bool) -> None:
     """Say what the store would lose, before a release goes out.
 
-    Takes the variables of the web process. Makes a change of its own in the store, takes it away, and has the store
-    tell how it is configured.
+    Takes the variables of the web process. Has each server of the store, replicas too, tell how it is configured, makes
+    a change of its own, and takes it away.
 
     \b
     Exit status:

@@ -1,13 +1,16 @@
 """What the service remembers.
 
-redis_store  keys, stored form, transactions
-topology     what the store consists of: one server (connections), a primary that is followed (sentinels), or many
-             (cluster)
-address      where it is
-reads        reads that share a round trip
-exchange     one round trip
-metered      a store whose operations are counted
-inspection   what a server says of itself, and what stood in the way
+redis_store            keys, stored form, transactions
+topology               what the store consists of, which is one of
+connections            one server
+sentinels              a primary that is followed
+cluster                many nodes
+cluster_subscriptions  what the nodes of a cluster announce
+address                where it is
+reads                  reads that share a round trip
+exchange               one round trip
+metered                a store whose operations are counted
+inspection             what a server says of itself, and what stood in the way
 """
 
 from collections.abc import AsyncIterator

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import logging
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from collections.abc import Set as AbstractSet
 from operator import itemgetter
 from typing import Any, Final, Self, cast
 
@@ -13,20 +11,16 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from app.store.address import Place
+from app.store.cluster_subscriptions import Subscriptions
 from app.store.connections import DRIVER_ERRORS, Connections
 from app.store.exchange import Command, Exchange, T, Work
-
-_log = logging.getLogger(__name__)
 
 # How often work is begun again for one caller, and after how many seconds where its slot is between two nodes.
 _MAX_TURNS: Final = 8
 _BETWEEN: Final = 0.05
-# In seconds: how long a node may take to tell the slots; how long nobody is asked again; and how often, while somebody
-# listens, nodes that are new are looked for.
+# In seconds: how long a node may take to tell the slots, and how long nobody is asked again.
 _PATIENCE: Final = 0.25
 _REST: Final = 0.5
-_LOOK_AROUND: Final = 1.0
-_MAX_MESSAGES: Final = 1000
 
 
 class ClusterConnections:
@@ -98,7 +92,7 @@ class ClusterConnections:
         """See `Topology`: on each node that has slots. Where one is lost, the others go on."""
         async with asyncio.timeout(limit):
             await self._place_of("")
-        subscriptions = _Subscriptions(channel, limit, self._node, self._refresh)
+        subscriptions = Subscriptions(channel, limit, self._node, self._refresh)
         try:
             subscriptions.follow(self._slots.places)
             await subscriptions.begun()
@@ -189,76 +183,6 @@ class _Slots:
             return None
         _, last, place = self._ranges[index]
         return place if slot <= last else None
-
-
-class _Subscriptions:
-    """One for each node, merged; each is tried again for itself."""
-
-    def __init__(
-        self, channel: str, limit: float, node: Callable[[Place], Connections], on_loss: Callable[[], object]
-    ) -> None:
-        self._channel = channel
-        self._limit = limit
-        self._node = node
-        self._on_loss = on_loss
-        self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
-        self._tried: dict[Place, asyncio.Future[bool]] = {}
-        self._tasks: dict[Place, asyncio.Task[None]] = {}
-
-    def follow(self, places: AbstractSet[Place]) -> None:
-        """Has a subscription at each of `places`, and at no other."""
-        for place in places - self._tasks.keys():
-            self._tried[place] = asyncio.get_running_loop().create_future()
-            self._tasks[place] = asyncio.create_task(self._stay_subscribed(place))
-        for place in self._tasks.keys() - places:
-            self._tasks.pop(place).cancel()
-
-    async def begun(self) -> None:
-        """Returns once each was tried. Raises ConnectionError where none succeeded."""
-        if not any(await asyncio.gather(*self._tried.values())):
-            raise ConnectionError("no node takes a subscription")
-
-    async def messages(self, places: Callable[[], AbstractSet[Place]]) -> AsyncIterator[bytes | None]:
-        """What comes on all of them; None where one was lost or is there again. Follows `places` as they change."""
-        loop = asyncio.get_running_loop()
-        look_around = loop.time() + _LOOK_AROUND
-        while True:
-            try:
-                async with asyncio.timeout_at(look_around):
-                    message = await self._queue.get()
-            except TimeoutError:
-                self._on_loss()
-                self.follow(places())
-                look_around = loop.time() + _LOOK_AROUND
-            else:
-                yield message
-
-    def close(self) -> None:
-        """Ends all of them."""
-        self.follow(set())
-
-    async def _stay_subscribed(self, place: Place) -> None:
-        tried = self._tried[place]
-        is_lost = False
-        while True:
-            try:
-                async with self._node(place).subscribe(self._channel, self._limit) as messages:
-                    if not tried.done():
-                        tried.set_result(True)
-                    await self._queue.put(None)  # what it announced before went unheard
-                    is_lost = False
-                    async for message in messages:
-                        await self._queue.put(message)
-            except DRIVER_ERRORS as error:
-                if not is_lost:
-                    extra = {"node": f"{place[0]}:{place[1]}", "cause": str(error)}
-                    _log.warning("a node announces nothing", extra=extra)
-                    await self._queue.put(None)
-                is_lost = True
-                if not tried.done():
-                    tried.set_result(False)
-                self._on_loss()
-            await asyncio.sleep(_REST)
 
 
 def _asking(work: Work[T]) -> Work[T]:

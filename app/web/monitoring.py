@@ -68,7 +68,7 @@ class Monitoring:
             self._refusals[refusal].inc()
         if is_stream(scope):
             return
-        method = scope["method"]
+        method = scope.get("method", _OTHER)  # the server may have refused the request before it was read
         labels = (method if method in _METHODS else _OTHER, route, status)
         observe = self._observers.get(labels)
         if observe is None:

@@ -5,12 +5,18 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.protocol import ACCOUNT, REFUSED
+
 # Called with the request's scope, the status of its answer (0: its client left without one) and the seconds it took.
+# Of a request that the server refused while reading it, the scope has what was read.
 Account = Callable[[Scope, int, float], None]
 
 
 class Outcomes:
-    """Tells `accounts` of each request once, when it has ended in whatever way."""
+    """Tells `accounts` of each request once, when it has ended in whatever way.
+
+    Through the state of the lifespan the server tells them of those that never come here.
+    """
 
     def __init__(self, app: ASGIApp, accounts: Sequence[Account]) -> None:
         self._app = app
@@ -19,6 +25,8 @@ class Outcomes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                scope.get("state", {})[ACCOUNT] = self._account
             await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
@@ -32,6 +40,8 @@ class Outcomes:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            seconds = time.perf_counter() - began
-            for account in self._accounts:
-                account(scope, status, seconds)
+            self._account(scope, scope.get("state", {}).get(REFUSED, status), time.perf_counter() - began)
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        for account in self._accounts:
+            account(scope, status, seconds)

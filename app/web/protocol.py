@@ -1,17 +1,15 @@
 """uvicorn's protocol for HTTP/1.1, with bounds, and with the contract's body for what it refuses itself."""
 
 import asyncio
-import logging
 import sys
 from typing import Final, NoReturn, cast
 
 import httptools
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.web.failures import Failure
-from app.web.request_id import NO_SNIFFING, new_request_id
-
-_log = logging.getLogger(__name__)
+from app.web.request_id import NO_SNIFFING, identify, request_id_of
 
 # A request line, the headers and the trailers together; a token of a talkative identity provider has 4 KiB.
 MAX_HEAD_BYTES = 32 * 1024
@@ -19,6 +17,12 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_WAITING = 64
 # In the state that the server shares with its connections and their requests, once it was told to stop.
 STOPPING: Final = "stopping"
+# In the same state: whom to tell of a request that is refused here, as `Outcomes` tells of all others.
+ACCOUNT: Final = "account"
+# In the state of one request: the status that it was answered with here, while the application awaited its body.
+REFUSED: Final = "refused"
+# There, too, once its client sends no more: a stream that begins after that has nobody who would end it.
+HALF_CLOSED: Final = "half_closed"
 
 _MALFORMED = Failure(400, "Expected a request as HTTP/1.1 has it.")
 _HOST = Failure(400, "Expected one Host header.")
@@ -44,6 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
     max_seconds_head = 10.0
     max_seconds_request = 30.0
 
+    url = b""
     _failure = _MALFORMED
     _head_bytes = 0
     _held_bytes = 0
@@ -82,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or cycle.more_body or self._streams():
             return False
         cycle.keep_alive = False
+        cycle.scope["state"][HALF_CLOSED] = True
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -144,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Parser callback: the head has ended."""
-        self._in_head, self._called_back = False, True
+        self._called_back = True
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
             self._stop(_HOST)  # RFC 9112, section 3.2
@@ -157,6 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         before = self._newest()
         idle = before is None or before.response_complete
         super().on_headers_complete()
+        self._in_head = False
         if idle:
             self._running = self.cycle
         if STOPPING in self.app_state:
@@ -236,10 +243,36 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, failure: Failure) -> None:
         """Answers and closes; where earlier requests still wait for their answers, closes behind the last of them."""
         due = self._last_due()
-        if due is None or (due.more_body and not due.response_started):
-            self._answer(failure)
+        if due is None and self._in_head:
+            self._answer_unread(failure)
+        elif due is not None and due.more_body and not due.response_started:
+            # The application begins first: it may answer without the body, and else knows the request's identifier.
+            self.flow.pause_reading()
+            self.loop.call_soon(self._answer_instead, due, failure)
         else:
             self._close_behind(due)
+
+    def _answer_unread(self, failure: Failure) -> None:
+        """Answers a request whose head was refused, and tells of it what was read."""
+        begun = cast(Scope | None, self.scope)  # uvicorn's type does not say that there may be none
+        scope: Scope = {"headers": []} if begun is None else {**begun}
+        if self.url:
+            scope["method"] = self.parser.get_method().decode("ascii")
+            target = self.url.partition(b"?")[0]
+            scope["raw_path"] = target if target.isascii() else b""
+        self._answer(failure, identify(scope))
+        if account := self.app_state.get(ACCOUNT):
+            account(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
+
+    def _answer_instead(self, due: RequestResponseCycle, failure: Failure) -> None:
+        """Answers in the place of the application, which has not begun to, and which tells of the request itself."""
+        if due.response_started or self.transport.is_closing():
+            self._close_behind(due)
+            return
+        due.scope["state"][REFUSED] = failure.status
+        due.disconnected = True
+        due.message_event.set()
+        self._answer(failure, request_id_of(cast(Scope, due.scope)))
 
     def _last_due(self) -> RequestResponseCycle | None:
         """The last request that is to be answered; the one that is still on its way is not, if it waits its turn."""
@@ -257,9 +290,7 @@ class BoundedProtocol(HttpToolsProtocol):
             due.keep_alive = False
             self.flow.pause_reading()
 
-    def _answer(self, failure: Failure) -> None:
-        request_id = new_request_id()
-        _log.warning("request refused", extra={"request_id": request_id, "status": failure.status})
+    def _answer(self, failure: Failure, request_id: str) -> None:
         body = failure.body(request_id)
         own = [*failure.head(body), (b"x-request-id", request_id.encode()), NO_SNIFFING, (b"connection", b"close")]
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *own])

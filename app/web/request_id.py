@@ -12,23 +12,27 @@ NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def new_request_id() -> str:
-    """An identifier that no other request has."""
-    return secrets.token_hex(16)
-
-
 def request_id_of(scope: Scope) -> str:
     """The identifier of the request that `RequestIds` let through with `scope`."""
     request_id: str = scope["extensions"]["connexion_context"]["request_id"]
     return request_id
 
 
-class RequestIds:
-    """The outermost part: gives each request its identifier and, with it, a context that no other request shares.
+def identify(scope: Scope) -> str:
+    """Gives the request in `scope` its identifier and, with it, a context that no other request shares.
 
     A caller's own `X-Request-ID` is kept where it is one header of 1 to 64 of `A-Z a-z 0-9 . _ -`. Connexion keeps
     what it learns about a request in `scope["extensions"]`, which some servers share between requests.
     """
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    kept = len(given) == 1 and _ACCEPTABLE.fullmatch(given[0])
+    request_id = given[0].decode() if kept else secrets.token_hex(16)
+    scope["extensions"] = {**(scope.get("extensions") or {}), "connexion_context": {"request_id": request_id}}
+    return request_id
+
+
+class RequestIds:
+    """The outermost part: gives each request its identifier, and each answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,12 +42,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-        kept = len(given) == 1 and _ACCEPTABLE.fullmatch(given[0])
-        request_id = given[0].decode() if kept else new_request_id()
-        header = (b"x-request-id", request_id.encode())
-        context = {"request_id": request_id}
-        scope["extensions"] = {**(scope.get("extensions") or {}), "connexion_context": context}
+        header = (b"x-request-id", identify(scope).encode())
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

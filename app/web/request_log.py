@@ -21,25 +21,25 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     """An account of `Outcomes`. The line has the status 0 where the client left without an answer.
 
     `tenant` is there where the token was good, `refusal` where it opened nothing, `cause` where the service failed, be
-    it after the answer had begun.
+    it after the answer had begun; `method` and `path` where they were read before the server refused the rest.
     """
-    if scope["path"] in PROBES:
+    route = route_of(scope)
+    if route in PROBES:
         return
     cause = cause_of(scope)
     level = logging.INFO if cause is None and status < _FAILED else logging.ERROR
     if not _log.isEnabledFor(level):
         return
-    tenant, refusal = tenant_of(scope), refusal_of(scope)
-    extra = {
+    fields = {
         "request_id": request_id_of(scope),
-        "method": scope["method"],
-        "route": route_of(scope),
-        "path": scope["raw_path"].decode("ascii"),
+        "method": scope.get("method"),
+        "route": route,
+        "path": scope.get("raw_path", b"").decode("ascii") or None,
         "status": status,
         "duration_ms": round(seconds * 1000, 3),
-        **({} if tenant is None else {"tenant": tenant}),
-        **({} if refusal is None else {"refusal": refusal}),
-        **({} if cause is None else {"cause": cause}),
+        "tenant": tenant_of(scope),
+        "refusal": refusal_of(scope),
+        "cause": cause,
         **trace_of(scope),
     }
-    _log.log(level, "request", extra=extra)
+    _log.log(level, "request", extra={name: value for name, value in fields.items() if value is not None})

@@ -9,6 +9,8 @@ import flask
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.datastructures import Headers
 
+from app.web.protocol import HALF_CLOSED
+
 _IN_CONTEXT = "stream"
 
 Listening = Callable[[], contextlib.AbstractContextManager[object]]
@@ -81,7 +83,7 @@ class Streams:
         if scope["type"] == "http" and _IN_CONTEXT in (context := scope["extensions"]["connexion_context"]):
             body: Body = context[_IN_CONTEXT]
             self._running.add(body)
-            if self._stopped:
+            if self._stopped or HALF_CLOSED in scope["state"]:
                 body.end()
             try:
                 with self._listening():

@@ -363,6 +363,22 @@ def test_told_to_stop_the_service_ends_each_stream_however_it_came(
     store.stop()
 
 
+def test_a_stream_whose_client_has_closed_its_half_before_it_began_ends_at_once(tmp_path: Path) -> None:
+    store = start_store(tmp_path / "data")
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        with redis.Redis.from_url(store.connection_url) as raw:
+            raw.execute_command("CLIENT", "PAUSE", 500, "ALL")
+        with socket.create_connection(
+            ("127.0.0.1", service.port), timeout=10
+        ) as connection:  # a comment comes after 15
+            connection.sendall(HEAD % (make_token("acme").encode(), b""))
+            connection.shutdown(socket.SHUT_WR)
+            received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"0\r\n\r\n")
+    store.stop()
+
+
 def test_garbage_behind_a_stream_ends_it(tmp_path: Path) -> None:
     store = start_store(tmp_path / "data")
     with (

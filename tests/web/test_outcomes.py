@@ -5,12 +5,15 @@ import logging
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from app.errors import StoreError
 from app.web.failures import Failures
 from app.web.outcomes import Outcomes
 from app.web.request_log import log_request
 from tests.conftest import Run
+from tests.contract import PATH, Wire
+from tests.processes import Service, make_token
 
 
 @pytest.mark.parametrize(
@@ -66,3 +69,24 @@ def test_each_account_is_told_once_of_each_request_and_of_nothing_else(run: Run)
     run(part({"type": "http"}, None, send))  # type: ignore[arg-type]
     run(part({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
     assert told == [204, 204]
+
+
+def test_a_client_that_has_left_before_its_answer_is_told_of_with_the_status_0(run: Run) -> None:
+    async def reads(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise ClientDisconnect
+
+    told: list[int] = []
+    part = Outcomes(Failures(reads), [lambda _scope, status, _seconds: told.append(status)])
+    run(part({"type": "http"}, None, None))  # type: ignore[arg-type]
+    assert told == [0]
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_has_a_line_with_the_status_0(
+    service: Service, tenant: str
+) -> None:
+    auth = f"Authorization: Bearer {make_token(tenant)}\r\nX-Request-ID: left-{tenant}\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{auth}Content-Type: application/json\r\nContent-Length: 40\r\n\r\n"
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send(head.encode() + b'{"enabled": true}')
+    assert service.logs(f"request_id=left-{tenant} method=POST route={PATH} path={PATH} status=0")
+    assert not service.client(make_token(tenant)).enabled()

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from app.web.protocol import MAX_HEAD_BYTES, MAX_WAITING, BoundedProtocol
-from tests.contract import PATH, Client, Wire
+from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
 
 GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
@@ -114,10 +114,10 @@ def test_a_client_that_leaves_with_requests_sent_ahead_is_no_failure(service: Se
     assert service.logs(f"request_id=ahead-{tenant}")
 
 
-def test_a_client_that_only_listens_gets_its_answer(service: Service, tenant: str) -> None:
-    auth = f"Authorization: Bearer {make_token(tenant)}".encode()
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-        connection.sendall(GET.replace(b"%AUTH%", auth) + b"\r\n")
+def test_a_client_that_only_listens_gets_its_answer(hasty: tuple[str, int]) -> None:
+    """To one that is answered before it says that it only listens, no answer could say that the connection ends."""
+    with socket.create_connection(hasty, timeout=20) as connection:
+        connection.sendall(WHOLE.replace(b"GET /", b"GET /late"))
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -160,9 +160,77 @@ def test_a_request_names_one_host(client: Client, hosts: bytes) -> None:
     assert (answer.status, answer.json["message"]) == (400, "Expected one Host header.")
 
 
-def test_what_the_server_refuses_stands_in_the_log_under_its_id(service: Service, client: Client) -> None:
-    request_id = client.raw(b"nonsense\r\n\r\n", path="")[0].headers["x-request-id"]
-    assert service.logs(f'event="request refused" request_id={request_id} status=400')
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "line"),
+    [
+        (b"nonsense\r\n\r\n", "route=unmatched status=400 duration_ms=0.0"),
+        (b"GET /livez?x HTTP/1.1\r\n\r\n", "method=GET route=unmatched path=/livez status=400 duration_ms=0.0"),
+        (
+            f"PUT /a HTTP/1.1\r\nTraceparent: 00-{TRACE}-{PARENT}-01\r\nX: y\r\nNo colon\r\n\r\n".encode(),
+            f"method=PUT route=unmatched path=/a status=400 duration_ms=0.0 trace_id={TRACE} parent_id={PARENT}",
+        ),
+        (
+            b"GET /x HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
+            "method=GET route=unmatched path=/x status=431 duration_ms=0.0",
+        ),
+        (b"GET /x" + b"x" * MAX_HEAD_BYTES, "route=unmatched status=431 duration_ms=0.0"),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", "route=unmatched status=400 duration_ms=0.0"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_the_server_refuses_has_its_line_with_what_was_read_of_it(
+    service: Service, before: int, request_bytes: bytes, line: str
+) -> None:
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send(b"GET /before HTTP/1.1\r\nHost: x\r\n\r\n" * before)
+        if before:
+            wire.answer("GET")
+        wire.send(request_bytes)
+        request_id = wire.answer("GET").headers["x-request-id"]
+    assert service.logs(f"event=request request_id={request_id} ")
+    (found,) = [each for each in service.log.splitlines() if request_id in each]
+    assert found.partition(f"event=request request_id={request_id} ")[2] == line
+
+
+def test_a_caller_keeps_its_own_request_id_where_the_rest_is_refused(service: Service, tenant: str) -> None:
+    head = f"GET / HTTP/1.1\r\nX-Request-ID: own-{tenant}\r\n\r\n".encode()
+    (answer,) = service.client(None).raw(head, malformed=True)
+    assert (answer.status, answer.headers["x-request-id"]) == (400, f"own-{tenant}")
+
+
+BROKEN = b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\nzz\r\n"
+
+
+@pytest.mark.parametrize("parts", [[POST + BROKEN], [POST + BROKEN[:-4], BROKEN[-4:]]])
+def test_a_body_that_breaks_off_is_one_request_with_one_answer_and_one_line(
+    service: Service, tenant: str, parts: list[bytes]
+) -> None:
+    with Wire("127.0.0.1", service.port) as wire:
+        for part in parts:
+            wire.send(part.replace(b"%AUTH%", f"Authorization: Bearer {make_token(tenant)}".encode()))
+            service.client(None).get()  # this part is there when another request, sent later, is answered
+        answer = check("POST", PATH, wire.answer("POST"))
+        assert wire.read() == b""
+    request_id = answer.headers["x-request-id"]
+    assert answer.status == 400
+    assert service.logs(f"request_id={request_id} method=POST route={PATH} path={PATH} status=400")
+    assert service.log.count(request_id) == service.log.count(f"tenant={tenant}") == 1
+
+
+@pytest.mark.parametrize("parts", [[POST + BROKEN], [POST + BROKEN[:-4], BROKEN[-4:]]])
+def test_what_breaks_behind_an_answer_is_not_answered_again(service: Service, parts: list[bytes]) -> None:
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send(parts[0].replace(b"%AUTH%", b"X: y"))
+        answer = wire.answer("POST")
+        for part in parts[1:]:
+            wire.send(part)
+        assert wire.read() == b""
+    request_id = check("POST", PATH, answer).headers["x-request-id"]
+    assert answer.status == 401
+    assert service.logs(f"request_id={request_id} method=POST route={PATH} path={PATH} status=401")
 
 
 def test_an_upgrade_without_a_token_is_a_401(service: Service) -> None:

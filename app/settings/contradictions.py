@@ -1,0 +1,51 @@
+"""What is wrong with variables that are good each for itself: keys, secrets and algorithms that do not fit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from app.auth.issuers import is_trusted_address
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, public_key
+from app.auth.tokens import TENANT_PLACE
+
+OWN_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
+KEY_SOURCES = (*OWN_KEY_SOURCES, "JWT_ISSUER")
+_SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
+
+
+def contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with variables that are good each for itself."""
+    given = [variable for variable in OWN_KEY_SOURCES if environment.get(variable)]
+    issuer = environment.get("JWT_ISSUER", "")
+    yield from _unfit_secrets(environment, values.get("jwt_algorithms", ()))
+    if len(given) > 1:
+        yield f"{' and '.join(given)} are set, of which one at most may be"
+    elif not given and not issuer:
+        yield f"one of {', '.join(OWN_KEY_SOURCES)} and JWT_ISSUER is required, for the keys that verify tokens"
+    elif not given and not is_trusted_address(issuer.replace(TENANT_PLACE, "tenant")):
+        yield "JWT_ISSUER takes an https:// address where no other variable has the keys"
+    else:
+        (source,) = given or ["JWT_ISSUER"]
+        fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")
+        if unfit := [name for name in values.get("jwt_algorithms", ()) if name not in fitting]:
+            yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which {source} does not fit"
+
+
+def _unfit_secrets(environment: Mapping[str, str], algorithms: Sequence[str]) -> Iterator[str]:
+    secret, previous = (environment.get(variable, "") for variable in _SECRETS)
+    if previous and not secret:
+        yield "JWT_SECRET_PREVIOUS is set without JWT_SECRET, which replaces it"
+    longest = max((int(name[2:]) // 8 for name in algorithms if name in SECRET_ALGORITHMS), default=0)
+    for variable, value in zip(_SECRETS, (secret, previous), strict=True):
+        if value and len(value.encode(errors="replace")) < longest:
+            yield f"{variable} takes {longest} bytes or more for JWT_ALGORITHMS as they are"
+
+
+def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
+    if secret:
+        return SECRET_ALGORITHMS
+    return PUBLIC_KEY_ALGORITHMS if pem is None else algorithms_for(public_key(pem))
+
+
+def usual_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
+    """The first that fits: HS256, what the key is for, or RS256."""
+    return _fitting_algorithms(pem, secret=secret)[:1]
