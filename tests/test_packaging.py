@@ -88,7 +88,7 @@ def test_the_files_of_a_platform_are_there() -> None:
 def test_the_map_of_a_package_names_each_of_its_modules_and_no_other(package: Path) -> None:
     docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
     block = max(docstring.split("\n\n"), key=lambda lines: len(re.findall(MAP_LINE, lines, re.MULTILINE)))
-    there = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+    there = {path.stem for path in package.parent.glob("*.py")} - {"__init__", "__main__"}
     there |= {path.parent.name for path in package.parent.glob("*/__init__.py")}
     assert set(re.findall(MAP_LINE, block, re.MULTILINE)) == there
 
