@@ -22,6 +22,7 @@ from app.web.streams import Body, Stream
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
 
+_SETTINGS = {enabled: json.dumps({"enabled": enabled}).encode() for enabled in (False, True)}
 _JSON = ("Content-Type", "application/json")
 _NO_STORE = ("Cache-Control", "no-store")  # it is for the token's owner alone, and soon not true
 
@@ -76,13 +77,13 @@ def _(result: Setting, scope: Scope) -> flask.Response:
         response = flask.Response(status=304, headers=Headers([_NO_STORE, tag]))
         del response.headers["Content-Type"]  # there is none: RFC 9110, section 15.4.5
         return response
-    return _json({"enabled": result.enabled}, tag)
+    return _json(_SETTINGS[result.enabled], tag)
 
 
 @answer.register
 def _(result: History, _scope: Scope) -> flask.Response:
     changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
-    return _json({"changes": changes})
+    return _json(json.dumps({"changes": changes}).encode())
 
 
 @answer.register
@@ -91,5 +92,5 @@ def _(result: Listener, scope: Scope) -> flask.Response:
     return Stream(Body(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()]))
 
 
-def _json(content: object, *headers: tuple[str, str]) -> flask.Response:
-    return flask.Response(json.dumps(content).encode(), headers=Headers([_JSON, _NO_STORE, *headers]))
+def _json(content: bytes, *headers: tuple[str, str]) -> flask.Response:
+    return flask.Response(content, headers=Headers([_JSON, _NO_STORE, *headers]))
