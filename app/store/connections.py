@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Self
 
 import redis.asyncio
@@ -63,9 +63,9 @@ class Connections:
         kept = pool.connection_kwargs
         return cls(pool.make_connection, kept["path"] if "path" in kept else name_of((kept["host"], kept["port"])))
 
-    async def read(self, key: str, limit: float) -> bytes | None:
+    def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
         """See `Topology`."""
-        return await self._reads.join(key, limit)
+        return self._reads.join(key, limit)
 
     async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
         """See `Topology`."""

@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Self
+from operator import itemgetter
+from types import NoneType
+from typing import Any, Self
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
@@ -267,20 +269,30 @@ class _Stored:
     @classmethod
     def decode(cls, value: bytes) -> Self:
         """What `encode` made. Raises StoreError for anything else: an unreadable setting is no default."""
-        try:
-            fields = json.loads(value)
-            enabled, version, change_id = fields["enabled"], fields["version"], fields["id"]
-            author = Author(fields["by"], fields["request"])
-            at = fields["at"]
-            changed_at = datetime.fromtimestamp(at / 1000, UTC)
-        except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError) as error:
-            raise StoreError("a stored change cannot be read") from error
-        types = [type(field) for field in (enabled, version, at, change_id, author.request_id)]
-        subject_is_text = author.subject is None or type(author.subject) is str
-        if types != [bool, int, int, str, str] or version < 1 or not subject_is_text:
-            raise StoreError("a stored change has a field of the wrong type")
-        return cls(Change(Setting(enabled, version), changed_at, author), change_id)
+        enabled, version, at, by, request, change_id = _fields(value)
+        changed_at = datetime.fromtimestamp(at / 1000, UTC)
+        return cls(Change(Setting(enabled, version), changed_at, Author(by, request)), change_id)
+
+
+_FIELDS = itemgetter("enabled", "version", "at", "by", "request", "id")
+_TYPES = ((bool, int, int, str, str, str), (bool, int, int, NoneType, str, str))
+_MAX_AT = 253_402_300_800_000  # the year 10000
+
+
+def _fields(value: bytes) -> tuple[Any, ...]:
+    """The fields of a stored change. Raises StoreError where it is not one."""
+    try:
+        fields: tuple[Any, ...] = _FIELDS(json.loads(value))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise StoreError("a stored change cannot be read") from error
+    _, version, at, *_ = fields
+    if tuple(map(type, fields)) not in _TYPES or version < 1 or not 0 <= at < _MAX_AT:
+        raise StoreError("a stored change has a field of the wrong type")
+    return fields
 
 
 def _setting(value: bytes | None) -> Setting:
-    return NEVER_SET if value is None else _Stored.decode(value).change.setting
+    if value is None:
+        return NEVER_SET
+    enabled, version, *_ = _fields(value)
+    return Setting(enabled, version)

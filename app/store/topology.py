@@ -1,6 +1,6 @@
 """What the store consists of: one server, a primary that sentinels name, or the nodes of a cluster."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
@@ -16,7 +16,7 @@ from app.store.sentinels import SentinelConnections
 class Topology(Protocol):
     """The servers that are the store, however many."""
 
-    async def read(self, key: str, limit: float) -> bytes | None:
+    def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
         """The value of `key`, as it stands after this was called; None where there is none.
 
         Reads may share a round trip. Raises what the driver raises, within `limit` seconds.

@@ -25,8 +25,8 @@ class Parameters:
 
     def validate(self, scope: Scope) -> None:
         """Raises BadRequest for a parameter that is not what the document describes."""
-        query = _query(scope)
-        values = {}
+        values: dict[str, int | None] = {}
+        query = _query(scope) if self._parameters else {}
         for place, name, schema in self._parameters:
             given = _header(scope, name) if place == "header" else query.get(name)
             values[argument_name(name)] = _read(f"{place}.{name}", given, schema) if given else schema.get("default")

@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Parser callback: the head has ended."""
         self._called_back = True
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
             self._stop(_HOST)  # RFC 9112, section 3.2
         if len(self.pipeline) >= MAX_WAITING:

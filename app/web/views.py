@@ -93,4 +93,5 @@ def _(result: Listener, scope: Scope) -> flask.Response:
 
 
 def _json(content: bytes, *headers: tuple[str, str]) -> flask.Response:
-    return flask.Response(content, headers=Headers([_JSON, _NO_STORE, *headers]))
+    length = ("Content-Length", str(len(content)))
+    return flask.Response([content], headers=Headers([_JSON, length, _NO_STORE, *headers]))
