@@ -112,9 +112,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         servers = [stack.enter_context(running(Path(directory), name)) for name in COMMANDS]
         measure(servers, counts)
-        print(f"{'':70}" + "".join(f"{name:>10}" for name in COMMANDS))  # noqa: T201
+        print(f"{'':70}" + "".join(f"{name:>10}" for name in COMMANDS))
         for text, value in rows(counts):
-            print(f"{text:70}" + "".join(f"{value(server):10.2f}" for server in servers))  # noqa: T201
+            print(f"{text:70}" + "".join(f"{value(server):10.2f}" for server in servers))
 
 
 if __name__ == "__main__":

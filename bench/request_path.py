@@ -1,0 +1,193 @@
+"""What a GET and a POST cost the processor, and which layer has it.
+
+`bin/bench` takes half a minute. The service runs in this process, on a real store, with uvicorn's protocol on
+connections in memory: what the system takes for a client's sockets is not in the figures. It reports, and judges
+nothing. Layers are measured in rounds of their own, in which looking at the clock makes each request dearer.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import gc
+import itertools
+import logging.config
+import pstats
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import uvicorn
+import uvloop
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import ServerState
+
+from app.factory import create_app
+from app.logs import logging_config
+from app.settings import Settings
+from app.web.protocol import BoundedProtocol
+from bench.layers import Clock, measured
+from tests.contract import PATH
+from tests.processes import SECRET, make_token, start_store
+
+LAYERS = ("server", "around", "Connexion", "Flask", "operation", "store")
+WARM_UP = 1000  # requests
+
+
+class Wire(asyncio.Transport):
+    """A client's end in memory: keeps what is written until the answer is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Called by the protocol."""
+        self.written += data
+
+    def is_closing(self) -> bool:
+        """Never: a service that closes is noticed by its answer."""
+        return False
+
+    def close(self) -> None:
+        """Called by the protocol at its end."""
+
+
+class Connection(BoundedProtocol):
+    """A connection that says when an answer is complete."""
+
+    on_answer: Callable[[], None]
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn behind the last byte."""
+        super().on_response_complete()
+        self.on_answer()
+
+
+class Bench:
+    """The service, and requests for it."""
+
+    def __init__(self, settings: Settings, tenants: int, connections: int) -> None:
+        self._config = uvicorn.Config(
+            create_app(settings), ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False
+        )
+        self._state = ServerState()
+        self._connections = connections
+        tokens = [make_token(f"tenant-{n}") for n in range(tenants)]
+        flips = itertools.cycle([b'{"enabled": true}'] * tenants + [b'{"enabled": false}'] * tenants)
+        self._requests: Mapping[str, Iterator[bytes]] = {
+            "GET": itertools.cycle([_request("GET", token) for token in tokens]),
+            "POST": (_request("POST", token, body) for token, body in zip(itertools.cycle(tokens), flips)),
+        }
+
+    async def run(self, work: Callable[["Bench"], Awaitable[None]]) -> None:
+        """Does `work` while the service runs."""
+        self._config.load()
+        lifespan = LifespanOn(self._config)
+        await lifespan.startup()
+        await work(self)
+        await lifespan.shutdown()
+
+    async def ask(self, method: str, count: int) -> None:
+        """Has `count` requests answered, each connection asking again as soon as it has its answer."""
+        loop = asyncio.get_running_loop()
+        left, done = itertools.count(count - 1, -1), loop.create_future()
+        open_now = [Connection(self._config, self._state, {}, loop) for _ in range(self._connections)]
+        answered = itertools.count(1)
+
+        def ask_next(connection: Connection) -> None:
+            if next(left) >= 0:
+                connection.data_received(next(self._requests[method]))
+
+        def note(connection: Connection, wire: Wire) -> None:
+            assert wire.written.startswith(b"HTTP/1.1 200 "), bytes(wire.written)
+            wire.written.clear()
+            loop.call_soon(ask_next, connection)
+            if next(answered) == count:
+                done.set_result(None)
+
+        for connection in open_now:
+            wire = Wire()
+            connection.on_answer = lambda connection=connection, wire=wire: note(connection, wire)  # type: ignore[misc]
+            connection.connection_made(wire)
+            ask_next(connection)
+        await done
+        for connection in open_now:
+            connection.connection_lost(None)
+
+
+def _request(method: str, token: str, body: bytes = b"") -> bytes:
+    head = f"{method} {PATH} HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nAuthorization: Bearer {token}\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body
+
+
+async def measure(bench: Bench, counts: argparse.Namespace) -> None:
+    """Measures and prints: the whole without a clock in between, then the layers."""
+    for method in ("POST", "GET"):
+        await bench.ask(method, WARM_UP)
+    gc.collect()
+    totals: dict[str, list[float]] = {"GET": [], "POST": []}
+    layers: dict[str, list[Clock]] = {"GET": [], "POST": []}
+    for _ in range(counts.rounds):
+        for method, times in totals.items():
+            began = time.process_time()
+            await bench.ask(method, counts.requests)
+            times.append((time.process_time() - began) / counts.requests * 1e6)
+            with measured() as clock:
+                await bench.ask(method, counts.requests)
+                clock.enter("server")
+            layers[method].append(clock)
+    print(
+        f"{counts.connections} connections, {counts.tenants} tenants, median of {counts.rounds} rounds of {counts.requests}\n"
+    )
+    print("| CPU µs    |  GET | POST |\n|-----------|-----:|-----:|")
+    for layer in LAYERS:
+        spent = [[clock.spent[layer] / counts.requests / 1e3 for clock in clocks] for clocks in layers.values()]
+        print(_row(layer, spent))
+    print(_row("in all", list(totals.values())))
+    if counts.profile:
+        for method in totals:
+            with cProfile.Profile() as profile:
+                await bench.ask(method, counts.requests)
+            print(f"\n{method}")
+            pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(counts.profile)
+
+
+def _row(name: str, columns: Sequence[Sequence[float]]) -> str:
+    return f"| {name:9} |" + "".join(f" {median(column):4.0f} |" for column in columns)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--requests", type=int, default=2000, help="in a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="(%(default)s)")
+    parser.add_argument("--connections", type=int, default=16, help="each with one request at a time (%(default)s)")
+    parser.add_argument("--tenants", type=int, default=200, help="(%(default)s)")
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N dearest functions as well")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the service; the log is on stderr",
+    )
+    counts = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        store = start_store(Path(directory))
+        own = {"REDIS_URL": f"redis://127.0.0.1:{store.port}/0", "JWT_SECRET": SECRET, "LOG_LEVEL": "WARNING"}
+        settings = Settings.read(own | dict(each.split("=", 1) for each in counts.set))
+        logging.config.dictConfig(logging_config(settings.log_format, settings.log_level))
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                bench = Bench(settings, counts.tenants, counts.connections)
+                runner.run(bench.run(lambda bench: measure(bench, counts)))
+        finally:
+            store.stop()
+
+
+if __name__ == "__main__":
+    main()
