@@ -299,6 +299,7 @@ def test_a_content_type_that_quotes_the_token_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("headers", "body"),
     [("", b"x" * (2 << 20)), ("", b"data: x\n" * (1 << 18)), ("Content-Encoding: gzip\r\n", gzip.compress(b"\n" * 99))],
+    ids=["line", "event", "compressed"],
 )
 def test_a_stream_that_could_grow_without_bound_is_not_read(headers: str, body: bytes) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{headers}\r\n"
