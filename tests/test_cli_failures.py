@@ -1,5 +1,6 @@
 """`oms-config` where something is wrong: one line that says what, and a status; never a traceback or a token."""
 
+import gzip
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.command import COMMAND, Stranger, failure, http_reply, oms_config
+from tests.command import COMMAND, Stranger, Watcher, failure, http_reply, oms_config
 from tests.processes import ROOT, Service, clean_environment, free_port, make_token
 from tests.tls import TlsRelay
 
@@ -273,3 +274,35 @@ def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, 
             check=False,
         )
     assert (done.returncode, done.stderr) == (5, b"error   cannot write: No space left on device\n")
+
+
+@pytest.mark.parametrize("verb", [("history",), ("watch",)])
+def test_nothing_that_is_told_of_a_change_commands_the_terminal(verb: tuple[str, ...], tmp_path: Path) -> None:
+    change = {"version": 2, "enabled": True, "changed_at": "\x1b[2J\n", "changed_by": "\x1b[3J", "request_id": "\x1b"}
+    body = json.dumps({"changes": [change]})
+    events = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: change\ndata: {json.dumps(change)}\n\n"
+    with Stranger(http_reply("200 OK", body=body) if verb == ("history",) else events.encode()) as stranger:
+        if verb == ("history",):
+            row = oms_config(*verb, url=stranger.url, token=TOKEN).stdout.rstrip("\n")
+        else:
+            with Watcher(tmp_path, url=stranger.url, token=TOKEN) as watcher:
+                row = watcher.line()
+    assert row.startswith(r"2  on   \x1b[2J\n  \x1b[3J")
+    assert row.isprintable()
+
+
+def test_a_content_type_that_quotes_the_token_is_not_shown() -> None:
+    with Stranger(http_reply("200 OK", TOKEN)) as stranger:
+        assert "is not the service: 200 with [token]" in failure(oms_config("get", url=stranger.url, token=TOKEN), 5)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [("", b"x" * (2 << 20)), ("", b"data: x\n" * (1 << 18)), ("Content-Encoding: gzip\r\n", gzip.compress(b"\n" * 99))],
+    ids=["line", "event", "compressed"],
+)
+def test_a_stream_that_could_grow_without_bound_is_not_read(headers: str, body: bytes) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{headers}\r\n"
+    with Stranger(head.encode() + body, then_close=False) as stranger:
+        line = failure(oms_config("watch", url=stranger.url, token=TOKEN), 5)
+    assert "is not the service: 200 with no answer of it" in line

@@ -135,3 +135,15 @@ def test_watch_ends_soon_after_its_reader(service: Service, tenant: str) -> None
     assert process.wait(30) == -signal.SIGPIPE
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("retry", ["0", "-5000"])
+def test_a_service_cannot_ask_for_connections_without_a_pause(tmp_path: Path, retry: str) -> None:
+    stream = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: {retry}\n\n".encode()
+    with Stranger(stream) as stranger, Watcher(tmp_path, url=stranger.url, token="eyJ.x.y") as watcher:
+        deadline = time.monotonic() + 20
+        while len(stranger.asked) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "connecting again in 0.1 s" in watcher.errors
+        assert "connecting again in 0.0 s" not in watcher.errors
+        assert "connecting again in -" not in watcher.errors

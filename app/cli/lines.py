@@ -25,7 +25,7 @@ def described(change: Change) -> str:
     """A change in the middle of a sentence."""
     if change.version == 0:
         return "off, never set"
-    when = f" since {change.changed_at}" if change.changed_at else ""
+    when = f" since {printable(change.changed_at)}" if change.changed_at else ""
     by = f", by {printable(change.changed_by)}" if change.changed_by else ""
     return f"{'on' if change.enabled else 'off'}{when}{by}"
 
@@ -36,8 +36,9 @@ def row(change: Change, width: int = 1) -> str:
     if change.version == 0:
         return f"{shown}never set"
     who = printable(change.changed_by or "-")
+    when = printable(change.changed_at or "-")
     request = f"  {printable(change.request_id)}" if change.request_id else ""
-    return f"{shown}{change.changed_at}  {who}{request}"
+    return f"{shown}{when}  {who}{request}"
 
 
 def printable(text: str) -> str:

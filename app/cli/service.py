@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -125,8 +125,13 @@ class Service:
         request = self._http.build_request("GET", url, headers=headers, timeout=timeout)
         with self._failures(request_id):
             response = await self._opened(request, request_id)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                await response.aclose()
+                raise self._stranger(response, request_id)  # it was not asked for, and could grow without bound
+            response.stream = bounded = _Bounded(response.stream)
             try:
                 async for event in EventSource(response).aiter_sse():
+                    bounded.unread = 0
                     yield _event(event.event, event.data, event.retry)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise self._stranger(response, request_id) from error
@@ -138,7 +143,10 @@ class Service:
             response = await self._http.send(request, stream=True)
             if response.status_code == httpx.codes.OK:
                 return response
-            content = await _content(response)
+            try:
+                content = await _content(response)
+            finally:
+                await response.aclose()
         raise self._refusal(response, content, request_id)
 
     async def _ask(
@@ -196,7 +204,7 @@ class Service:
             return Failure("failed", text, request_id=request_id, passing=True)
         if not (isinstance(content, dict) and isinstance(content.get("message"), str)):
             kind: Kind = "refused" if status in _REFUSED else "failed"
-            text = f"what answers at {self._url} is not the service: {_kind_of_answer(response)}"
+            text = f"what answers at {self._url} is not the service: {_kind_of_answer(response, self._token)}"
             return Failure(kind, text, request_id=request_id, passing=passing, unknown=passing)
         message = printable(content["message"].replace(self._token, "[token]"))[:_MAX_MESSAGE]
         if status in _REFUSED:
@@ -208,7 +216,7 @@ class Service:
 
     def _stranger(self, response: httpx.Response, request_id: str) -> Failure:
         """An answer that looks well and is not what was asked for."""
-        text = f"what answers at {self._url} is not the service: {_kind_of_answer(response)}"
+        text = f"what answers at {self._url} is not the service: {_kind_of_answer(response, self._token)}"
         return Failure("failed", text, request_id=_request_id(response, request_id), passing=True, unknown=True)
 
     @contextlib.contextmanager
@@ -240,6 +248,24 @@ class _Answer:
     response: httpx.Response
     content: dict[str, Any]
     request_id: str
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A stream of events, of which each ends in time: what reads it keeps all of an event that has no end."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.unread = 0  # bytes since the last event, as whoever reads the events says
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self.unread += len(chunk)
+            if self.unread > _MAX_ANSWER:
+                raise ValueError("an event without end")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 _REFUSED: Final = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
@@ -280,8 +306,8 @@ async def _content(response: httpx.Response) -> object:
     return parsed
 
 
-def _kind_of_answer(response: httpx.Response) -> str:
-    given = response.headers.get("content-type", "").partition(";")[0].strip()
+def _kind_of_answer(response: httpx.Response, token: str) -> str:
+    given = response.headers.get("content-type", "").partition(";")[0].strip().replace(token, "[token]")
     kind = "no answer of it" if given in {"application/json", "text/event-stream"} else given or "no content type"
     return f"{response.status_code} with {printable(kind)[:60]}"
 

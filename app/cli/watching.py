@@ -16,8 +16,8 @@ from app.cli.ending import Failure, end_at_once_on_interrupt, note
 from app.cli.lines import row
 from app.cli.service import Event, Service
 
-# In seconds, before a new connection: at first, unless the service asks for another, and at the most.
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
+# In seconds, before a new connection: at first, unless the service asks for another, and the bounds of what it may ask.
+FIRST_WAIT, SHORTEST_WAIT, LONGEST_WAIT = 0.5, 0.1, 10.0
 
 
 def watch(*, as_json: bool) -> None:
@@ -45,7 +45,8 @@ async def _followed(service: Service, *, as_json: bool) -> AsyncGenerator[Event]
                     if interrupted:
                         note("connected again", as_json=as_json)
                     heard, interrupted = True, False
-                    first = wait = first if event.wait is None else min(event.wait, LONGEST_WAIT)
+                    asked = first if event.wait is None else event.wait
+                    first = wait = max(SHORTEST_WAIT, min(asked, LONGEST_WAIT))
                     last = last if event.change is None else event.change.version
                     yield event
         except Failure as failure:
