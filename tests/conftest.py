@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,14 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
         yield running
     assert "Traceback" not in running.log
     assert "eyJ" not in running.log
+
+
+@pytest.fixture
+def stoppable(tmp_path: Path, redis_url: str) -> Iterator[Service]:
+    """A service of the test's own on the store of all, so that changes are made while it is away."""
+    with Service(tmp_path / "log", redis_url) as service:
+        yield service
+    assert "Traceback" not in service.log
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import redis
 
 from tests.command import COMMAND, Stranger, Watcher
@@ -16,13 +14,6 @@ from tests.contract import Client
 from tests.processes import ROOT, Service, clean_environment, make_token
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-
-
-@pytest.fixture
-def stoppable(tmp_path: Path, redis_url: str) -> Iterator[Service]:
-    """A service of the test's own on the store of all, so that changes are made while it is away."""
-    with Service(tmp_path / "log", redis_url) as service:
-        yield service
 
 
 def url_of(service: Service) -> str:

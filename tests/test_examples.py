@@ -94,14 +94,6 @@ def consume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Consume]
         yield start
 
 
-@pytest.fixture
-def stoppable(tmp_path: Path, redis_url: str) -> Iterator[Service]:
-    """A service of the test's own on the store of all, so that changes are made while it is away."""
-    with Service(tmp_path / "log", redis_url) as service:
-        yield service
-    assert "Traceback" not in service.log
-
-
 def change(client: Client, *values: bool) -> None:
     for value in values:
         assert client.post({"enabled": value}).status == 200

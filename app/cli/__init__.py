@@ -1,16 +1,16 @@
 """The command `oms-config`, also `python -m app.cli`.
 
     commands    its verbs: names, options and help
-    ending      how each of them ends: status, line, signal
-    lines       how settings and changes look on the screen
-    service     the client of the HTTP interface
     setting     get, set, history
     watching    watch
     signing     token
     checking    check
+    service     the client of the HTTP interface
+    ending      how each verb ends: status, line, signal
+    lines       how settings and changes look on the screen
 
-Imports go down only: commands; ending; then, each with what its verb needs and when it runs, the four last; then
-service; then lines.
+Imports go down only: commands; then setting, watching, signing and checking, each imported when its verb runs; then
+service; then ending and lines.
 """
 
 import os

@@ -8,7 +8,8 @@ import click
 
 from app.cli.ending import Failure, note
 from app.model import is_tenant_name
-from app.settings import KEY_SOURCES, BadSettings, Settings
+from app.settings import BadSettings, Settings
+from app.settings.contradictions import KEY_SOURCES
 from app.signing import SECRET_FILE, signed
 
 

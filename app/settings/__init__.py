@@ -10,7 +10,6 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
-from app.settings.contradictions import KEY_SOURCES as KEY_SOURCES
 from app.settings.contradictions import OWN_KEY_SOURCES, contradictions, usual_algorithms
 from app.settings.values import (
     MAX_NOTE_CHARACTERS,
