@@ -24,7 +24,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from app.factory import create_app
-from app.logs import logging_config
+from app.logs import capture, logging_config
 from app.settings import Settings
 from app.web.protocol import BoundedProtocol
 from bench.layers import Clock, measured
@@ -140,9 +140,8 @@ async def measure(bench: Bench, counts: argparse.Namespace) -> None:
                 await bench.ask(method, counts.requests)
                 clock.enter("server")
             layers[method].append(clock)
-    print(
-        f"{counts.connections} connections, {counts.tenants} tenants, median of {counts.rounds} rounds of {counts.requests}\n"
-    )
+    rounds = f"{counts.rounds} rounds of {counts.requests}"
+    print(f"{counts.connections} connections, {counts.tenants} tenants, median of {rounds}\n")
     print("| CPU µs    |  GET | POST |\n|-----------|-----:|-----:|")
     for layer in LAYERS:
         spent = [[clock.spent[layer] / counts.requests / 1e3 for clock in clocks] for clocks in layers.values()]
@@ -180,6 +179,7 @@ def main() -> None:
         store = start_store(Path(directory))
         own = {"REDIS_URL": f"redis://127.0.0.1:{store.port}/0", "JWT_SECRET": SECRET, "LOG_LEVEL": "WARNING"}
         settings = Settings.read(own | dict(each.split("=", 1) for each in counts.set))
+        capture()
         logging.config.dictConfig(logging_config(settings.log_format, settings.log_level))
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -192,7 +192,7 @@ def _asking(work: Work[T]) -> Work[T]:
     """
 
     async def asking(exchange: Exchange) -> T:
-        async def asked(*commands: Command) -> list[Any]:
+        async def asked(*commands: Command, errors: bool = False) -> list[Any]:
             prefixed: list[Command] = []
             in_multi = False
             for command in commands:
@@ -200,7 +200,7 @@ def _asking(work: Work[T]) -> Work[T]:
                     prefixed.append(("ASKING",))
                 in_multi = (in_multi or command[0] == "MULTI") and command[0] != "EXEC"
                 prefixed.append(command)
-            replies = await exchange(*prefixed)
+            replies = await exchange(*prefixed, errors=errors)
             return [reply for reply, command in zip(replies, prefixed, strict=True) if command != ("ASKING",)]
 
         return await work(asked)

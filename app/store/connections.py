@@ -78,11 +78,7 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[Exchange]:
-        """A connection, as the function that has commands answered on it, all in one round trip.
-
-        The function returns one reply for each command, or raises the first error among them; asked for `errors`, it
-        returns those too. A connection that an exception passes through is closed: it may be in the middle of anything.
-        """
+        """A connection. One that an exception passes through is closed: it may be in the middle of anything."""
         async with self._free:
             self._refuse_if_closed()
             idle = self._idle

@@ -1,7 +1,7 @@
 """One round trip: commands out, replies back."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import hiredis
 from redis.exceptions import ResponseError
@@ -9,14 +9,24 @@ from redis.exceptions import ResponseError
 T = TypeVar("T")
 
 Command = tuple[str | int | bytes, ...]
-Exchange = Callable[..., Awaitable[list[Any]]]
+
+
+class Exchange(Protocol):
+    """Has commands answered on one connection, all in one round trip.
+
+    Returns one reply for each command, or raises the first error among them; asked for `errors`, it returns those too.
+    """
+
+    def __call__(self, *commands: Command, errors: bool = False) -> Awaitable[list[Any]]: ...  # noqa: D102 - see above
+
+
 Work = Callable[[Exchange], Awaitable[T]]
 
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub has one word a command
 
 
 def exchange_on(connection: Any) -> Exchange:
-    """The function that has commands answered on `connection`; see `Connections.lend`.
+    """The function that has commands answered on `connection`.
 
     Commands are packed by hiredis, which redis-py reads replies with: its own packing costs 5 µs for each command.
     """

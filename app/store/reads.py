@@ -1,6 +1,7 @@
 """Reads that share a round trip."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -12,7 +13,8 @@ class JoinedReads:
     """Has keys read that are asked for in the same turn of the event loop on one connection, in one round trip.
 
     A batch leaves as soon as the loop has come round. It waits for nobody, and for no other batch; each key in it was
-    asked for before it left. A read that has a round trip of its own costs 90 µs, one of 16 that share it 25.
+    asked for before it left. By `bin/bench`, a read at 16 connections costs 21 µs in the store, and cost
+    107 with a round trip, a limit of time and a turn in redis-py's pool of its own.
     """
 
     def __init__(self, lend: Callable[[], AbstractAsyncContextManager[Exchange]]) -> None:
@@ -38,6 +40,10 @@ class JoinedReads:
                 replies = await exchange(*(("GET", key) for key in batch), errors=True)
         except Exception as error:  # it is for those who wait
             replies = [error] * len(batch)
+        except BaseException:
+            for answer in itertools.chain(*batch.values()):
+                answer.cancel()
+            raise
         for answers, reply in zip(batch.values(), replies, strict=True):
             for answer in answers:
                 if answer.done():
