@@ -1,4 +1,4 @@
-"""Parameters in the query and in headers, read strictly and held to the document's schema."""
+"""Parameters in the path, the query and headers, read strictly and held to the document's schema."""
 
 import re
 from typing import Any
@@ -14,19 +14,23 @@ _MAX_PARAMETERS = 99
 
 
 class Parameters:
-    """Stands where Connexion has its ParameterValidator, for whole numbers; others it refuses at start.
+    """Stands where Connexion has its ParameterValidator: for any text in the path, and whole numbers elsewhere.
+
+    A parameter of another kind is a TypeError at start.
 
     Connexion reads what Python's `int` takes ("1_0", " 5", "٣") and the last of two. The values go to the operation
     through the request's context, with the document's default where one is not given.
     """
 
     def __init__(self, parameters: list[dict[str, Any]], **_options: Any) -> None:
-        self._parameters = [(each["in"], each["name"], _integer_schema(each)) for each in parameters]
+        self._in_path = [_text_name(each) for each in parameters if each["in"] == "path"]
+        others = [each for each in parameters if each["in"] != "path"]
+        self._parameters = [(each["in"], each["name"], _integer_schema(each)) for each in others]
 
     def validate(self, scope: Scope) -> None:
         """Raises BadRequest for a parameter that is not what the document describes."""
         query = _query(scope)
-        values = {}
+        values = {argument_name(name): scope["path_params"][name] for name in self._in_path}
         for place, name, schema in self._parameters:
             given = _header(scope, name) if place == "header" else query.get(name)
             values[argument_name(name)] = _read(f"{place}.{name}", given, schema) if given else schema.get("default")
@@ -60,8 +64,19 @@ def _integer_schema(parameter: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = parameter["schema"]
     is_known = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
     if not is_known or parameter.get("required"):
-        raise TypeError(f"the parameter {parameter['name']} is of a kind that is not read here")
+        raise _unknown(parameter)
     return schema
+
+
+def _text_name(parameter: dict[str, Any]) -> str:
+    if parameter["schema"] != {"type": "string"}:
+        raise _unknown(parameter)
+    name: str = parameter["name"]
+    return name
+
+
+def _unknown(parameter: dict[str, Any]) -> TypeError:
+    return TypeError(f"the parameter {parameter['name']} is of a kind that is not read here")
 
 
 def _read(place: str, values: list[str], schema: dict[str, Any]) -> int:
