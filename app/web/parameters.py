@@ -23,15 +23,16 @@ class Parameters:
     """
 
     def __init__(self, parameters: list[dict[str, Any]], **_options: Any) -> None:
-        self._in_path = [_text_name(each) for each in parameters if each["in"] == "path"]
-        others = [each for each in parameters if each["in"] != "path"]
-        self._parameters = [(each["in"], each["name"], _integer_schema(each)) for each in others]
+        self._parameters = [(each["in"], each["name"], _known_schema(each)) for each in parameters]
 
     def validate(self, scope: Scope) -> None:
         """Raises BadRequest for a parameter that is not what the document describes."""
         query = _query(scope)
-        values = {argument_name(name): scope["path_params"][name] for name in self._in_path}
+        values = {}
         for place, name, schema in self._parameters:
+            if place == "path":
+                values[argument_name(name)] = scope["path_params"][name]
+                continue
             given = _header(scope, name) if place == "header" else query.get(name)
             values[argument_name(name)] = _read(f"{place}.{name}", given, schema) if given else schema.get("default")
         scope["extensions"]["connexion_context"]["parameters"] = values
@@ -60,23 +61,16 @@ def _header(scope: Scope, wanted: str) -> list[str]:
     return [value.decode("latin-1") for each, value in scope["headers"] if each == name]
 
 
-def _integer_schema(parameter: dict[str, Any]) -> dict[str, Any]:
+def _known_schema(parameter: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = parameter["schema"]
-    is_known = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
-    if not is_known or parameter.get("required"):
-        raise _unknown(parameter)
+    if parameter["in"] == "path":
+        is_known = schema == {"type": "string"}
+    else:
+        is_known = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
+        is_known = is_known and not parameter.get("required")
+    if not is_known:
+        raise TypeError(f"the parameter {parameter['name']} is of a kind that is not read here")
     return schema
-
-
-def _text_name(parameter: dict[str, Any]) -> str:
-    if parameter["schema"] != {"type": "string"}:
-        raise _unknown(parameter)
-    name: str = parameter["name"]
-    return name
-
-
-def _unknown(parameter: dict[str, Any]) -> TypeError:
-    return TypeError(f"the parameter {parameter['name']} is of a kind that is not read here")
 
 
 def _read(place: str, values: list[str], schema: dict[str, Any]) -> int:
