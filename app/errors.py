@@ -29,6 +29,14 @@ class BadRequest(ServiceError):
     """The request is not what the contract describes. The text names the place and what was expected."""
 
 
+class InvalidBody(BadRequest):
+    """The body is JSON, and not of the form that the document describes."""
+
+
+class FlagNotFound(ServiceError):
+    """There is no flag of the name that was asked for."""
+
+
 class Unauthorized(ServiceError):
     """There is no token, or one that does not verify. The text says why, and nothing of the token."""
 

@@ -43,6 +43,7 @@ from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
 EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"
+OFREP = Path(__file__).resolve().parent / "ofrep.yaml"
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
@@ -60,7 +61,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         store, monitoring = MeteredStore(store, metrics), Monitoring(metrics, settings.metrics_token)
         accounts, listening, numbers = [*accounts, monitoring.count_request], monitoring.listening, monitoring.routes
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
-    documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS)}
+    documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS, OFREP)}
     others = [*probes(store), *numbers]
     verifier = TokenVerifier(
         _key_source(settings),
@@ -89,6 +90,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         },
     )
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
+    connexion_app.add_api(OFREP, name="ofrep")
     connexion_app.add_api(EXTENSIONS, name="extensions")
     connexion_app.add_api(CONTRACT, name="contract")
     answering: ASGIApp = Failures(Streams(connexion_app, listening))

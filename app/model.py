@@ -53,6 +53,22 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a feature flag is for one tenant."""
+
+    key: str
+    setting: Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """What all feature flags are for one tenant; they change with `version` and never else."""
+
+    flags: Sequence[Evaluation]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What a listener is told: a change, or what stands, where `is_reset` in the place of changes that are not known.
 

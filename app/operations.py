@@ -9,11 +9,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from app.errors import FlagNotFound
 from app.feed import Feed, Listener
-from app.model import Author, Expected, History, Principal, Setting
+from app.model import Author, Evaluation, Evaluations, Expected, History, Principal, Setting
 from app.store import Store
 
 Operation = Callable[..., Coroutine[Any, Any, object]]
+
+FLAG = "external_oms.enabled"
 
 
 async def get_external_oms(store: Store, principal: Principal) -> Setting:
@@ -41,6 +44,19 @@ async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: i
     return await feed.listen(principal.tenant, after=last_event_id)
 
 
+async def evaluate_flag(store: Store, principal: Principal, key: str) -> Evaluation:
+    """The tenant's setting as the one feature flag that there is. FlagNotFound for any other `key`."""
+    if key != FLAG:
+        raise FlagNotFound(f"There is no flag of this key; the only one is {FLAG}.")
+    return Evaluation(FLAG, await store.current(principal.tenant))
+
+
+async def evaluate_flags(store: Store, principal: Principal) -> Evaluations:
+    """The tenant's setting as all feature flags that there are."""
+    setting = await store.current(principal.tenant)
+    return Evaluations([Evaluation(FLAG, setting)], setting.version)
+
+
 # Those that need the scope for writing; all others need the one for reading.
 WRITES = frozenset({"set-external-oms-configuration"})
 
@@ -52,4 +68,6 @@ def operations(store: Store, feed: Feed) -> Mapping[str, Operation]:
         "set-external-oms-configuration": partial(set_external_oms, store),
         "get-oms-configuration-history": partial(get_external_oms_history, store),
         "follow-oms-configuration": partial(follow_external_oms, feed),
+        "evaluateFlag": partial(evaluate_flag, store),
+        "evaluateFlagsBulk": partial(evaluate_flags, store),
     }

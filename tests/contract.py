@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 import httpx
 import jsonschema
@@ -43,7 +44,13 @@ BESIDE_THE_CONTRACT = {304, 401, 403, 404, 405, 413, 415, 431}
 HISTORY_PATH = f"{PATH}/history"
 EXTENSIONS: dict[str, Any] = resolve_refs(yaml.safe_load((ROOT / "app" / "extensions.yaml").read_text()))
 
+OFREP_BASE = "/ofrep/v1"
+FLAGS_PATH = f"{OFREP_BASE}/evaluate/flags"
+OFREP: dict[str, Any] = resolve_refs(yaml.safe_load((ROOT / "app" / "ofrep.yaml").read_text()))
+OFREP_CODES = {400: {"PARSE_ERROR", "INVALID_CONTEXT", "GENERAL"}, 404: {"FLAG_NOT_FOUND", "GENERAL"}}
+
 _OPERATIONS = {f"/v0{path}": each for document in (CONTRACT, EXTENSIONS) for path, each in document["paths"].items()}
+_OPERATIONS |= {f"{OFREP_BASE}{path}": each for path, each in OFREP["paths"].items()}
 _ERROR_SCHEMA = _OPERATIONS[PATH]["get"]["responses"]["500"]["content"]["application/json"]["schema"]
 
 
@@ -63,6 +70,7 @@ class Answer:
 def check(method: str, path: str, answer: Answer, *, malformed: bool = False) -> Answer:
     """The answer itself, once all that the contract and the design say of it was seen to hold."""
     request_id = answer.headers["x-request-id"]
+    path = re.sub(rf"(?<=^{FLAGS_PATH}/)[^/]+$", "{key}", named := path)
     if path == PATH and answer.status in {200, 304, 409} and method != "OPTIONS":
         assert re.fullmatch(r'"(0|[1-9][0-9]*)"', answer.headers["etag"])
     if answer.status == 304:
@@ -77,13 +85,19 @@ def check(method: str, path: str, answer: Answer, *, malformed: bool = False) ->
             _OPERATIONS[path][method.lower()], answer, BESIDE_THE_CONTRACT | ({400} if malformed else set())
         )
     if answer.status >= 400:
-        _check_error(answer, request_id, head=method == "HEAD")
+        _check_error(answer, head=method == "HEAD")
+        if method != "HEAD" and named.startswith(f"{OFREP_BASE}/"):
+            _check_ofrep_error(answer, unquote(named).partition(f"{FLAGS_PATH}/")[2])
+        elif method != "HEAD":
+            _check_contracts_error(answer, request_id)
     return answer
 
 
 def _check_documented(operation: dict[str, Any], answer: Answer, besides: set[int]) -> None:
     documented = operation["responses"]
-    if str(answer.status) in documented:
+    if answer.status == 304:
+        assert "content-type" not in answer.headers
+    elif str(answer.status) in documented:
         content = documented[str(answer.status)]["content"]
         assert answer.headers["content-type"] in content
         Draft4ResponseValidator(content["application/json"]["schema"]).validate(answer.json)
@@ -91,18 +105,29 @@ def _check_documented(operation: dict[str, Any], answer: Answer, besides: set[in
         assert answer.status in besides
 
 
-def _check_error(answer: Answer, request_id: str, *, head: bool) -> None:
+def _check_error(answer: Answer, *, head: bool) -> None:
     assert answer.headers["content-type"] == "application/json"
     if answer.status == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer realm=")
     if answer.status == 405:
         assert answer.headers["allow"]
-    if not head:
-        jsonschema.Draft4Validator(_ERROR_SCHEMA).validate(answer.json)
-        assert answer.json.keys() == {"error_code", "message", "request_id"}
-        assert answer.json["error_code"] == ERROR_CODES[answer.status]
-        assert answer.json["request_id"] == request_id
-        assert answer.json["message"] == MESSAGES.get(answer.status, answer.json["message"])
+    assert answer.content if not head else not answer.content
+
+
+def _check_contracts_error(answer: Answer, request_id: str) -> None:
+    jsonschema.Draft4Validator(_ERROR_SCHEMA).validate(answer.json)
+    assert answer.json.keys() == {"error_code", "message", "request_id"}
+    assert answer.json["error_code"] == ERROR_CODES[answer.status]
+    assert answer.json["request_id"] == request_id
+    assert answer.json["message"] == MESSAGES.get(answer.status, answer.json["message"])
+
+
+def _check_ofrep_error(answer: Answer, key: str) -> None:
+    """The protocol's body, with the flag's key where the path has one."""
+    assert answer.json.keys() == {"errorCode", "errorDetails", *(["key"] if key else [])}
+    assert answer.json["errorCode"] in OFREP_CODES.get(answer.status, {"GENERAL"})
+    assert answer.json["errorDetails"] == MESSAGES.get(answer.status) or answer.status != 500
+    assert answer.json.get("key", "") == key
 
 
 class Client:

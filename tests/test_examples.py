@@ -150,6 +150,26 @@ def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Cons
     assert consumer.errors.count("\n") == 1  # no traceback
 
 
+def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProcess[str]":
+    environment = clean_environment({"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "TOKEN": token})
+    command = [sys.executable, str(EXAMPLES / "flag.py")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def test_the_example_for_openfeature_prints_the_switch(service: Service, tenant: str, client: Client) -> None:
+    assert run_flag_example(service, make_token(tenant)).stdout == "0 off\n"
+    change(client, True)
+    assert run_flag_example(service, make_token(tenant)).stdout == "1 on\n"
+
+
+def test_the_example_for_openfeature_takes_no_default_for_the_switch(
+    service: Service, tenant: str, client: Client
+) -> None:
+    change(client, True)
+    refused = run_flag_example(service, make_token(tenant, exp=1))
+    assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[-1]) == (1, "", "not read: unauthorized")
+
+
 def test_an_example_ends_with_its_token(consume: Consume, service: Service, tenant: str) -> None:
     consumer = consume(service, make_token(tenant, exp=int(time.time()) + 5))
     consumer.prints("0 off")

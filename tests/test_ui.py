@@ -14,7 +14,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, PATH, Client
+from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, PATH, Client
 from tests.processes import ROOT, Service, make_token, missing
 
 HOST = "oms.example"
@@ -46,7 +46,7 @@ class Person:
 
     def sees(self, title: str) -> None:
         """A document, with its operations."""
-        expect(self.page.locator(".info .title")).to_contain_text(re.compile(rf"^{re.escape(title)}\s*v0"))
+        expect(self.page.locator(".info .title")).to_contain_text(re.compile(rf"^{re.escape(title)}\s*v\d"))
         expect(self.page.locator(".opblock").first).to_be_visible()
 
     def chooses(self, title: str) -> None:
@@ -202,6 +202,17 @@ def test_who_authorized_once_has_done_so_for_every_document_and_after_a_reload(p
     assert person.tries("GET").body == {"changes": []}
     person.chooses(TITLE)
     assert person.tries("GET").body == {"enabled": False}
+
+
+def test_the_flags_are_tried_out_as_they_stand(person: Person, tenant: str) -> None:
+    """What the page proposes for the key and the body is good."""
+    person.open()
+    person.authorizes(make_token(tenant))
+    person.chooses(OFREP["info"]["title"])
+    assert person.is_authorized()
+    one, every = person.tries("POST"), person.tries("POST", operation=1)
+    assert (one.status, one.body["key"], one.body["variant"]) == ("200", "external_oms.enabled", "off")
+    assert (every.status, every.headers["etag"], every.body) == ("200", '"0"', {"flags": [one.body]})
 
 
 def test_the_curl_lines_work_when_pasted(enter: Enter, tenant: str, client: Client) -> None:

@@ -8,6 +8,7 @@ request_log    a line for each request
 monitoring     its numbers, and /metrics
 routes         the name of the path that a request found
 trace_context  the trace that a request belongs to
+ofrep          the setting and errors in the words of OpenFeature
 failures       from an exception to an answer
 streams        answers that go on
 routing        which operation, or which page

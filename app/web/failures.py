@@ -1,4 +1,4 @@
-"""The one way from an exception to an answer. Every error has the contract's body, whoever raised it."""
+"""The one way from an exception to an answer. Every error has its document's body, whoever raised it."""
 
 import asyncio
 import json
@@ -13,8 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import (
     BadRequest,
     ConcurrentUpdate,
+    FlagNotFound,
     Forbidden,
     InsufficientScope,
+    InvalidBody,
     KeyUnavailable,
     MissingToken,
     Refusal,
@@ -22,6 +24,7 @@ from app.errors import (
     Unauthorized,
     Unavailable,
 )
+from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 from app.web.preconditions import entity_tag
 from app.web.request_id import request_id_of
 
@@ -40,7 +43,14 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     BadRequest: 400,
     Unauthorized: 401,
     Forbidden: 403,
+    FlagNotFound: 404,
     ConcurrentUpdate: 409,
+}
+
+# Those that OpenFeature tells apart.
+_EVALUATION_CODES: Mapping[type[ServiceError], EvaluationCode] = {
+    BadRequest: EvaluationCode.PARSE_ERROR,
+    InvalidBody: EvaluationCode.INVALID_CONTEXT,
 }
 
 # The codes that clients see; a status that is missing here is a failure of our own.
@@ -65,10 +75,13 @@ class Failure:
     status: int
     message: str
     headers: tuple[Header, ...] = ()
+    evaluation_code: EvaluationCode = EvaluationCode.GENERAL
 
-    def body(self, request_id: str) -> bytes:
-        """The contract's body for this error."""
-        fields = {"error_code": _CODES[self.status], "message": self.message, "request_id": request_id}
+    def body(self, scope: Scope) -> bytes:
+        """The body for this error, as OFREP has it on its paths, and on all others as the contract has it."""
+        if is_ofrep(scope):
+            return json.dumps(error_fields(scope, self.status, self.evaluation_code, self.message)).encode()
+        fields = {"error_code": _CODES[self.status], "message": self.message, "request_id": request_id_of(scope)}
         return json.dumps(fields).encode()
 
     def head(self, body: bytes) -> list[Header]:
@@ -88,7 +101,8 @@ def failure_of(error: BaseException) -> Failure:
     """How `error` is answered; whatever is not foreseen is `INTERNAL`."""
     if isinstance(error, ServiceError):
         status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
-        return Failure(status, str(error), tuple(_headers(error))) if status else INTERNAL
+        code = _EVALUATION_CODES.get(type(error), EvaluationCode.GENERAL)
+        return Failure(status, str(error), tuple(_headers(error)), code) if status else INTERNAL
     # Of Starlette's kind are Connexion's problems and, through Connexion's FlaskApp, Werkzeug's exceptions as well.
     if isinstance(error, HTTPException) and error.status_code in _CODES.keys() - {INTERNAL.status}:
         headers = (error.headers or {}).items()
@@ -144,7 +158,7 @@ class Failures:
             await self._answer(failure, scope, send)
 
     async def _answer(self, failure: Failure, scope: Scope, send: Send) -> None:
-        body = failure.body(request_id_of(scope))
+        body = failure.body(scope)
         await send({"type": "http.response.start", "status": failure.status, "headers": failure.head(body)})
         await send({"type": "http.response.body", "body": body})
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from app.errors import BadRequest
+from app.errors import BadRequest, InvalidBody
 
 MAX_DEPTH = 32
 
@@ -34,7 +34,7 @@ class JsonBody(AbstractRequestBodyValidator):
         value = parse(content)
         error = best_match(self._validator.iter_errors(value))
         if error is not None:
-            raise BadRequest(_explain(error))
+            raise InvalidBody(_explain(error))
         scope["extensions"]["connexion_context"].update(body=value, body_bytes=content)
         return receive, scope
 

@@ -1,4 +1,4 @@
-"""Parameters in the query and in headers, read strictly and held to the document's schema."""
+"""Parameters in the path, the query and headers, read strictly and held to the document's schema."""
 
 import re
 from typing import Any
@@ -14,20 +14,25 @@ _MAX_PARAMETERS = 99
 
 
 class Parameters:
-    """Stands where Connexion has its ParameterValidator, for whole numbers; others it refuses at start.
+    """Stands where Connexion has its ParameterValidator: for any text in the path, and whole numbers elsewhere.
+
+    A parameter of another kind is a TypeError at start.
 
     Connexion reads what Python's `int` takes ("1_0", " 5", "٣") and the last of two. The values go to the operation
     through the request's context, with the document's default where one is not given.
     """
 
     def __init__(self, parameters: list[dict[str, Any]], **_options: Any) -> None:
-        self._parameters = [(each["in"], each["name"], _integer_schema(each)) for each in parameters]
+        self._parameters = [(each["in"], each["name"], _known_schema(each)) for each in parameters]
 
     def validate(self, scope: Scope) -> None:
         """Raises BadRequest for a parameter that is not what the document describes."""
         values: dict[str, int | None] = {}
         query = _query(scope) if self._parameters else {}
         for place, name, schema in self._parameters:
+            if place == "path":
+                values[argument_name(name)] = scope["path_params"][name]
+                continue
             given = _header(scope, name) if place == "header" else query.get(name)
             values[argument_name(name)] = _read(f"{place}.{name}", given, schema) if given else schema.get("default")
         scope["extensions"]["connexion_context"]["parameters"] = values
@@ -56,10 +61,14 @@ def _header(scope: Scope, wanted: str) -> list[str]:
     return [value.decode("latin-1") for each, value in scope["headers"] if each == name]
 
 
-def _integer_schema(parameter: dict[str, Any]) -> dict[str, Any]:
+def _known_schema(parameter: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = parameter["schema"]
-    is_known = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
-    if not is_known or parameter.get("required"):
+    if parameter["in"] == "path":
+        is_known = schema == {"type": "string"}
+    else:
+        is_known = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
+        is_known = is_known and not parameter.get("required")
+    if not is_known:
         raise TypeError(f"the parameter {parameter['name']} is of a kind that is not read here")
     return schema
 

@@ -260,7 +260,8 @@ class BoundedProtocol(HttpToolsProtocol):
             scope["method"] = self.parser.get_method().decode("ascii")
             target = self.url.partition(b"?")[0]
             scope["raw_path"] = target if target.isascii() else b""
-        self._answer(failure, identify(scope))
+        identify(scope)
+        self._answer(failure, scope)
         if account := self.app_state.get(ACCOUNT):
             account(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
 
@@ -272,7 +273,7 @@ class BoundedProtocol(HttpToolsProtocol):
         due.scope["state"][REFUSED] = failure.status
         due.disconnected = True
         due.message_event.set()
-        self._answer(failure, request_id_of(cast(Scope, due.scope)))
+        self._answer(failure, cast(Scope, due.scope))
 
     def _last_due(self) -> RequestResponseCycle | None:
         """The last request that is to be answered; the one that is still on its way is not, if it waits its turn."""
@@ -290,9 +291,14 @@ class BoundedProtocol(HttpToolsProtocol):
             due.keep_alive = False
             self.flow.pause_reading()
 
-    def _answer(self, failure: Failure, request_id: str) -> None:
-        body = failure.body(request_id)
-        own = [*failure.head(body), (b"x-request-id", request_id.encode()), NO_SNIFFING, (b"connection", b"close")]
+    def _answer(self, failure: Failure, scope: Scope) -> None:
+        body = failure.body(scope)
+        own = [
+            *failure.head(body),
+            (b"x-request-id", request_id_of(scope).encode()),
+            NO_SNIFFING,
+            (b"connection", b"close"),
+        ]
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *own])
         self.transport.write(STATUS_LINE[failure.status] + headers + b"\r\n" + body)
         self.transport.close()

@@ -12,9 +12,10 @@ from starlette.types import Scope
 from werkzeug.datastructures import Headers
 
 from app.feed import Listener
-from app.model import History, Setting
+from app.model import Evaluation, Evaluations, History, Setting
 from app.web.changes import change_fields
 from app.web.events import EVENT_STREAM_HEADERS, event_stream
+from app.web.ofrep import evaluation_fields
 from app.web.parameters import argument_name
 from app.web.preconditions import entity_tag, if_match, is_not_modified
 from app.web.streams import Body, Stream
@@ -22,7 +23,12 @@ from app.web.streams import Body, Stream
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
 
-_SETTINGS = {enabled: json.dumps({"enabled": enabled}).encode() for enabled in (False, True)}
+
+def _encoded(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+_SETTINGS = {enabled: _encoded({"enabled": enabled}) for enabled in (False, True)}
 _JSON = ("Content-Type", "application/json")
 _NO_STORE = ("Cache-Control", "no-store")  # it is for the token's owner alone, and soon not true
 
@@ -31,8 +37,8 @@ class View:
     """Calls one operation with the arguments that its signature names.
 
     `principal` and `request_id` come from the request's context, `expected` from its `If-Match`, parameters that the
-    document declares from the query or a header, every other name from the body, where the document has to require it.
-    A name that nothing can give is a TypeError at start.
+    document declares from the path, the query or a header, every other name from the body, where the document has to
+    require it. A name that nothing can give is a TypeError at start.
     """
 
     def __init__(self, operation: AbstractOperation) -> None:
@@ -47,8 +53,11 @@ class View:
         if unknown:
             raise TypeError(f"{operation.operation_id}: nothing fills the arguments {sorted(unknown)}")
 
-    def __call__(self) -> Awaitable[flask.Response]:
-        """A coroutine for the bridge to await; were this a coroutine function, Flask would look for a thread."""
+    def __call__(self, **_path_parameters: str) -> Awaitable[flask.Response]:
+        """A coroutine for the bridge to await; were this a coroutine function, Flask would look for a thread.
+
+        What Flask has read from the path is in the request's context already.
+        """
         return self._answer()
 
     async def _answer(self) -> flask.Response:
@@ -74,22 +83,39 @@ def answer(result: object, _scope: Scope) -> flask.Response:
 def _(result: Setting, scope: Scope) -> flask.Response:
     tag = ("ETag", entity_tag(result.version))
     if scope["method"] in {"GET", "HEAD"} and is_not_modified(scope["headers"], result.version):
-        response = flask.Response(status=304, headers=Headers([_NO_STORE, tag]))
-        del response.headers["Content-Type"]  # there is none: RFC 9110, section 15.4.5
-        return response
+        return _not_modified(tag)
     return _json(_SETTINGS[result.enabled], tag)
 
 
 @answer.register
 def _(result: History, _scope: Scope) -> flask.Response:
     changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
-    return _json(json.dumps({"changes": changes}).encode())
+    return _json(_encoded({"changes": changes}))
+
+
+@answer.register
+def _(result: Evaluation, _scope: Scope) -> flask.Response:
+    return _json(_encoded(evaluation_fields(result)))
+
+
+@answer.register
+def _(result: Evaluations, scope: Scope) -> flask.Response:
+    tag = ("ETag", entity_tag(result.version))
+    if is_not_modified(scope["headers"], result.version):  # OFREP has it for POST
+        return _not_modified(tag)
+    return _json(_encoded({"flags": [evaluation_fields(flag) for flag in result.flags]}), tag)
 
 
 @answer.register
 def _(result: Listener, scope: Scope) -> flask.Response:
     expiry = scope["extensions"]["connexion_context"]["expiry"]
     return Stream(Body(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()]))
+
+
+def _not_modified(tag: tuple[str, str]) -> flask.Response:
+    response = flask.Response(status=304, headers=Headers([_NO_STORE, tag]))
+    del response.headers["Content-Type"]  # there is none: RFC 9110, section 15.4.5
+    return response
 
 
 def _json(content: bytes, *headers: tuple[str, str]) -> flask.Response:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract import PATH, Answer, Client
+from tests.contract import FLAGS_PATH, PATH, Answer, Client
 from tests.processes import Service, make_token
 
 PAGE = "https://admin.example"
@@ -32,7 +32,7 @@ def cors_headers(answer: Answer) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
 
 
-@pytest.mark.parametrize("path", [PATH, f"{PATH}/history", "/nothing"])
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/history", FLAGS_PATH, f"{FLAGS_PATH}/x", "/nothing"])
 def test_a_preflight_is_answered_without_a_token_and_before_routing(listed: Service, path: str) -> None:
     answer = listed.client(None).request("OPTIONS", path, headers=PREFLIGHT)
     assert (answer.status, answer.content) == (204, b"")

@@ -1,0 +1,20 @@
+from typing import Any
+
+import pytest
+
+from app.web.parameters import Parameters
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"in": "path", "required": True, "schema": {"type": "integer"}},
+        {"in": "path", "required": True, "schema": {"type": "string", "pattern": "^a$"}},
+        {"in": "query", "schema": {"type": "string"}},
+        {"in": "query", "required": True, "schema": {"type": "integer"}},
+        {"in": "cookie", "schema": {"type": "integer"}},
+    ],
+)
+def test_a_parameter_of_a_kind_that_is_not_read_is_refused_at_start(parameter: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="the parameter some is of a kind that is not read here"):
+        Parameters([{"name": "some", **parameter}])
