@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import redis
 import uvicorn
 import uvloop
 from uvicorn.lifespan.on import LifespanOn
@@ -33,6 +34,12 @@ from tests.processes import SECRET, make_token, start_store
 
 LAYERS = ("server", "around", "Connexion", "Flask", "operation", "store")
 WARM_UP = 1000  # requests
+FILLED_AT_ONCE = 10_000
+# As a change stands in the store.
+STORED = (
+    '{"enabled":true,"version":1,"at":1790000000000,"by":"tester","request":"0f8fad5bd9cb469fa16570867728950e",'
+    '"id":"%032x"}'
+)
 
 
 class Wire(asyncio.Transport):
@@ -159,6 +166,16 @@ def _row(name: str, columns: Sequence[Sequence[float]]) -> str:
     return f"| {name:9} |" + "".join(f" {median(column):4.0f} |" for column in columns)
 
 
+def _fill(port: int, count: int) -> None:
+    """Gives the store the settings of `count` other tenants, each set once, and prints what they take."""
+    with redis.Redis(port=port) as client:
+        before = client.info("memory")["used_memory"]
+        for first in range(0, count, FILLED_AT_ONCE):
+            numbers = range(first, min(count, first + FILLED_AT_ONCE))
+            client.mset({f"external_oms:{{other-{number}}}": STORED % number for number in numbers})
+        print(f"{(client.info('memory')['used_memory'] - before) / count:.0f} bytes for each of {count} settings\n")
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__, allow_abbrev=False)
@@ -174,6 +191,7 @@ def main() -> None:
         metavar="NAME=VALUE",
         help="a variable of the service; the log is on stderr",
     )
+    parser.add_argument("--stored", type=int, default=0, metavar="N", help="settings of others that the store has")
     counts = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         store = start_store(Path(directory))
@@ -182,6 +200,8 @@ def main() -> None:
         capture()
         logging.config.dictConfig(logging_config(settings.log_format, settings.log_level))
         try:
+            if counts.stored:
+                _fill(store.port, counts.stored)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 bench = Bench(settings, counts.tenants, counts.connections)
                 runner.run(bench.run(lambda bench: measure(bench, counts)))

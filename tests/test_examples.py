@@ -21,17 +21,18 @@ SECONDS = 20
 
 
 class Consumer:
-    """A running example. What it says about its connection goes into a file."""
+    """A running example. What it says on stderr goes into a file."""
 
     def __init__(self, command: list[str], service: Service, token: str, errors: Path) -> None:
-        url = f"http://127.0.0.1:{service.port}{PATH}/events"
+        url = f"http://127.0.0.1:{service.port}{PATH}"
         self._errors = errors
         self._lines: queue.Queue[str] = queue.Queue()
         with errors.open("wb") as stderr:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=clean_environment({"EVENTS_URL": url, "TOKEN": token}),
+                env=clean_environment({"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "TOKEN": token}),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
@@ -47,6 +48,11 @@ class Consumer:
             except queue.Empty:
                 raise AssertionError(f"{line!r} was not printed; on stderr: {self.errors}") from None
 
+    def is_told(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
     def ends(self) -> int:
         """Its exit status, once it has ended by itself without another line."""
         status = self._process.wait(SECONDS)
@@ -58,8 +64,9 @@ class Consumer:
         self._process.kill()
         self._process.wait()
         self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     @property
     def errors(self) -> str:
@@ -73,12 +80,15 @@ class Consumer:
 
 Consume = Callable[[Service, str], Consumer]
 
+followers = pytest.mark.parametrize("example", ["follow.py", "follow.mjs"])
+setters = pytest.mark.parametrize("example", ["set.py", "set.mjs"])
 
-@pytest.fixture(params=["follow.py", "follow.mjs"])
-def consume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Consume]:
-    """Starts one of the examples with a token; it is ended with the test."""
+
+@pytest.fixture
+def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
+    """Starts the example with a token; it is ended with the test."""
     interpreter = sys.executable
-    if request.param == "follow.mjs":
+    if example.endswith(".mjs"):
         interpreter = shutil.which("node") or ""
         if not interpreter:
             missing("node is not installed")
@@ -87,7 +97,7 @@ def consume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Consume]
     with ExitStack() as stack:
 
         def start(service: Service, token: str) -> Consumer:
-            consumer = Consumer([interpreter, str(EXAMPLES / request.param)], service, token, tmp_path / "stderr")
+            consumer = Consumer([interpreter, str(EXAMPLES / example)], service, token, tmp_path / "stderr")
             stack.callback(consumer.end)
             return consumer
 
@@ -99,6 +109,7 @@ def change(client: Client, *values: bool) -> None:
         assert client.post({"enabled": value}).status == 200
 
 
+@followers
 def test_an_example_prints_what_stands_and_each_change(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
@@ -111,6 +122,7 @@ def test_an_example_prints_what_stands_and_each_change(
     assert consumer.errors == ""
 
 
+@followers
 def test_an_example_goes_on_after_a_restart_with_every_change_once(
     consume: Consume, stoppable: Service, tenant: str, client: Client
 ) -> None:
@@ -126,6 +138,7 @@ def test_an_example_goes_on_after_a_restart_with_every_change_once(
         consumer.prints(f"{first + 3} on")
 
 
+@followers
 def test_an_example_takes_a_reset_for_what_stands(
     consume: Consume, stoppable: Service, tenant: str, client: Client, redis_url: str
 ) -> None:
@@ -142,6 +155,7 @@ def test_an_example_takes_a_reset_for_what_stands(
     consumer.prints("1 on")
 
 
+@pytest.mark.parametrize("example", ["follow.py", "follow.mjs", "set.py", "set.mjs"])
 def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Consume, service: Service) -> None:
     consumer = consume(service, "bad")
     assert consumer.ends() == 1
@@ -170,6 +184,7 @@ def test_the_example_for_openfeature_takes_no_default_for_the_switch(
     assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[-1]) == (1, "", "not read: unauthorized")
 
 
+@followers
 def test_an_example_ends_with_its_token(consume: Consume, service: Service, tenant: str) -> None:
     consumer = consume(service, make_token(tenant, exp=int(time.time()) + 5))
     consumer.prints("0 off")
@@ -177,3 +192,58 @@ def test_an_example_ends_with_its_token(consume: Consume, service: Service, tena
     ended, refused = consumer.errors.splitlines()
     assert ended == "the stream ended; connecting again"
     assert refused.startswith("refused, 401: {")
+
+
+@setters
+def test_an_example_sets_what_was_decided_on_what_stands(
+    consume: Consume, service: Service, tenant: str, client: Client
+) -> None:
+    consumer = consume(service, make_token(tenant))
+    consumer.prints('off "0"')
+    consumer.is_told("on")
+    consumer.prints('set: on "1"')
+    assert consumer.ends() == 0
+    assert client.enabled()
+    assert consumer.errors == ""
+
+
+@setters
+def test_an_example_asks_anew_where_another_came_between(
+    consume: Consume, service: Service, tenant: str, client: Client
+) -> None:
+    """Even where the other one left the value as it was, as here."""
+    consumer = consume(service, make_token(tenant))
+    consumer.prints('off "0"')
+    change(client, True, False)
+    consumer.is_told("on")
+    consumer.prints('off "2"')
+    assert [each["version"] for each in client.history()] == [2, 1]
+    consumer.is_told("on")
+    consumer.prints('set: on "3"')
+    assert consumer.ends() == 0
+
+
+@setters
+def test_an_example_gives_up_after_five_conflicts_and_has_set_nothing(
+    consume: Consume, service: Service, tenant: str, client: Client
+) -> None:
+    consumer = consume(service, make_token(tenant))
+    for version in range(5):
+        consumer.prints(f'{"on" if version % 2 else "off"} "{version}"')
+        change(client, version % 2 == 0)
+        consumer.is_told("off")
+    assert consumer.ends() == 1
+    assert consumer.errors == "nothing was set: 5 conflicts, one after the other\n"
+    assert [each["version"] for each in client.history()] == [5, 4, 3, 2, 1]
+
+
+@setters
+def test_an_example_sets_nothing_where_nothing_was_decided(
+    consume: Consume, service: Service, tenant: str, client: Client
+) -> None:
+    consumer = consume(service, make_token(tenant))
+    consumer.prints('off "0"')
+    consumer.is_told("no")
+    assert consumer.ends() == 1
+    assert consumer.errors == "nothing was set: expected on or off\n"
+    assert client.history() == []
