@@ -10,7 +10,6 @@ from typing import Any
 import connexion
 from connexion.middleware.context import ContextMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
-from connexion.middleware.security import SecurityMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
@@ -37,7 +36,7 @@ from app.web.probes import probes
 from app.web.request_id import RequestIds
 from app.web.request_log import log_request
 from app.web.routing import Routing
-from app.web.security import Bearer, Permissions
+from app.web.security import Bearer, Permissions, Security
 from app.web.streams import Listening, Streams
 from app.web.validation import Validation
 
@@ -73,7 +72,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     middlewares: list[Any] = [  # Connexion calls them applications; they are what makes those
         functools.partial(Routing, others=pages(documents, settings.docs_url, settings.ui_note, others)),
-        SecurityMiddleware,
+        Security,
         Validation,
         LifespanMiddleware,
         ContextMiddleware,

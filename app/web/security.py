@@ -4,12 +4,14 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from connexion.lifecycle import ConnexionRequest
 from connexion.middleware.abstract import ROUTING_CONTEXT
+from connexion.middleware.security import SecurityAPI, SecurityMiddleware, SecurityOperation
+from connexion.operations import AbstractOperation
 from connexion.security import BearerSecurityHandler
-from starlette.types import Scope
+from connexion.spec import Specification
+from starlette.types import Receive, Scope, Send
 
 from app.auth.remembered import RememberedTokens
 from app.auth.tokens import TENANT_PLACE, Verified
@@ -50,6 +52,45 @@ class Permissions:
             raise InsufficientScope(required)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What Connexion's checks, and the one below, want of a request."""
+
+    scope: Scope
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The context of the request."""
+        context: dict[str, Any] = self.scope["extensions"]["connexion_context"]
+        return context
+
+
+class LeanSecurityOperation(SecurityOperation):
+    """Connexion's check of one operation, without a request of Starlette's and one of Connexion's made for it: 6 µs."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one request. Raises Unauthorized, Forbidden and KeyUnavailable."""
+        if self.security:
+            await self.verification_fn(Asked(scope))
+        await self.next_app(scope, receive, send)
+
+
+class LeanSecurityAPI(SecurityAPI):
+    """Makes each operation's check."""
+
+    def make_operation(self, operation: AbstractOperation | Specification) -> LeanSecurityOperation:
+        """The check of one operation of the document."""
+        factory = self.security_handler_factory
+        made = LeanSecurityOperation.from_operation(operation, next_app=self.next_app, security_handler_factory=factory)
+        return cast(LeanSecurityOperation, made)
+
+
+class Security(SecurityMiddleware):
+    """Stands where Connexion has its SecurityMiddleware."""
+
+    api_cls = LeanSecurityAPI
+
+
 class Bearer(BearerSecurityHandler):
     """Puts the token's principal, and how to ask when it ends, into the context.
 
@@ -62,11 +103,11 @@ class Bearer(BearerSecurityHandler):
 
     def get_fn(
         self, security_scheme: dict[str, Any], required_scopes: list[str]
-    ) -> Callable[[ConnexionRequest], Checked | Awaitable[Checked]]:
+    ) -> Callable[[Asked], Checked | Awaitable[Checked]]:
         """The check of one operation. Connexion's own would look for it in the contract and in the environment."""
         return self._check
 
-    def _check(self, request: ConnexionRequest) -> Checked | Awaitable[Checked]:
+    def _check(self, request: Asked) -> Checked | Awaitable[Checked]:
         scope = request.scope
         token = bearer_token(scope["headers"])
         verified = self._tokens.recall(token)

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-from collections.abc import Awaitable
 
 import flask
 from connexion.context import scope as current_scope
@@ -53,14 +52,8 @@ class View:
         if unknown:
             raise TypeError(f"{operation.operation_id}: nothing fills the arguments {sorted(unknown)}")
 
-    def __call__(self, **_path_parameters: str) -> Awaitable[flask.Response]:
-        """A coroutine for the bridge to await; were this a coroutine function, Flask would look for a thread.
-
-        What Flask has read from the path is in the request's context already.
-        """
-        return self._answer()
-
-    async def _answer(self) -> flask.Response:
+    async def __call__(self, **_path_parameters: str) -> flask.Response:
+        """Called by Flask; what it has read from the path is in the request's context already."""
         scope = current_scope._get_current_object()
         context = scope["extensions"]["connexion_context"]
         arguments = {name: context[name] for name in self._from_context}
