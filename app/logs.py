@@ -5,6 +5,7 @@ terminal, and whatever looks like a token in it is left out.
 """
 
 import logging
+import math
 import re
 import sys
 import textwrap
@@ -107,7 +108,20 @@ class _Lines(logging.Formatter):
         self._processors = processors
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of `record`, or its lines, where there is a traceback for people."""
+        """The line of `record`, or its lines, where there is a traceback for people.
+
+        Of a record that does not become one, such as of arguments that do not fit its message, it says so. `logging`
+        would write the record itself instead, over many lines and with the tokens that are in it.
+        """
+        try:
+            return self._line(record)
+        except Exception as error:
+            said = {"msg": "a log record cannot be written", "levelname": "ERROR"}
+            template = record.msg if isinstance(record.msg, str) else None
+            fault = {"logger": record.name, "fault": type(error).__name__, "template": template}
+            return self._line(logging.makeLogRecord({**said, **fault}))
+
+    def _line(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
         given = {key: value for key, value in record.__dict__.items() if key not in _RECORDS_OWN}
         line: Any = {"event": record.getMessage(), **given, "level": level}
@@ -125,7 +139,8 @@ def _drop_second_message(_logger: object, _name: str, event: _Event) -> _Event:
 
 def _without_tokens(_logger: object, _name: str, event: _Event) -> _Event:
     for key, value in event.items():
-        if value is None or isinstance(value, int | float):
+        # JSON has no word for what is not finite: it becomes text.
+        if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
             continue
         text = str(value)
         event[key] = _TOKEN.sub("[token]", text) if "eyJ" in text else text

@@ -87,7 +87,8 @@ def check(method: str, path: str, answer: Answer, *, malformed: bool = False) ->
     if answer.status >= 400:
         _check_error(answer, head=method == "HEAD")
         if method != "HEAD" and named.startswith(f"{OFREP_BASE}/"):
-            _check_ofrep_error(answer, unquote(named).partition(f"{FLAGS_PATH}/")[2])
+            below = unquote(named).removeprefix(f"{FLAGS_PATH}/")
+            _check_ofrep_error(answer, "" if below == unquote(named) else below)
         elif method != "HEAD":
             _check_contracts_error(answer, request_id)
     return answer

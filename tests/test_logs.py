@@ -191,6 +191,40 @@ def test_an_exceptions_text_can_neither_begin_a_line_nor_steer_a_terminal(log_fo
     assert all(line.isprintable() for line in [first, *others])
 
 
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError(make_token("acme"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"msg": "%d of %d", "args": (make_token("acme"), 1)},
+        {"msg": "nothing", "args": (make_token("acme"),)},
+        {"msg": Unprintable()},
+        {"msg": "a field", "odd": Unprintable()},
+        {"msg": "a number", "odd": 10**5000},
+    ],
+    ids=["of another type", "too many", "a message", "a field", "a number"],
+)
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_a_record_that_cannot_be_written_is_one_line_that_says_so(log_format: str, fields: dict[str, Any]) -> None:
+    record = logging.makeLogRecord({"name": "library", "levelname": "INFO", **fields})
+    line = formatter(log_format).format(record)
+    assert line.isprintable()
+    assert "eyJ" not in line
+    assert "a log record cannot be written" in line
+    assert "library" in line
+    if log_format == "json":
+        assert json.loads(line)["level"] == "error"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")], ids=str)
+def test_a_number_that_json_lacks_is_text(number: float) -> None:
+    record = logging.makeLogRecord({"msg": "x", "levelname": "INFO", "number": number})
+    assert json.loads(formatter("json").format(record))["number"] == str(number)
+
+
 @pytest.mark.parametrize("log_format", FORMATS)
 def test_what_looks_like_a_token_is_left_out(log_format: str) -> None:
     token = make_token("acme")

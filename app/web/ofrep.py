@@ -45,8 +45,9 @@ def error_fields(scope: Scope, status: int, code: EvaluationCode, message: str) 
 
     A key may have a slash: then no operation is there to say that there is no such flag.
     """
-    _, _, key = _path(scope).partition(_FLAG)
-    if not key:
+    path = _path(scope)
+    key = path.removeprefix(_FLAG)
+    if key in {path, ""}:
         return {"errorCode": code, "errorDetails": message}
     return {
         "key": key,

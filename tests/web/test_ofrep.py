@@ -239,7 +239,9 @@ def test_no_other_key_is_a_flag(client: Client, key: str) -> None:
     assert (answer.status, answer.json["errorCode"]) == (404, "FLAG_NOT_FOUND")
 
 
-@pytest.mark.parametrize("path", [f"{FLAGS_PATH}/", f"{OFREP_BASE}/evaluate", f"{OFREP_BASE}/configuration"])
+@pytest.mark.parametrize(
+    "path", [f"{FLAGS_PATH}/", f"{OFREP_BASE}/evaluate", f"{OFREP_BASE}/configuration", f"{OFREP_BASE}/x{FLAGS_PATH}/y"]
+)
 def test_a_path_that_names_no_flag_is_a_404_of_no_flag(client: Client, path: str) -> None:
     answer = client.post(EMPTY, path=path)
     assert (answer.status, answer.json["errorCode"]) == (404, "GENERAL")
