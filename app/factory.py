@@ -62,14 +62,15 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS, OFREP)}
     others = [*probes(store), *numbers]
+    permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
         _key_source(settings),
         tenant_claim=settings.jwt_tenant_claim,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
         leeway=settings.jwt_leeway,
+        scopes=permissions.scopes,
     )
-    permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     middlewares: list[Any] = [  # Connexion calls them applications; they are what makes those
         functools.partial(Routing, others=pages(documents, settings.docs_url, settings.ui_note, others)),
         Security,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 Behaviour = Literal[
     "good", "hang", "drip", "html", "huge", "30 MB", "unpacks", "redirect", "error", "lie", "plain", "empty", "deep",
-    "no keys",
+    "no keys", "far", "101 keys", "garbage",
 ]  # fmt: skip
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -132,9 +132,11 @@ class Provider:
 
     def _document(self, realm: str, behaviour: Behaviour, path: str) -> Any:
         if path.endswith("/keys"):
-            return {"keys": self.sets[realm]}
+            return {"keys": self.sets[realm] + [{}] * (100 if behaviour == "101 keys" else 0)}
         issuer = self.issuer("another" if behaviour == "lie" else realm)
         address = "http://192.0.2.1/keys" if behaviour == "plain" else self.address(realm)
+        if behaviour == "far":
+            address += "/." * 1100 + "/keys"
         return {"issuer": issuer, "jwks_uri": address}
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
@@ -155,6 +157,7 @@ MISBEHAVIOURS: dict[Behaviour, Callable[[Send], None]] = {
     "unpacks": lambda send: send(200, UNPACKS_TO_50_MB, ("Content-Encoding", "gzip")),
     "error": lambda send: send(503, b"{}"),
     "empty": lambda send: send(200, b""),
+    "garbage": lambda send: send(200, b"", ("no name " * 10_000, "x")),
     "deep": lambda send: send(200, b"[" * 200_000),
 }
 

@@ -632,6 +632,20 @@ def test_a_subscription_that_is_cut_is_an_error(run: Run, valkey: ValkeyServer) 
         run(listen())
 
 
+def test_a_message_longer_than_a_tenants_name_is_not_kept(run: Run, valkey: ValkeyServer) -> None:
+    async def listen() -> list[bytes | None]:
+        connections = Connections.to(valkey.connection_url)
+        async with connections.subscribe("long", limit=1.0) as messages:
+            async with connections.lend() as exchange:
+                for message in ("x" * 64, "x" * 1_000_000, "x" * 63):
+                    await exchange(("PUBLISH", "long", message))
+            heard = [await anext(messages)]
+        await connections.close()
+        return heard
+
+    assert run(listen()) == [b"x" * 63]
+
+
 def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valkey: ValkeyServer) -> None:
     async def listen() -> None:
         with Relay(valkey.port) as relay:

@@ -18,11 +18,15 @@ from app.errors import KeyUnavailable, Refusal, Unauthorized
 _log = logging.getLogger(__name__)
 
 FETCH_SECONDS: Final = 2.0  # for all that one fetch takes, discovery included
+MAX_FETCHES: Final = 64  # at a time
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
+MAX_ADDRESS: Final = 2048  # characters of the address that a discovery document names
+MAX_FAILURE: Final = 300  # characters that are kept of why a fetch failed; a provider writes a part of them
 ASK_AGAIN_SECONDS: Final = 5.0  # between two fetches from one issuer, whatever the reason
 ABSENT_SECONDS: Final = 60.0  # for which an issuer that does not exist is not asked for again
 OUTAGE_SECONDS: Final = 3600.0  # for which keys are used past their time, while their issuer gives no answer
 MAX_ISSUERS: Final = 4096
+MAX_KEYS_KEPT: Final = 8192  # of all issuers together, at most 7 KiB each
 MAX_LOOK_UPS: Final = 20  # of issuers that are not known, within
 LOOK_UP_SECONDS: Final = 10.0
 
@@ -58,6 +62,7 @@ class PublishedKeys:
         self._clock = clock
         self._issuers: dict[str, _Issuer] = {}
         self._look_ups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
+        self._fetches = 0
 
     async def find(self, issuer: str | None, key_id: str | None) -> Key:
         """See `KeySource`."""
@@ -106,6 +111,15 @@ class PublishedKeys:
             del self._issuers[next(without, idle[0])]
         self._issuers[known.location] = known
 
+    def _make_room(self) -> None:
+        """Forgets issuers while there are too many keys: first those with many, so that they displace no others."""
+        excess = sum(issuer.size for issuer in self._issuers.values()) - MAX_KEYS_KEPT
+        idle = [issuer for issuer in self._issuers.values() if issuer.asking is None] if excess > 0 else []
+        for issuer in sorted(idle, key=lambda issuer: issuer.size, reverse=True):
+            if excess > 0:
+                excess -= issuer.size
+                del self._issuers[issuer.location]
+
     async def _look_up(self, known: "_Issuer") -> None:
         """Asks for the keys of an issuer of which none are known that can be used. Raises where they cannot be had."""
         if known.asking is None:
@@ -113,7 +127,7 @@ class PublishedKeys:
             if known.absent and now - known.asked_at < known.absent_seconds:
                 raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
             if not self._may_ask(known):
-                raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
+                raise KeyUnavailable(f"no keys of {known.location}: {known.failure or 'too many are being fetched'}")
             if known.keys is None and len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
                 raise KeyUnavailable(f"no keys of {known.location}: too many unknown issuers were asked for")
             if known.keys is None:
@@ -135,13 +149,15 @@ class PublishedKeys:
                 raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
 
     def _may_ask(self, known: "_Issuer") -> bool:
-        return known.asking is None and self._clock() - known.asked_at >= ASK_AGAIN_SECONDS
+        is_free = known.asking is None and self._fetches < MAX_FETCHES
+        return is_free and self._clock() - known.asked_at >= ASK_AGAIN_SECONDS
 
     def _ask(self, known: "_Issuer") -> Awaitable[None]:
         """Waits for the one fetch that is under way, or starts it; it goes on when whoever waits for it has left."""
         if known.asking is None:
             self._remember(known)
             known.asked_at = self._clock()
+            self._fetches += 1
             known.asking = asyncio.create_task(self._read(known))
         return asyncio.shield(known.asking)
 
@@ -154,12 +170,14 @@ class PublishedKeys:
             known.absent_seconds = ABSENT_SECONDS if known.keys is None else ASK_AGAIN_SECONDS
             known.keys, known.absent, known.failure = None, True, None
         except (FetchFailed, TimeoutError, ValueError) as error:
-            known.absent, known.failure = False, str(error) or type(error).__name__
+            known.absent, known.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
             _log.warning("keys not fetched", extra={"issuer": known.location, "cause": known.failure})
         else:
             known.learn(keys, self._clock())
+            self._make_room()
         finally:
             known.asking = None
+            self._fetches -= 1
 
 
 class _Issuer:
@@ -173,6 +191,11 @@ class _Issuer:
         self.absent_seconds = ABSENT_SECONDS
         self.failure: str | None = None  # why the last fetch gave nothing
         self.asking: asyncio.Task[None] | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of its keys."""
+        return len(self.keys or ())
 
     def key(self, key_id: str | None) -> Key | None:
         """The key with this identifier; without one, the only key that there is."""
@@ -230,8 +253,8 @@ class KeySets:
         if not isinstance(document, dict) or document.get("issuer") != issuer:
             raise FetchFailed("the discovery document names another issuer")
         address = document.get("jwks_uri")
-        if not isinstance(address, str) or not is_trusted_address(address):
-            raise FetchFailed("the discovery document's jwks_uri is not https")
+        if not isinstance(address, str) or len(address) > MAX_ADDRESS or not is_trusted_address(address):
+            raise FetchFailed(f"the discovery document's jwks_uri is not https of at most {MAX_ADDRESS} characters")
         return address
 
     async def _get(self, address: str) -> Any:

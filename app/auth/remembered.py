@@ -7,7 +7,7 @@ from typing import Final
 
 from app.auth.tokens import TokenVerifier, Verified
 
-# A worker's memory: about 1 KiB each.
+# At most 2 KiB each, 16 MiB for a worker: `TokenVerifier` bounds all that it keeps of a token.
 MAX_TOKENS: Final = 8192
 
 

@@ -1,7 +1,7 @@
 """Token text in, `Principal` out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from app.auth.keys import Key, KeySource
 from app.errors import Refusal, Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
+# A talkative identity provider issues tokens of 4 KiB. PyJWT needs up to 0.2 ms for each KiB, before any signature is
+# verified.
+MAX_TOKEN_CHARACTERS = 16 * 1024
 _TIMES = frozenset({"exp", "nbf", "iat"})
 _MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; it is stored with each change
 _MAX_TIME = 2**53  # beyond it a JSON number is not exact (RFC 8259, section 6)
@@ -44,10 +47,11 @@ class TokenVerifier:
 
     `audience` and `issuer` are compared exactly where they are set; a token's `aud` counts for nothing where no
     audience is expected. Where the issuer holds `{tenant}`, what stands in that place is the tenant, and nothing else
-    is; otherwise the claim `tenant_claim` names it. `leeway` is in seconds, for clocks that differ.
+    is; otherwise the claim `tenant_claim` names it. `leeway` is in seconds, for clocks that differ. Only `scopes` are
+    kept of the scopes that a token has.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting
         self,
         keys: KeySource,
         *,
@@ -55,6 +59,7 @@ class TokenVerifier:
         audience: str | None = None,
         issuer: str | None = None,
         leeway: float = 0.0,
+        scopes: Collection[str] = (),
     ) -> None:
         self._keys = keys
         self._realms = _realm_pattern(issuer) if issuer and TENANT_PLACE in issuer else None
@@ -62,6 +67,7 @@ class TokenVerifier:
         self._audience = audience
         self._issuer = issuer
         self._leeway = leeway
+        self._scopes = scopes
         self._required = ["exp"] if self._realms else ["exp", tenant_claim]
 
     async def verify(self, token: str) -> Verified:
@@ -71,6 +77,8 @@ class TokenVerifier:
         a claim that is missing or of the wrong type (RFC 8725, sections 3.1 to 3.10). Raises KeyUnavailable where its
         issuer does not tell its keys.
         """
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise Unauthorized(f"The token is longer than {MAX_TOKEN_CHARACTERS} characters.")
         try:
             issuer, key_id = self._asked_for(token)
             key = await self._keys.find(issuer, key_id)
@@ -123,10 +131,10 @@ class TokenVerifier:
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = claims.get("sub")
-        if subject is not None and not (_is_text(subject) and len(subject) <= _MAX_SUBJECT):
+        if subject is not None and not _is_text(subject, _MAX_SUBJECT):
             text = f"The token's claim 'sub' must be a string of {_MAX_SUBJECT} characters at the most."
             raise Unauthorized(text, Refusal.CLAIM)
-        return Principal(self._tenant(claims), subject, _scopes(claims))
+        return Principal(self._tenant(claims), subject, self._granted(claims))
 
     def _tenant(self, claims: Mapping[str, Any]) -> str:
         if self._realms and (realm := self._realms.fullmatch(claims["iss"])):
@@ -136,21 +144,23 @@ class TokenVerifier:
             raise Unauthorized(f"The token's claim '{self._tenant_claim}' does not name a tenant.", Refusal.CLAIM)
         return str(tenant)
 
+    def _granted(self, claims: Mapping[str, Any]) -> frozenset[str]:
+        """The scopes that matter and are in the token.
+
+        They are words of `scope` (RFC 8693, section 4.2), or of `scp`, which is text or a list elsewhere.
+        """
+        words: list[object] = []
+        for claim in (claims.get("scope"), claims.get("scp")):
+            if isinstance(claim, str):
+                words += claim.split(" ")
+            elif isinstance(claim, list):
+                words += claim
+        return frozenset(scope for scope in self._scopes if scope in words)
+
 
 def _realm_pattern(template: str) -> re.Pattern[str]:
     before, after = map(re.escape, template.split(TENANT_PLACE))
     return re.compile(f"{before}(?P<tenant>{TENANT_PATTERN}){after}", re.ASCII)
-
-
-def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """The words of `scope` (RFC 8693, section 4.2), and those of `scp`, which is text or a list elsewhere."""
-    words: list[object] = []
-    for claim in (claims.get("scope"), claims.get("scp")):
-        if isinstance(claim, str):
-            words += claim.split(" ")
-        elif isinstance(claim, list):
-            words += claim
-    return frozenset(word for word in words if isinstance(word, str) and word)
 
 
 def _reason(error: Exception) -> tuple[str, Refusal]:
@@ -158,6 +168,8 @@ def _reason(error: Exception) -> tuple[str, Refusal]:
     return next((_REASONS[kind] for kind in kinds if kind in _REASONS), _REASONS[jwt.InvalidTokenError])
 
 
-def _is_text(value: object) -> bool:
-    """Whether `value` is a string of whole characters: JSON can spell halves of them ("\\ud800")."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+def _is_text(value: object, most: int) -> bool:
+    """Return True for a string of at most `most` whole characters: JSON can spell halves of them ("\\ud800")."""
+    if not isinstance(value, str) or len(value) > most:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)

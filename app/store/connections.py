@@ -23,6 +23,9 @@ DRIVER_ERRORS: Final = (RedisError, OSError)
 # Of these, the answers of the server itself: what it refuses it has not done.
 REFUSED: Final = ResponseError
 
+# In bytes: a tenant's name has at most 63. Any longer message is none of the service's, and is not kept.
+_MAX_MESSAGE: Final = 63
+
 # In seconds: how long servers may take to agree to the end of their connections.
 _FAREWELL: Final = 0.1
 
@@ -195,5 +198,5 @@ async def _messages(connection: Any, limit: float, silence: float) -> AsyncItera
             asked = True
         else:
             asked = False
-            if kind == b"message":
+            if kind == b"message" and len(data) <= _MAX_MESSAGE:
                 yield data

@@ -42,6 +42,11 @@ class Permissions:
     write_scope: str | None = None
     tenant_host: str | None = None
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes that make a difference."""
+        return frozenset(scope for scope in (self.read_scope, self.write_scope) if scope is not None)
+
     def require(self, principal: Principal, scope: Scope) -> None:
         """Raises Forbidden where `principal` may not do what the request in `scope` asks for."""
         if self.tenant_host is not None and _host(scope) != self.tenant_host.replace(TENANT_PLACE, principal.tenant):
@@ -111,20 +116,22 @@ class Bearer(BearerSecurityHandler):
         scope = request.scope
         token = bearer_token(scope["headers"])
         verified = self._tokens.recall(token)
-        return self._verify(token, scope) if verified is None else self._admit(token, verified, scope)
+        return self._verify(token, scope) if verified is None else self._admit(verified, scope)
 
     async def _verify(self, token: str, scope: Scope) -> Checked:
-        return self._admit(token, await self._tokens.verify(token), scope)
+        return self._admit(await self._tokens.verify(token), scope)
 
-    def _admit(self, token: str, verified: Verified, scope: Scope) -> Checked:
+    def _admit(self, verified: Verified, scope: Scope) -> Checked:
         principal, context = verified.principal, scope["extensions"]["connexion_context"]
         context[_PRINCIPAL] = principal
         self._permissions.require(principal, scope)
-        context["expiry"] = functools.partial(self._expiry, token)
+        # The headers live as long as the request: an event stream holds no second copy of its token.
+        context["expiry"] = functools.partial(self._expiry, scope["headers"])
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
-    async def _expiry(self, token: str) -> float:
-        """When a token ends that is good now, in seconds since 1970. Raises as `RememberedTokens.verify` does."""
+    async def _expiry(self, headers: list[tuple[bytes, bytes]]) -> float:
+        """The end of a token that is valid now, in seconds since 1970. Raises as `RememberedTokens.verify` does."""
+        token = bearer_token(headers)
         return (self._tokens.recall(token) or await self._tokens.verify(token)).expires_at
 
 

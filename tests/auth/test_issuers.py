@@ -13,6 +13,7 @@ from app.auth.issuers import (
     ABSENT_SECONDS,
     ASK_AGAIN_SECONDS,
     LOOK_UP_SECONDS,
+    MAX_FAILURE,
     MAX_LOOK_UPS,
     OUTAGE_SECONDS,
     KeySets,
@@ -182,6 +183,9 @@ CAUSES: dict[Behaviour, str] = {
     "empty": "answered what is no JSON",
     "deep": "answered what is no JSON",
     "no keys": "there are no keys at ",
+    "far": "jwks_uri is not https of at most 2048 characters",
+    "101 keys": "the JWK Set has 101 keys, and at most 100 are expected",
+    "garbage": "illegal header line",
 }
 
 
@@ -213,6 +217,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
         run(find())
     assert [record.__dict__["issuer"] for record in caplog.records] == [provider.issuer("acme")]
     assert CAUSES[behaviour] in caplog.records[0].__dict__["cause"]
+    assert len(caplog.records[0].__dict__["cause"]) <= MAX_FAILURE
 
 
 @pytest.mark.parametrize("behaviour", CAUSES)
@@ -370,6 +375,49 @@ def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
             assert len(vars(source.keys)["_issuers"]) == 3
 
     run(fill())
+
+
+def test_the_number_of_keys_is_bounded_and_issuers_with_many_are_forgotten_first(
+    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers, "MAX_KEYS_KEPT", 4)
+    for realm in ("idle", "other", "late"):
+        provider.publish(realm, FIRST)
+    provider.publish("greedy", FIRST, SECOND, jwk(RSA_KEYS[2], kid="third"))
+
+    async def fill() -> None:
+        async with Source(provider) as source:
+            kept = {realm: await source.find(realm) for realm in ("idle", "acme", "other", "greedy")}
+            assert [realm for realm in kept if source.holds(kept[realm], realm)] == ["other", "greedy"]
+            kept["late"] = await source.find("late")
+            assert [realm for realm in kept if source.holds(kept[realm], realm)] == ["other", "late"]
+            assert await source.find("greedy") is not kept["greedy"]
+
+    run(fill())
+
+
+def test_the_number_of_fetches_at_a_time_is_bounded_and_known_keys_are_used_meanwhile(
+    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers, "MAX_FETCHES", 1)
+    provider.publish("new", FIRST)
+    provider.behaviours["hung"] = "hang"
+
+    async def fetch() -> None:
+        async with Source(provider) as source:
+            key = await source.find()
+            source.clock.now += TTL + 1
+            hung = asyncio.create_task(source.find("hung"))
+            await asyncio.sleep(0)
+            assert await source.find() is key
+            with pytest.raises(KeyUnavailable, match="too many are being fetched"):
+                await source.find("new")
+            assert not hung.done()
+            hung.cancel()
+            monkeypatch.setattr(issuers, "MAX_FETCHES", 2)
+            await source.find("new")
+
+    run(fetch())
 
 
 def test_tls_is_verified(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from jwt.utils import to_base64url_uint
 
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, algorithms_for, public_key, published_keys
+from app.auth.keys import MAX_KEYS, PUBLIC_KEY_ALGORITHMS, algorithms_for, public_key, published_keys
 from tests.provider import RSA_KEYS, jwk, pem
 
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -41,6 +42,13 @@ def test_a_key_in_pem_fits_its_own_algorithms(key: Any, usual: str, count: int) 
 def test_any_other_text_is_no_public_key(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each library says it in its own words
         public_key(text)
+
+
+class Public:
+    """A key of which only the public half exists."""
+
+    def __init__(self, numbers: rsa.RSAPublicNumbers) -> None:
+        self.public_key = numbers.public_key
 
 
 def found(*members: object, accepted: tuple[str, ...] = PUBLIC_KEY_ALGORITHMS) -> dict[str | None, tuple[str, ...]]:
@@ -79,6 +87,45 @@ def test_a_published_key_is_pinned_to_what_fits_it_and_is_accepted() -> None:
 )  # fmt: skip
 def test_a_member_that_is_no_key_for_signatures_is_passed_over(member: object) -> None:
     assert found(member, jwk(RSA_KEYS[1], kid="good")).keys() == {"good"}
+
+
+def rsa_numbers(bits: int, exponent: int = 65537) -> rsa.RSAPublicNumbers:
+    return rsa.RSAPublicNumbers(exponent, (1 << bits) - 1)
+
+
+def rsa_member(numbers: rsa.RSAPublicNumbers, **fields: object) -> dict[str, object]:
+    names = {"n": to_base64url_uint(numbers.n).decode(), "e": to_base64url_uint(numbers.e).decode()}
+    return {"kty": "RSA", "use": "sig"} | names | fields
+
+
+@pytest.mark.parametrize(("bits", "exponent"), [(2048, 3), (4096, 65537), (8192, 2**32 - 1)])
+def test_an_rsa_key_of_reasonable_size_is_a_key(bits: int, exponent: int) -> None:
+    numbers = rsa_numbers(bits, exponent)
+    assert found(rsa_member(numbers, kid="x")).keys() == {"x"}
+    assert algorithms_for(public_key(pem(Public(numbers))))
+
+
+@pytest.mark.parametrize(
+    ("bits", "exponent"),
+    [(2047, 65537), (8193, 65537), (16384, 65537), (2048, 2**32 + 1), (2048, 2**2040 + 1)],
+    ids=["weak", "large", "huge", "exponent of 33 bits", "exponent of 2,041 bits"],
+)
+def test_an_rsa_key_that_is_weak_or_expensive_is_none(bits: int, exponent: int) -> None:
+    numbers = rsa_numbers(bits, exponent)
+    assert found(rsa_member(numbers, kid="x")) == {}
+    with pytest.raises(ValueError, match="unsupported key"):
+        public_key(pem(Public(numbers)))
+
+
+def test_a_key_whose_kid_is_too_long_is_passed_over() -> None:
+    assert found(jwk(ED_KEY, kid="x" * 255), jwk(ED_KEY, kid="y" * 256)).keys() == {"x" * 255}
+
+
+def test_a_set_of_too_many_keys_is_refused_whatever_they_are() -> None:
+    members: list[object] = [{}] * (MAX_KEYS - 1)
+    assert found(*members, jwk(ED_KEY, kid="last")).keys() == {"last"}
+    with pytest.raises(ValueError, match=f"has {MAX_KEYS + 1} keys, and at most {MAX_KEYS} are expected"):
+        found(*members, jwk(ED_KEY, kid="first"), jwk(ED_KEY, kid="last"))
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, "keys", 1])

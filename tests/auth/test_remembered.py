@@ -1,5 +1,6 @@
 import asyncio
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import jwt
@@ -82,6 +83,34 @@ def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
     for token in tokens:
         memory.verify(token)
     assert [memory.tokens.recall(token) is not None for token in tokens] == [False] * 7 + [True] * 3
+
+
+def test_the_memory_of_a_token_is_bounded_in_bytes() -> None:
+    number, issuer = 300, "https://id.example.net/realms/{tenant}"
+    verifier = TokenVerifier(OneKey(Key(SECRET, ("HS256",))), issuer=issuer, scopes={"oms:read", "oms:write"})
+    memory = RememberedTokens(verifier)
+    claims = {
+        "sub": "\U0001f600" * 255,
+        "scope": " ".join(map(str, range(800))) + " oms:read",
+        "scp": ["oms:write", [1], {}],
+        "jti": "x" * 3000,
+        "other": [[number] for number in range(100)],
+    }
+    tokens = [make_token(None, iss=issuer.format(tenant=f"{n:a>63}"), **claims) for n in range(number)]
+
+    async def fill() -> None:
+        for token in tokens:
+            assert len((await memory.verify(token)).principal.scopes) == 2
+
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        asyncio.run(fill())
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(map(memory.recall, tokens))
+    assert (after - before) / number < 2048
 
 
 def test_no_token_stands_in_memory() -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.auth.keys import SECRET_ALGORITHMS, Key, OneKey
-from app.auth.tokens import TokenVerifier
+from app.auth.tokens import MAX_TOKEN_CHARACTERS, TokenVerifier
 from app.errors import Unauthorized
 from app.model import Principal
 from tests.processes import SECRET, make_token
@@ -127,6 +127,14 @@ def test_each_claim_is_checked_with_its_type(claims: dict[str, object], reason: 
 )
 def test_an_expiry_that_is_no_time_is_refused(exp: str) -> None:
     refusal(signed(f'{{"tenant":"acme","exp":{exp}}}'))
+
+
+def test_a_token_that_is_too_long_is_rejected_without_parsing() -> None:
+    reason = f"The token is longer than {MAX_TOKEN_CHARACTERS} characters."
+    room = MAX_TOKEN_CHARACTERS * 3 // 4 - len(make_token("acme"))
+    assert verify(make_token("acme", padding="x" * room)).tenant == "acme"
+    assert refusal(make_token("acme", padding="x" * MAX_TOKEN_CHARACTERS)) == reason
+    assert refusal("." * 50_000_000) == reason
 
 
 def test_leeway_bridges_clocks_that_differ() -> None:
@@ -291,7 +299,15 @@ def test_every_kind_of_public_key_verifies(key: PrivateKey, algorithm: str) -> N
     ],
 )
 def test_scopes_are_the_words_of_scope_and_of_scp(claims: dict[str, object], scopes: set[str]) -> None:
-    assert verify(make_token("acme", **claims)).scopes == scopes
+    verifier = make_verifier(scopes={"a", "b", "b c", "b:c", "d"})
+    assert verify(make_token("acme", **claims), verifier).scopes == scopes
+
+
+def test_only_scopes_that_matter_are_kept() -> None:
+    token = make_token("acme", scope="openid oms:read profile", scp=["oms:write", "email"])
+    assert verify(token, make_verifier(scopes={"oms:read", "oms:write"})).scopes == {"oms:read", "oms:write"}
+    assert verify(token, make_verifier(scopes={"oms:write", "oms:admin"})).scopes == {"oms:write"}
+    assert verify(token).scopes == frozenset()
 
 
 TEMPLATE = "https://id.example.net/auth/realms/{tenant}"

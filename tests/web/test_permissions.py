@@ -1,5 +1,6 @@
 """Scopes and hosts, over HTTP, and issuers that fail."""
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.processes import SECRET, Service, make_token
+from tests.processes import SECRET, Service, make_token, missing
 from tests.provider import RSA_KEYS, Provider, jwk, pem
 
 
@@ -39,6 +40,29 @@ def test_each_operation_needs_its_scope(
     assert client.get().status == reads
     assert client.request("HEAD").status == reads
     assert client.post({"enabled": True}).status == writes
+
+
+def test_tokens_with_many_scopes_take_little_memory(scoped: Service, tenant: str) -> None:
+    many = " ".join(f"scope-{number}" for number in range(700))
+
+    def read(token_id: str) -> None:
+        token = make_token(tenant, scope=f"{many} oms:read", jti=token_id)
+        assert scoped.client(token).get().status == 200
+
+    for number in range(50):
+        read(f"first {number}")
+    before = resident_bytes(scoped.pid)
+    for number in range(300):
+        read(f"second {number}")
+    assert resident_bytes(scoped.pid) - before < 300 * 24 * 1024
+
+
+def resident_bytes(pid: int) -> int:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except FileNotFoundError:
+        missing("needs Linux's /proc")
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_missing_scope_is_named(scoped: Service, tenant: str) -> None:

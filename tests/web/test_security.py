@@ -1,11 +1,18 @@
 """Tokens over HTTP; what a token must be is `test_auth`'s subject."""
 
 import time
+import tracemalloc
+from typing import Any
 
 import pytest
 
+from app.auth.keys import Key, OneKey
+from app.auth.remembered import RememberedTokens
+from app.auth.tokens import TokenVerifier
+from app.web.security import Asked, Bearer, Permissions
+from tests.conftest import Run
 from tests.contract import PATH, Client
-from tests.processes import Service, make_token
+from tests.processes import SECRET, Service, make_token
 
 CHALLENGE = 'Bearer realm="external-oms-config"'
 
@@ -55,6 +62,28 @@ def test_a_token_in_the_query_counts_for_nothing(service: Service) -> None:
 
 def test_a_bad_token_is_refused_before_the_body_is_looked_at(service: Service) -> None:
     assert service.client(None).post(b"nonsense").status == 401
+
+
+def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
+    tokens = RememberedTokens(TokenVerifier(OneKey(Key(SECRET, ("HS256",)))))
+    token = make_token("acme", padding="x" * 10_000)
+    verified = run(tokens.verify(token))
+    check: Any = Bearer(tokens, Permissions()).get_fn({}, [])
+    headers = [(b"authorization", f"Bearer {token}".encode())]
+    scopes: list[Any] = [
+        {"headers": headers, "extensions": {"connexion_context": {}, "connexion_routing": {"operation_id": ""}}}
+        for _ in range(100)
+    ]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for scope in scopes:
+            check(Asked(scope))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(scopes) < len(token) / 4
+    assert run(scopes[0]["extensions"]["connexion_context"]["expiry"]()) == verified.expires_at
 
 
 def test_neither_page_nor_contract_needs_a_token(service: Service) -> None:
