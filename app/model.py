@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+MAX_VERSION = 10**18 - 1  # the highest that `If-Match` can name
 TENANT_PATTERN = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 
 

@@ -1,9 +1,14 @@
 import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from connexion.json_schema import Draft4ResponseValidator
 
 from app.feed import Feed
 from app.operations import operations
+from app.web.changes import change_fields
 from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, ROOT, Client
 from tests.fake_store import FakeStore
 
@@ -31,3 +36,55 @@ def test_each_operation_id_of_the_documents_has_an_operation_and_no_other() -> N
     declared = {operation["operationId"] for path in paths for operation in path.values()}
     store = FakeStore(history_length=10)
     assert declared == operations(store, Feed(store)).keys()
+
+
+OWN = pytest.mark.parametrize("document", [EXTENSIONS, OFREP], ids=["extensions", "ofrep"])
+
+
+def with_examples(part: Any) -> Iterator[dict[str, Any]]:
+    """Media types, headers and parameters that have a schema and an example."""
+    if isinstance(part, dict):
+        if {"schema", "example"} <= part.keys():
+            yield part
+        for each in part.values():
+            yield from with_examples(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from with_examples(each)
+
+
+@pytest.mark.parametrize("document", [CONTRACT, EXTENSIONS, OFREP], ids=["contract", "extensions", "ofrep"])
+def test_each_example_of_a_document_fits_its_schema(document: dict[str, Any]) -> None:
+    examples = list(with_examples(document["paths"]))
+    assert len(examples) > 1
+    for each in examples:
+        Draft4ResponseValidator(each["schema"]).validate(each["example"])
+
+
+def test_the_example_of_an_event_has_the_members_of_a_change() -> None:
+    answers = EXTENSIONS["paths"]["/config/sales_order/external_oms/events"]["get"]["responses"]
+    example = answers["200"]["content"]["text/event-stream"]["example"]
+    data = json.loads(example["data"])
+    assert example["id"] == str(data["version"])
+    assert data.keys() == change_fields(None).keys()
+
+
+@OWN
+def test_our_own_documents_say_whose_they_are_and_what_each_operation_does(document: dict[str, Any]) -> None:
+    assert document["info"]["contact"].keys() >= {"name", "url"}
+    assert document["info"]["license"].keys() >= {"name", "url"}
+    tags = {tag["name"] for tag in document["tags"]}
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
+            assert operation["description"]
+            assert operation["tags"]
+            assert set(operation["tags"]) <= tags
+
+
+@OWN
+def test_our_own_documents_have_each_error_that_their_operations_answer_with(document: dict[str, Any]) -> None:
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            errors = {"400", "401", "403", "431", "500"} | ({"413", "415"} if method == "post" else set())
+            assert errors <= operation["responses"].keys()

@@ -1,6 +1,7 @@
 """What the service remembers.
 
-redis_store            keys, stored form, transactions
+redis_store            keys, transactions
+stored_form            a change as JSON, read strictly
 topology               what the store consists of, which is one of
 connections            one server
 sentinels              a primary that is followed

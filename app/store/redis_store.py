@@ -1,28 +1,23 @@
-"""The store on Redis: keys, stored form, transactions.
+"""The store on Redis: keys and transactions.
 
 A tenant has two keys, `external_oms:{<tenant>}` and `external_oms:{<tenant>}:history`; the braces are their hash tag on
-a Redis Cluster. The first is the newest change, as a JSON object: `enabled`, `version`, `at` (ms since 1970, by the
-store's clock), `by` (the token's subject), `request` (the request's identifier) and `id` (the change's own). The second
-is a hash of the changes before it, each under its version, as they stood in the first. With each change the tenant's
-name is published to the channel `external_oms:changes`.
+a Redis Cluster. The first is the newest change, in its stored form. The second is a hash of the changes before it, each
+under its version, as they stood in the first. With each change the tenant's name is published to the channel
+`external_oms:changes`.
 """
 
 import asyncio
 import contextlib
-import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from operator import itemgetter
-from types import NoneType
-from typing import Any, Self
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
-from app.model import NEVER_SET, Author, Change, Expected, Setting
+from app.model import Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, REFUSED
 from app.store.exchange import Command, Exchange
+from app.store.stored_form import StoredChange, setting_of
 from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
@@ -47,11 +42,12 @@ class RedisStore:
 
     async def current(self, tenant: str) -> Setting:
         """See `Store`."""
+        key = _setting_key(tenant)
         try:
-            value = await self._topology.read(_setting_key(tenant), self._timeout)
+            value = await self._topology.read(key, self._timeout)
         except DRIVER_ERRORS as error:
             raise StoreError("the setting could not be read") from error
-        return _setting(value)
+        return setting_of(key, value)
 
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         """See `Store`."""
@@ -74,10 +70,10 @@ class RedisStore:
         key, history, attempt.sent = _setting_key(attempt.tenant), _history_key(attempt.tenant), None
         # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
         _, value, kept, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
-        stands = _setting(value)
+        stands = setting_of(key, value)
         is_conflict = attempt.expected is not None and stands.version not in attempt.expected
         if not is_conflict and stands.enabled != attempt.enabled:
-            attempt.sent = _Stored.make(Setting(attempt.enabled, stands.version + 1), time, attempt.author)
+            attempt.sent = StoredChange.make(Setting(attempt.enabled, stands.version + 1), time, attempt.author)
             writes = self._writes(attempt.tenant, value, kept, attempt.sent)
         elif not is_conflict and self._min_replicas and value is not None:
             writes = [("SET", key, value)]  # again, as it stands: for the replicas to confirm
@@ -87,7 +83,7 @@ class RedisStore:
         *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
-            return _setting(*await exchange(("GET", key))), True
+            return setting_of(key, *await exchange(("GET", key))), True
         await self._confirm(exchange)
         return (attempt.sent.change.setting if attempt.sent else stands), False
 
@@ -95,23 +91,25 @@ class RedisStore:
         """See `Store`."""
         key, history = _setting_key(tenant), _history_key(tenant)
 
-        async def read(exchange: Exchange) -> list[bytes | None]:
+        async def read(exchange: Exchange) -> tuple[bytes | None, dict[int, bytes | None]]:
             # Of both at once, or a cluster that is moving one of them would answer for the other alone.
             _, value = await exchange(("EXISTS", key, history), ("GET", key))
-            newest = _setting(value).version
+            newest = setting_of(key, value).version
             top = newest if before is None else min(newest, before - 1)
             versions = range(top, max(0, newest - self._history_length), -1)[:limit]
             older = [version for version in versions if version != newest]
             (values,) = await exchange(("HMGET", history, *older)) if older else ([],)
-            return [value, *values] if newest in versions else list(values)
+            return value if newest in versions else None, dict(zip(older, values, strict=True))
 
         try:
             async with asyncio.timeout(self._timeout):
-                values = await self._topology.run(key, read)
+                value, values = await self._topology.run(key, read)
         except DRIVER_ERRORS as error:
             raise StoreError("the history could not be read") from error
+        changes = [] if value is None else [StoredChange.decode(key, value).change]
         # None: a change was made meanwhile, and the oldest of these went.
-        return [_Stored.decode(value).change for value in values if value is not None]
+        older = [(version, each) for version, each in values.items() if each is not None]
+        return changes + [StoredChange.decode(history, each, version).change for version, each in older]
 
     async def ping(self) -> None:
         """See `Store`."""
@@ -130,7 +128,7 @@ class RedisStore:
         except DRIVER_ERRORS as error:
             raise StoreError("the store announces no changes") from error
 
-    def _writes(self, tenant: str, value: bytes | None, kept: int, sent: "_Stored") -> list[Command]:
+    def _writes(self, tenant: str, value: bytes | None, kept: int, sent: StoredChange) -> list[Command]:
         """The commands that put `sent` in the place of `value`, which becomes history, of which so many are kept.
 
         The oldest go first, and not all at once where the history is now to be shorter: it never has a gap.
@@ -154,14 +152,15 @@ class RedisStore:
             if replicas < self._min_replicas:
                 raise OutcomeUnknown(f"{replicas} of {self._min_replicas} replicas have confirmed a change")
 
-    async def _look_up(self, tenant: str, sent: "_Stored", lost: Exception) -> Setting:
+    async def _look_up(self, tenant: str, sent: StoredChange, lost: Exception) -> Setting:
         """Looks once whether `sent` was stored although the answer to its EXEC was `lost`."""
         key, history = _setting_key(tenant), _history_key(tenant)
 
         async def find(exchange: Exchange) -> bool:
             _, value, older = await exchange(("WATCH", key), ("GET", key), ("HGET", history, sent.version))
-            stored = [each for each in (value, older) if each is not None]
-            found = any(_Stored.decode(each).change_id == sent.change_id for each in stored)
+            stored = [StoredChange.decode(key, value)] if value is not None else []
+            stored += [StoredChange.decode(history, older, sent.version)] if older is not None else []
+            found = any(each.change_id == sent.change_id for each in stored)
             if found and self._min_replicas:
                 *_, executed = await exchange(("MULTI",), ("SET", key, value), ("EXEC",))
                 if executed is None:
@@ -234,65 +233,4 @@ class _Attempt:
     enabled: bool
     author: Author
     expected: Expected
-    sent: "_Stored | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A change in its stored form, with an identifier of its own."""
-
-    change: Change
-    change_id: str
-
-    @property
-    def version(self) -> int:
-        return self.change.setting.version
-
-    def encode(self) -> str:
-        fields = {
-            "enabled": self.change.setting.enabled,
-            "version": self.version,
-            "at": round(self.change.changed_at.timestamp() * 1000),
-            "by": self.change.author.subject,
-            "request": self.change.author.request_id,
-            "id": self.change_id,
-        }
-        return json.dumps(fields, separators=(",", ":"))
-
-    @classmethod
-    def make(cls, setting: Setting, time: Sequence[bytes], author: Author) -> Self:
-        """A change that is to be stored. `time` is the store's, as TIME answers it: seconds and microseconds."""
-        seconds, microseconds = map(int, time)
-        changed_at = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=microseconds // 1000)
-        return cls(Change(setting, changed_at, author), uuid.uuid4().hex)
-
-    @classmethod
-    def decode(cls, value: bytes) -> Self:
-        """What `encode` made. Raises StoreError for anything else: an unreadable setting is no default."""
-        enabled, version, at, by, request, change_id = _fields(value)
-        changed_at = datetime.fromtimestamp(at / 1000, UTC)
-        return cls(Change(Setting(enabled, version), changed_at, Author(by, request)), change_id)
-
-
-_FIELDS = itemgetter("enabled", "version", "at", "by", "request", "id")
-_TYPES = ((bool, int, int, str, str, str), (bool, int, int, NoneType, str, str))
-_MAX_AT = 253_402_300_800_000  # the year 10000
-
-
-def _fields(value: bytes) -> tuple[Any, ...]:
-    """The fields of a stored change. Raises StoreError where it is not one."""
-    try:
-        fields: tuple[Any, ...] = _FIELDS(json.loads(value))
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise StoreError("a stored change cannot be read") from error
-    _, version, at, *_ = fields
-    if tuple(map(type, fields)) not in _TYPES or version < 1 or not 0 <= at < _MAX_AT:
-        raise StoreError("a stored change has a field of the wrong type")
-    return fields
-
-
-def _setting(value: bytes | None) -> Setting:
-    if value is None:
-        return NEVER_SET
-    enabled, version, *_ = _fields(value)
-    return Setting(enabled, version)
+    sent: StoredChange | None = None

@@ -1,6 +1,8 @@
 """What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,11 +11,12 @@ import yaml
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router, request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.preconditions import entity_tag, is_not_modified
 from app.web.routes import named
 
 PAGE = Path(__file__).parent / "ui"
@@ -21,14 +24,16 @@ PAGE_PATH = "/v0/ui/"
 
 _URL_CHARACTERS = "/?:@!$&'()*+,;=%"  # that stand for themselves in a path and a query, or are encoded: RFC 3986
 _ALLOWED = ("GET", "HEAD")
-_PAGE_HEADERS = {
-    "Cache-Control": "no-cache",  # left to guess, a browser goes on with an old page after a release
+_PROTECTION = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",  # for browsers that do not have frame-ancestors
 }
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def pages(
@@ -50,26 +55,26 @@ def pages(
         path, query = request.scope["raw_path"], request.scope["query_string"]
         return RedirectResponse(docs_url + quote(path + (b"?" + query if query else b""), _URL_CHARACTERS))
 
-    async def to_document(request: Request) -> Response:
-        return Response(documents[request.url.path], media_type="application/yaml")
+    async def to_index(request: Request) -> Response:
+        return await page_files.get_response("index.html", request.scope)
 
-    async def to_index(_request: Request) -> Response:
-        return FileResponse(PAGE / "index.html")
-
-    async def to_configuration(_request: Request) -> Response:
-        return JSONResponse({"urls": shown, "note": note})
-
+    page_files = StaticFiles(directory=PAGE)
+    bundle = StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path))
+    configuration = json.dumps({"urls": shown, "note": note}).encode()
+    endpoints: dict[str, Endpoint] = {
+        "/": to_page,
+        PAGE_PATH.rstrip("/"): to_page,
+        PAGE_PATH: to_index,
+        PAGE_PATH + "page.json": _fixed(configuration, "application/json"),
+        "/docs/{path:path}": to_docs,
+        **{path: _fixed(content, "application/yaml") for path, content in documents.items()},
+    }
     return Router(
         named(
             [
-                Route("/", to_page),
-                Route(PAGE_PATH.rstrip("/"), to_page),
-                Route(PAGE_PATH, Guarded(request_response(to_index))),
-                Route(PAGE_PATH + "page.json", Guarded(request_response(to_configuration))),
-                Mount(PAGE_PATH + "bundle", Guarded(StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)))),
-                Mount(PAGE_PATH, Guarded(StaticFiles(directory=PAGE))),
-                *(Route(path, to_document) for path in documents),
-                Route("/docs/{path:path}", to_docs),
+                *(Route(path, Guarded(request_response(endpoint))) for path, endpoint in endpoints.items()),
+                Mount(PAGE_PATH + "bundle", Guarded(bundle)),
+                Mount(PAGE_PATH, Guarded(page_files)),
                 *others,
             ]
         ),
@@ -77,22 +82,46 @@ def pages(
     )
 
 
+def _fixed(content: bytes, media_type: str) -> Endpoint:
+    """Return the endpoint of content that stays the same until the next release, with its digest as `ETag`."""
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    headers = {"ETag": entity_tag(digest)}
+
+    async def respond(request: Request) -> Response:
+        if is_not_modified(request.scope["headers"], digest):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
+
+    return respond
+
+
 class Guarded:
-    """Files under the page's policy, for reading, and whole: Starlette answers a bad `Range` in words of its own."""
+    """Adds the page's protective headers to responses and errors, and serves files whole, for reading only.
+
+    Starlette answers a bad `Range` with a body that is not the contract's, so no range is served or offered. A response
+    with a validator gets `Cache-Control: no-cache`: if a browser has to guess, it keeps an old page after a release.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
-        if scope["method"] not in _ALLOWED:
-            allow = ", ".join(_ALLOWED)
-            raise HTTPException(405, f"Expected one of the methods {allow}.", {"Allow": allow})
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_PAGE_HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update(_PROTECTION)
+                del headers["Accept-Ranges"]
+                if "ETag" in headers:
+                    headers["Cache-Control"] = "no-cache"
             await send(message)
 
-        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
-        await self._app({**scope, "headers": headers}, receive, send_guarded)
+        if scope["method"] not in _ALLOWED:
+            allow = ", ".join(_ALLOWED)
+            raise HTTPException(405, f"Expected one of the methods {allow}.", {"Allow": allow, **_PROTECTION})
+        kept = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        try:
+            await self._app({**scope, "headers": kept}, receive, send_guarded)
+        except HTTPException as error:
+            raise HTTPException(error.status_code, error.detail, {**(error.headers or {}), **_PROTECTION}) from error

@@ -14,7 +14,7 @@ _VERSION = re.compile(rb"0|[1-9][0-9]{0,17}")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-def entity_tag(version: int) -> str:
+def entity_tag(version: int | str) -> str:
     """The strong tag of a version."""
     return f'"{version}"'
 
@@ -32,7 +32,7 @@ def if_match(headers: Headers) -> Expected:
     return frozenset(int(tag) for weak, tag in _EACH.findall(condition) if not weak and _VERSION.fullmatch(tag))
 
 
-def is_not_modified(headers: Headers, version: int) -> bool:
+def is_not_modified(headers: Headers, version: int | str) -> bool:
     """Whether `If-None-Match` names `version` (weak comparison). A malformed one counts for nothing."""
     condition = _condition(headers, b"if-none-match")
     if condition is None or not _TAGS.fullmatch(condition):

@@ -87,3 +87,63 @@ def test_where_the_documentation_is_can_be_set(tmp_path_factory: pytest.TempPath
     with Service(log, redis_url, DOCS_URL="http://docs.example/en/") as service:
         answer = service.client(None).request("GET", "/docs/x.html")
         assert answer.headers["location"] == "http://docs.example/en/docs/x.html"
+
+
+FILES = [
+    "/v0/ui/", "/v0/ui/page.json", "/v0/ui/page.js", "/v0/ui/page.css", "/v0/ui/bundle/swagger-ui-bundle.js",
+    "/v0/ui/bundle/swagger-ui.css", "/v0/ui/bundle/favicon-32x32.png",
+    "/openapi.yaml", "/extensions.yaml", "/ofrep.yaml",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_each_file_is_revalidated_by_its_etag(client: Client, path: str) -> None:
+    answer = client.request("GET", path)
+    assert (answer.status, answer.headers["cache-control"]) == (200, "no-cache")
+    tag = answer.headers["etag"]
+    assert re.fullmatch(r'"[!#-~]+"', tag)
+    for method in ("GET", "HEAD"):
+        for condition in (tag, f'"other", W/{tag}'):
+            again = client.request(method, path, headers={"If-None-Match": condition})
+            assert (again.status, again.headers["etag"], again.content) == (304, tag, b"")
+            assert again.headers["cache-control"] == "no-cache"
+    assert client.request("GET", path, headers={"If-None-Match": '"other"'}).content == answer.content
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_no_range_of_a_file_is_offered_or_served(client: Client, path: str) -> None:
+    whole = client.request("GET", path)
+    for value in ("bytes=0-3", "bytes=9-1", "nonsense"):
+        answer = client.request("GET", path, headers={"Range": value})
+        assert (answer.status, answer.content) == (200, whole.content)
+        assert "accept-ranges" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        *(("GET", path, 200) for path in FILES), ("GET", "/", 307), ("GET", "/v0/ui", 307), ("HEAD", "/docs/x", 307),
+        ("GET", "/docs/x", 307), ("POST", "/", 405), ("POST", "/docs/x", 405), ("PUT", "/openapi.yaml", 405),
+        ("POST", "/v0/ui/", 405), ("POST", "/v0/ui/bundle/x", 405), ("GET", "/v0/ui/x", 404),
+        ("GET", "/v0/ui/bundle/x", 404),
+    ],
+)  # fmt: skip
+def test_files_redirects_and_errors_of_the_pages_have_the_protective_headers(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status == status
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_etag_of_a_document_follows_from_its_bytes_alone(client: Client, stoppable: Service) -> None:
+    for path in ("/openapi.yaml", "/v0/ui/page.json"):
+        other = stoppable.client(None).request("GET", path)
+        assert other.headers["etag"] == client.request("GET", path).headers["etag"]
+    tags = {
+        client.request("GET", path).headers["etag"] for path in ("/openapi.yaml", "/extensions.yaml", "/ofrep.yaml")
+    }
+    assert len(tags) == 3

@@ -1,0 +1,77 @@
+"""The commands in `bin/`, run in a directory that an attacker has filled."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A directory whose modules have the names of ours, of libraries' and of Python's own, and leave a trace."""
+    directory = tmp_path / "hostile"
+    trace = f"open({str(tmp_path / 'trace')!r}, 'a').write(__name__)\n"
+    for package in ("app", "app/cli", "app/development", "bench"):
+        (directory / package).mkdir(parents=True)
+        (directory / package / "__init__.py").write_text(trace)
+        (directory / package / "__main__.py").write_text(trace)
+    for module in ("click", "json", "httpx", "sitecustomize", "usercustomize", "runpy", "subprocess", "venv"):
+        (directory / f"{module}.py").write_text(trace)
+    return directory
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose dependencies are those of the tests, and whose `bin/install.py` only becomes the command."""
+    root = tmp_path / "checkout"
+    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (root / ".venv" / "bin" / "python").chmod(0o755)
+    (root / "bin").mkdir()
+    for script in ("oms-config", "serve", "setup", "bench"):
+        shutil.copy(ROOT / "bin" / script, root / "bin")
+    command = "import os, sys\nat = sys.argv.index('--') + 1\nos.execvp(sys.argv[at], sys.argv[at:])\n"
+    (root / "bin" / "install.py").write_text(command)
+    for name in ("app", "bench", "tests", "openapi.yaml"):
+        (root / name).symlink_to(ROOT / name)
+    return root
+
+
+PATHS = pytest.mark.parametrize(
+    "variables",
+    [
+        {}, {"PYTHONPATH": ""}, {"PYTHONPATH": ":"}, {"PYTHONPATH": "."}, {"PYTHONPATH": "{hostile}"},
+        {"PYTHONPATH": "/nothing:"}, {"PYTHONSAFEPATH": "1"}, {"PYTHONSAFEPATH": "1", "PYTHONPATH": ":{hostile}"},
+    ],
+    ids=str,
+)  # fmt: skip
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("oms-config", "get"), "OMS_CONFIG_URL"),
+        (("serve",), "MAX_BODY_BYTES"),
+        (("bench", "--help"), "usage: "),
+    ],
+    ids=["oms-config", "serve", "bench"],
+)
+def test_a_command_of_the_checkout_runs_only_its_own_code_in_a_hostile_directory(
+    hostile: Path, checkout: Path, command: Sequence[str], said: str, variables: Mapping[str, str]
+) -> None:
+    own = {name: value.format(hostile=hostile) for name, value in variables.items()}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(hostile), "PORT": "1", "MAX_BODY_BYTES": "many", **own}
+    script, *arguments = command
+    done = subprocess.run(
+        [checkout / "bin" / script, *arguments], cwd=hostile, env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert not (hostile.parent / "trace").exists()
+    assert said in done.stdout + done.stderr
