@@ -23,6 +23,7 @@ ASK_AGAIN_SECONDS: Final = 5.0  # between two fetches from one issuer, whatever 
 ABSENT_SECONDS: Final = 60.0  # for which an issuer that does not exist is not asked for again
 OUTAGE_SECONDS: Final = 3600.0  # for which keys are used past their time, while their issuer gives no answer
 MAX_ISSUERS: Final = 4096
+MAX_ADDRESS_CHARACTERS: Final = 2048
 MAX_LOOK_UPS: Final = 20  # of issuers that are not known, within
 LOOK_UP_SECONDS: Final = 10.0
 
@@ -262,7 +263,13 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 
 def is_trusted_address(address: str) -> bool:
-    """Whether `address` is an https URL, or an http URL of this very machine, without a user and a password."""
+    """Return True for an https URL, or an http URL of this machine, without a user and a password.
+
+    It has to be short and in ASCII, as RFC 3986 defines URLs. `urlsplit` normalizes any other host, and the time that
+    takes grows with the square of its length.
+    """
+    if len(address) > MAX_ADDRESS_CHARACTERS or not address.isascii():
+        return False
     try:
         url = urlsplit(address)
         if url.fragment or url.port == 0 or url.username is not None:
