@@ -204,9 +204,10 @@ def _without_tokens(text: str, *, is_cut: bool = False) -> str:
 
     text = decoded = _TOKEN.sub(replace, text)
     for _ in range(_MAX_DECODINGS):
-        if "%" in decoded:
-            decoded = unquote(_ENCODED_PERCENT.sub("%", decoded))
-    cleaned = decoded if decoded is text else _TOKEN.sub(replace, decoded)
+        before, decoded = decoded, unquote(_ENCODED_PERCENT.sub("%", decoded))
+        if decoded == before:
+            break
+    cleaned = _TOKEN.sub(replace, decoded)
     return text if cleaned == decoded else cleaned
 
 
