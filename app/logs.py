@@ -11,8 +11,10 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from json.encoder import encode_basestring_ascii
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote
 
 import structlog
 
@@ -27,8 +29,21 @@ _RENDERERS: Mapping[str, Callable[[], Any]] = {
 }
 # What every record has; all else was given to it as `extra`.
 _RECORDS_OWN = frozenset(logging.makeLogRecord({}).__dict__)
-# A JWT begins with `{"`; in a path its dots may be encoded.
-_TOKEN = re.compile(r"eyJ[\w-]+(\.|%2[Ee])[\w-]+((\.|%2[Ee])[\w-]*)?", re.ASCII)
+# The header of a JWT is a JSON object: `eyJ` is `{"`. White space before the name makes `eyA`, `ewo`, `ew0` or `ewk`,
+# which words such as "framework" have too, but not in front of a whole header. The pattern takes everything that can
+# belong to a token up to its end. It therefore reads no character twice, however often a header begins in them.
+_TOKEN = re.compile(r"(?:eyJ|e(?:y[AIKL]|w[0ko])[\w-]{15})[\w.=%-]*", re.ASCII)
+_TOKEN_CHARACTERS = re.compile(r"[\w.=%-]*", re.ASCII)
+# A percent sign that was encoded once or several times.
+_ENCODED_PERCENT = re.compile("%(?:25)+")
+_MAX_DECODINGS = 3
+
+# In bytes of a line; a character that is escaped takes up to twelve.
+MAX_FIELD_BYTES: Final = 8 * 1024
+MAX_TRACEBACK_BYTES: Final = 64 * 1024
+_WIDEST_ESCAPE: Final = 12
+_MAX_UNCHECKED: Final = MAX_FIELD_BYTES // _WIDEST_ESCAPE
+_LEFT_OUT: Final = "[... {} characters left out ...]"
 
 _log = logging.getLogger(__name__)
 
@@ -82,11 +97,11 @@ def formatter(log_format: str) -> logging.Formatter:
     """
     return _Lines(
         [
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _drop_second_message,
             structlog.processors.format_exc_info,
-            _without_tokens,
+            _safe,
             *([] if log_format == "json" else [_printable]),  # JSON has escapes for all that is not ASCII
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             *([_indented] if log_format == "console" else []),
             _RENDERERS[log_format](),
         ]
@@ -137,14 +152,63 @@ def _drop_second_message(_logger: object, _name: str, event: _Event) -> _Event:
     return event
 
 
-def _without_tokens(_logger: object, _name: str, event: _Event) -> _Event:
+def _safe(_logger: object, _name: str, event: _Event) -> _Event:
+    """Makes text of everything that JSON cannot hold, bounds it and removes tokens from it."""
     for key, value in event.items():
-        # JSON has no word for what is not finite: it becomes text.
-        if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        if type(value) is str:
+            text = value
+        # JSON has no word for a number that is not finite: it becomes text.
+        elif value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
             continue
-        text = str(value)
-        event[key] = _TOKEN.sub("[token]", text) if "eyJ" in text else text
+        else:
+            text = event[key] = str(value)
+        # Most texts are short and cannot hold a token: not even its first two letters, nor encoded ones.
+        if len(text) > _MAX_UNCHECKED or "ey" in text or "ew" in text or "%" in text:
+            event[key] = _bounded(text, MAX_TRACEBACK_BYTES if key == "exception" else MAX_FIELD_BYTES)
     return event
+
+
+def _bounded(text: str, limit: int) -> str:
+    """The text without tokens. If that takes more than `limit` bytes in a line, its middle is left out.
+
+    A long text is cut before anything else, so that the work is bounded too.
+    """
+    cleaned = ""
+    for size in (limit, limit // 2, limit // _WIDEST_ESCAPE):
+        cleaned = _ends(text, size) if len(text) > size else _without_tokens(text)
+        if len(cleaned) <= limit // _WIDEST_ESCAPE or len(encode_basestring_ascii(cleaned)) <= limit:
+            break
+    return cleaned
+
+
+def _ends(text: str, size: int) -> str:
+    """The beginning and the end of a text that is longer than `size`, without tokens and without parts of one."""
+    kept = size - len(_LEFT_OUT.format(len(text)))
+    beginning, end = text[: kept * 3 // 4], text[-(kept // 4) :]
+    rest = _TOKEN_CHARACTERS.match(end)  # may be the end of a token
+    end = end[rest.end() :] if rest else end
+    left_out = _LEFT_OUT.format(len(text) - len(beginning) - len(end))
+    return _without_tokens(beginning, is_cut=True) + left_out + _without_tokens(end)
+
+
+def _without_tokens(text: str, *, is_cut: bool = False) -> str:
+    """The text with `[token]` in the place of each token; a token at the end of a text that `is_cut` may lack its dots.
+
+    A token that shows only when percent-encoding is removed makes the result the decoded text.
+    """
+
+    def replace(found: re.Match[str]) -> str:
+        whole = found[0]
+        is_token = "." in whole[:-1] or (is_cut and found.end() == len(found.string))
+        return "[token]" if is_token else whole
+
+    text = decoded = _TOKEN.sub(replace, text)
+    for _ in range(_MAX_DECODINGS):
+        before, decoded = decoded, unquote(_ENCODED_PERCENT.sub("%", decoded))
+        if decoded == before:
+            break
+    cleaned = _TOKEN.sub(replace, decoded)
+    return text if cleaned == decoded else cleaned
 
 
 def _printable(_logger: object, _name: str, event: _Event) -> _Event:

@@ -128,7 +128,7 @@ def _replicas(facts: Facts) -> Iterator[Finding]:
 
 def _version(facts: Facts) -> Iterator[Finding]:
     oldest = ".".join(map(str, OLDEST_VERSION))
-    numbers = re.match(r"(\d+)\.(\d+)", facts.version or "")
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})", facts.version or "")
     if numbers is None:
         yield _not_looked_at("version_unknown", f"the version (Redis {oldest} or newer)", facts, "INFO")
     elif (int(numbers[1]), int(numbers[2])) < OLDEST_VERSION:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jwt.utils import base64url_encode
 
-from app.logs import formatter, last_words, logging_config
+from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, last_words, logging_config
+from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, free_port, make_token
 
@@ -234,6 +236,136 @@ def test_what_looks_like_a_token_is_left_out(log_format: str) -> None:
     line = formatter(log_format).format(record)
     assert "eyJ" not in line
     assert line.count("[token]") == 3
+
+
+def record_of(**fields: Any) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": "a message", "levelname": "INFO", **fields})
+
+
+def token_with(header: bytes) -> str:
+    """A token whose header is spelled in these bytes."""
+    return f"{base64url_encode(header).decode()}.{make_token('acme').partition('.')[2]}"
+
+
+def parts_of(token: str, size: int = 12) -> set[str]:
+    """Everything of that length in a token."""
+    return {token[start : start + size] for start in range(len(token) - size + 1)}
+
+
+@pytest.mark.parametrize("dot", [".", "%2E", "%2e", "%252E", "%25252e", "%" + "25" * 40 + "2E", "%25%32%45"])
+@pytest.mark.parametrize("before", ["/docs/", "/docs/x", "/docs/a.b-", "/docs/%20", "/docs?q=", "/eyJ/eyJ"])
+def test_token_is_removed_however_its_dots_are_encoded(dot: str, before: str) -> None:
+    token = make_token("acme")
+    line = formatter("json").format(record_of(path=f"{before}{token.replace('.', dot)}/after"))
+    assert not {part for part in parts_of(token) if part in line}
+    assert "[token]" in line
+    assert "/after" in line
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"alg":"HS256"}', b'{ "alg": "HS256" }', b'{\n  "alg": "HS256"\n}', b'{\r\n"alg":"HS256"}',
+        b'{\t"alg":"HS256"}', b'{\n\t"alg":"HS256"}', b'{"\\u0061lg":"HS256"}', b'{  "alg":"HS256"}',
+    ],
+)  # fmt: skip
+def test_token_is_removed_however_its_header_is_spelled(log_format: str, header: bytes) -> None:
+    token = token_with(header)
+    line = formatter(log_format).format(record_of(path=f"/x/{token}", cause=[token]))
+    assert not {part for part in parts_of(token) if part in line}
+
+
+def test_token_whose_every_character_is_encoded_is_removed() -> None:
+    token = make_token("acme")
+    encoded = "".join(f"%{ord(each):02x}" for each in token)
+    line = formatter("json").format(record_of(path=f"/x/{encoded}", cause=encoded.replace("%", "%25")))
+    assert not {part for part in parts_of(encoded) if part in line}
+    assert line.count("[token]") == 2
+
+
+def test_all_parts_of_an_encrypted_token_are_removed() -> None:
+    token = f"{make_token('acme')}.{'a' * 30}.{'b' * 30}"
+    line = formatter("json").format(record_of(path=f"/x/{token}"))
+    assert json.loads(line)["path"] == "/x/[token]"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/framework.js", "/v0/ui/monkey-keys.css", "/100%25.txt", "/eyJustAWord", "/a%20b.c", "/%65y.html", "/ew0k.x"],
+)
+def test_what_only_resembles_a_token_stays(path: str) -> None:
+    assert json.loads(formatter("json").format(record_of(path=path)))["path"] == path
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize(
+    "character", ["x", '"', "\\", "é", "\x00", "\u2028", "\U0001f600", "\ud800", "%", "%00", "eyJ", "eyJ.x "]
+)
+def test_field_is_bounded_in_bytes(log_format: str, character: str) -> None:
+    huge = f"begins{character * 400_000}ends"
+    line = formatter(log_format).format(record_of(path=huge))
+    assert len(line.encode()) < 1.25 * MAX_FIELD_BYTES  # logfmt escapes its own escapes
+    assert "begins" in line
+    assert re.search(r"\[\.\.\. \d+ characters left out \.\.\.\]", line)
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_message_and_its_arguments_are_bounded(log_format: str) -> None:
+    line = formatter(log_format).format(record_of(msg="%s", args=("x" * 1_000_000,)))
+    assert len(line) < 1.25 * MAX_FIELD_BYTES
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_traceback_is_bounded_and_keeps_both_ends(log_format: str) -> None:
+    error = ExceptionGroup("outer", [ValueError("x \n" * 500_000), KeyError("the last one")])
+    line = formatter(log_format).format(record_of(exc_info=(ExceptionGroup, error, None)))
+    assert MAX_FIELD_BYTES < len(line) < 1.5 * MAX_TRACEBACK_BYTES  # with the indents of the console
+    assert "outer" in line
+    assert "the last one" in line
+
+
+def test_field_below_the_bound_is_whole() -> None:
+    path = "/" + "x" * (MAX_FIELD_BYTES - 10)
+    assert json.loads(formatter("json").format(record_of(path=path)))["path"] == path
+
+
+@pytest.mark.parametrize("dot", [".", "%2E"])
+def test_no_part_of_a_token_is_left_where_a_field_is_cut(dot: str) -> None:
+    token = make_token("acme")
+    parts, encoded = parts_of(token), token.replace(".", dot)
+    line_of_path = formatter("json").format
+    for border in (MAX_FIELD_BYTES * 3 // 4, MAX_FIELD_BYTES // 4):
+        for place in range(border - len(encoded) - 60, border + 60, 7):
+            filler = "/" * place, "/" * (2 * MAX_FIELD_BYTES - place)
+            for path in (encoded.join(filler), encoded.join(filler)[::-1].replace(encoded[::-1], encoded)):
+                line = line_of_path(record_of(path=path))
+                assert not [part for part in parts if part in line]
+
+
+def test_hostile_path_neither_stops_the_service_nor_fills_its_log(logging_service: Service) -> None:
+    request = b"GET /" + b"eyJ" * 10_850 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Wire("127.0.0.1", logging_service.port) as wire:
+        before = cpu_seconds(logging_service.pid)
+        wire.send(request * 30)
+        assert logging_service.client(None).request("GET", "/livez").status == 200
+        request_ids = [wire.answer("GET").headers["x-request-id"] for _ in range(30)]
+    # The old pattern took 2 s for each.
+    assert cpu_seconds(logging_service.pid) - before < 5
+    for request_id in request_ids:
+        assert len(line_of(logging_service, request_id)["path"]) <= MAX_FIELD_BYTES
+
+
+@pytest.mark.parametrize("dot", ["%2E", "%252E", "%25252e"])
+@pytest.mark.parametrize("path", ["/docs/", "/x", "/v0/ui/", "/ofrep/v1/evaluate/flags/"])
+def test_no_part_of_a_token_in_a_path_reaches_the_log(logging_service: Service, path: str, dot: str) -> None:
+    token = make_token("acme")
+    request = f"GET {path}{token.replace('.', dot)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with Wire("127.0.0.1", logging_service.port) as wire:
+        wire.send(request)
+        request_id = wire.answer("GET").headers["x-request-id"]
+    line_of(logging_service, request_id)
+    assert not {part for part in parts_of(token) if part in logging_service.log}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

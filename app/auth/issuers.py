@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 FETCH_SECONDS: Final = 2.0  # for all that one fetch takes, discovery included
 MAX_FETCHES: Final = 64  # at a time
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
-MAX_ADDRESS: Final = 2048  # characters of the address that a discovery document names
+MAX_ADDRESS_CHARACTERS: Final = 2048
 MAX_FAILURE: Final = 300  # characters that are kept of why a fetch failed; a provider writes a part of them
 ASK_AGAIN_SECONDS: Final = 5.0  # between two fetches from one issuer, whatever the reason
 ABSENT_SECONDS: Final = 60.0  # for which an issuer that does not exist is not asked for again
@@ -253,8 +253,10 @@ class KeySets:
         if not isinstance(document, dict) or document.get("issuer") != issuer:
             raise FetchFailed("the discovery document names another issuer")
         address = document.get("jwks_uri")
-        if not isinstance(address, str) or len(address) > MAX_ADDRESS or not is_trusted_address(address):
-            raise FetchFailed(f"the discovery document's jwks_uri is not https of at most {MAX_ADDRESS} characters")
+        if not isinstance(address, str) or not is_trusted_address(address):
+            raise FetchFailed(
+                f"the discovery document's jwks_uri is not https, in ASCII, of at most {MAX_ADDRESS_CHARACTERS} characters"
+            )
         return address
 
     async def _get(self, address: str) -> Any:
@@ -285,7 +287,13 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 
 def is_trusted_address(address: str) -> bool:
-    """Whether `address` is an https URL, or an http URL of this very machine, without a user and a password."""
+    """Return True for an https URL, or an http URL of this machine, without a user and a password.
+
+    It has to be short and in ASCII, as RFC 3986 defines URLs. `urlsplit` normalizes any other host, and the time that
+    takes grows with the square of its length.
+    """
+    if len(address) > MAX_ADDRESS_CHARACTERS or not address.isascii():
+        return False
     try:
         url = urlsplit(address)
         if url.fragment or url.port == 0 or url.username is not None:

@@ -133,7 +133,7 @@ class Service:
                 async for event in EventSource(response).aiter_sse():
                     bounded.unread = 0
                     yield _event(event.event, event.data, event.retry)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise self._stranger(response, request_id) from error
             finally:
                 await response.aclose()
@@ -189,6 +189,9 @@ class Service:
             raise Failure("failed", text, request_id=request_id, passing=True, unknown=True) from error
         except SSEError as error:
             text = f"what answers at {self._url} is not the service: its answer is no stream of events"
+            raise Failure("failed", text, request_id=request_id, passing=True) from error
+        except httpx.InvalidURL as error:
+            text = f"what answers at {self._url} is not the service: it redirects to what is no URL"
             raise Failure("failed", text, request_id=request_id, passing=True) from error
         except httpx.HTTPError as error:
             text = f"the connection to {self._url} broke: {_reason(error)}"
@@ -292,7 +295,7 @@ def _is_address(url: str) -> bool:
 
 async def _content(response: httpx.Response) -> object:
     """The JSON of an answer; None where it is none."""
-    content = b""
+    content = bytearray()
     async for chunk in response.aiter_raw():
         content += chunk
         if len(content) > _MAX_ANSWER:

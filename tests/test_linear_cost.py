@@ -1,0 +1,438 @@
+"""Cost of everything that reads bytes from outside: eight times the input may cost about eight times as much.
+
+Quadratic code costs 64 times as much. The limit between them is wide enough for a loaded machine.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import itertools
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+import jwt
+import pytest
+from redis.exceptions import NoPermissionError
+
+from app.auth.issuers import is_trusted_address
+from app.auth.keys import Key, OneKey, published_keys
+from app.auth.tokens import TokenVerifier
+from app.cli.lines import Change, described, printable, row
+from app.cli.service import Service as CommandClient
+from app.errors import StoreError
+from app.logs import formatter
+from app.release import findings
+from app.store.address import Address
+from app.store.inspection import Facts, obstacle
+from app.store.redis_store import RedisStore
+from app.web.json_body import parse
+from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
+from app.web.preconditions import if_match, is_not_modified
+from app.web.request_id import identify
+from app.web.security import bearer_token
+from app.web.trace_context import trace_of
+from bench.processes import cpu_seconds
+from tests.contract import HISTORY_PATH, PATH, Wire
+from tests.hostile import SHAPES, disproportionate, seconds
+from tests.processes import SECRET, Service, make_token
+
+# In seconds. Below it a clock measures the call and not the input.
+LEAST_SECONDS: Final = 0.0002
+LEAST_REQUEST_SECONDS: Final = 0.002
+
+
+def text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def stepped(coroutine: Any) -> Any:
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+# --- Requests, their tokens
+
+
+def header(name: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
+    return [(name, value)]
+
+
+def base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def signed(claims: bytes, protected: bytes = b'{"alg":"HS256"}') -> str:
+    signing_input = base64url(protected) + b"." + base64url(claims)
+    signature = hmac.digest(SECRET.encode(), signing_input, hashlib.sha256)
+    return (signing_input + b"." + base64url(signature)).decode()
+
+
+VERIFIER = TokenVerifier(OneKey(Key(SECRET, ("HS256",))))
+OF_REALMS = TokenVerifier(OneKey(Key(SECRET, ("HS256",))), issuer="https://id.example/{tenant}/x")
+
+
+def verify(token: str) -> None:
+    stepped(VERIFIER.verify(token))
+
+
+def verify_of_realm(data: bytes) -> None:
+    stepped(OF_REALMS.verify(jwt.encode({"exp": 2**40, "iss": f"https://id.example/{text(data)}"}, SECRET)))
+
+
+def claim(name: str) -> Callable[[bytes], object]:
+    return lambda data: verify(make_token("acme", **{name: text(data)}))
+
+
+def ofrep_error(data: bytes) -> None:
+    path = f"/ofrep/v1/evaluate/flags/{text(data)}"
+    error_fields({"path": path}, 404, EvaluationCode.GENERAL, "")
+    is_ofrep({"raw_path": quote(path).encode()})
+
+
+OF_REQUESTS: Mapping[str, Callable[[bytes], object]] = {
+    "If-Match": lambda data: if_match(header(b"if-match", data)),
+    "If-Match in several lines": lambda data: if_match([(b"if-match", each) for each in data.split(b",")]),
+    "If-None-Match": lambda data: is_not_modified(header(b"if-none-match", data), 1),
+    "traceparent": lambda data: trace_of({"headers": header(b"traceparent", data)}),
+    "X-Request-ID": lambda data: identify({"headers": header(b"x-request-id", data)}),
+    "Authorization": lambda data: bearer_token(header(b"authorization", b"Bearer " + data)),
+    "body": parse,
+    "body's text": lambda data: parse(json.dumps({"a": text(data)}).encode()),
+    "path of a flag": ofrep_error,
+    "token": lambda data: verify(data.decode("latin-1")),
+    "token's header": lambda data: verify(signed(b"{}", data)),
+    "token's key identifier": lambda data: verify(jwt.encode({}, SECRET, headers={"kid": text(data)})),
+    "token's claims": lambda data: verify(signed(data)),
+    "token's signature": lambda data: verify(f"{make_token('acme').rpartition('.')[0]}.{data.decode('latin-1')}"),
+    "token's tenant": lambda data: verify(make_token(text(data))),
+    "token's sub": claim("sub"),
+    "token's scope": claim("scope"),
+    "token's scp": lambda data: verify(make_token("acme", scp=text(data).split(" "))),
+    "token's issuer": verify_of_realm,
+}
+
+
+# --- What the store and an identity provider answer
+
+
+class OneValue:
+    """A `Topology` that has one value, whatever is read."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    async def read(self, _key: str, _limit: float) -> bytes:
+        return self._value
+
+
+def read_stored(value: bytes) -> None:
+    stepped(RedisStore(OneValue(value), 1.0, 100).current("acme"))  # type: ignore[arg-type]  # all that is used of one
+
+
+def stored_text(data: bytes) -> bytes:
+    return json.dumps({"enabled": True, "version": 1, "at": 0, "by": text(data), "request": "r", "id": "i"}).encode()
+
+
+def refused_command(data: bytes) -> None:
+    error = StoreError("the change was rejected")
+    error.__cause__ = NoPermissionError(f"this user has no permission to run '{text(data)}")
+    obstacle(error)
+
+
+def told_version(data: bytes) -> None:
+    facts = Facts(
+        server="a:1", role="primary", version=text(data), product=None, maxmemory_policy="noeviction", appendonly=True,
+        appendfsync="always", replicas=1,
+    )  # fmt: skip
+    findings([facts], Address(places=(("localhost", 1),)), tls_verify=True)
+
+
+_NUMBERS = itertools.count()  # `urlsplit` remembers what it was asked
+
+
+def key_with(**members: str) -> Callable[[bytes], object]:
+    """Reads a key set whose one key has the input in a member; the others are those of a good key."""
+    name = next(iter(members))
+    good = {"kty": "RSA", "e": "AQAB", "n": "u" * 342, "kid": "1", **members}
+    return lambda data: published_keys({"keys": [good | {name: text(data)}]}, ["RS256", "ES256", "EdDSA"])
+
+
+def many_published(data: bytes) -> None:
+    published_keys({"keys": [{"kid": text(data[start : start + 8])} for start in range(0, len(data), 8)]}, ["RS256"])
+
+
+OF_STORE_AND_PROVIDER: Mapping[str, Callable[[bytes], object]] = {
+    "stored value": read_stored,
+    "stored text": lambda data: read_stored(stored_text(data)),
+    "command that the store refuses": refused_command,
+    "version that the store tells": told_version,
+    "key set of many keys": many_published,
+    "key's identifier": key_with(kid=""),
+    "key's modulus": key_with(n=""),
+    "key's exponent": key_with(e=""),
+    "key's curve": key_with(crv="", kty="EC", x="", y=""),
+    "key's point": key_with(x="", kty="OKP", crv="Ed25519"),
+    "address of a key set": lambda data: is_trusted_address(f"https://{next(_NUMBERS)}{text(data)}"),
+    "path of a key set": lambda data: is_trusted_address(f"https://id.example/{text(data)}"),
+}
+
+
+# --- What the command is answered
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """Answers every request with the same status, headers and body, in parts of some bytes."""
+
+    part_size = 256
+
+    def __init__(self) -> None:
+        self.answer: tuple[int, dict[str, bytes], bytes] = (200, {}, b"")
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        status, headers, body = self.answer
+        return httpx.Response(
+            status,
+            headers=[(name.encode(), value) for name, value in headers.items()],
+            stream=Parts(body, self.part_size),
+        )
+
+
+class Parts(httpx.AsyncByteStream):
+    def __init__(self, body: bytes, size: int) -> None:
+        self._body = body
+        self._size = size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), self._size):
+            yield self._body[start : start + self._size]
+
+
+class Command:
+    """The command's client, whose every request gets the answer that is given."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self.transport = Answering()
+        self._client = CommandClient("http://127.0.0.1:1", "a-token")
+        self._runner.run(self._client._http.aclose())
+        self._client._http = httpx.AsyncClient(transport=self.transport)
+
+    def close(self) -> None:
+        self._runner.run(self._client._http.aclose())
+        self._runner.close()
+
+    def get(self, status: int = 200, body: bytes = b'{"enabled":true}', **headers: bytes) -> None:
+        own = {"content_type": b"application/json", "etag": b'"1"', **headers}
+        self.transport.answer = status, {name.replace("_", "-"): each for name, each in own.items()}, body
+        self._runner.run(self._client.get())
+
+    def history(self, body: bytes) -> None:
+        self.transport.answer = 200, {"content-type": b"application/json"}, body
+        for change in self._runner.run(self._client.history(limit=1)):
+            row(change)
+
+    def watch(self, body: bytes) -> None:
+        self.transport.answer = 200, {"content-type": b"text/event-stream"}, body
+
+        async def follow() -> None:
+            async for _ in self._client.events(None):
+                pass
+
+        self._runner.run(follow())
+
+
+def one_line(data: bytes) -> bytes:
+    return data.translate(None, b"\r\n\x00")
+
+
+OF_COMMAND: Mapping[str, Callable[[Command, bytes], object]] = {
+    "answer": lambda command, data: command.get(body=data),
+    "message": lambda command, data: command.get(400, json.dumps({"message": text(data)}).encode()),
+    "media type": lambda command, data: command.get(content_type=one_line(data)),
+    "version": lambda command, data: command.get(etag=one_line(data)),
+    "identifier": lambda command, data: command.get(400, x_request_id=one_line(data)),
+    "redirect": lambda command, data: command.get(302, location=one_line(data)),
+    "redirect to a host": lambda command, data: command.get(302, location=b"https://" + one_line(data)),
+    "history": lambda command, data: command.history(
+        json.dumps({"changes": [{"version": 1, "enabled": True, "changed_by": text(data)}]}).encode()
+    ),
+    "stream": lambda command, data: command.watch(data),
+    "event": lambda command, data: command.watch(b"event: change\ndata: " + data + b"\n\n"),
+    "retry": lambda command, data: command.watch(b"retry: " + one_line(data) + b"\n\n"),
+    "printed text": lambda _command, data: printable(text(data)),
+    "printed change": lambda _command, data: described(Change(1, enabled=True, changed_by=text(data))),
+}
+
+
+# --- The log
+
+
+def logged(log_format: str) -> Callable[[bytes], object]:
+    line_of = formatter(log_format).format
+
+    def log(data: bytes) -> None:
+        error = ValueError(text(data))
+        extra: dict[str, Any] = {"path": text(data), "exc_info": (ValueError, error, None)}
+        line_of(logging.makeLogRecord({"msg": "%s", "args": (text(data),), "levelname": "INFO", **extra}))
+
+    return log
+
+
+OF_LOG: Mapping[str, Callable[[bytes], object]] = {name: logged(name) for name in ("logfmt", "json", "console")}
+
+
+# --- The tests
+
+
+@pytest.mark.parametrize("function", OF_REQUESTS.values(), ids=OF_REQUESTS.keys())
+def test_cost_of_a_request_is_linear(function: Callable[[bytes], object]) -> None:
+    assert not disproportionate(lambda data: seconds(lambda: function(data)), 4_000, LEAST_SECONDS)
+
+
+@pytest.mark.parametrize("function", OF_STORE_AND_PROVIDER.values(), ids=OF_STORE_AND_PROVIDER.keys())
+def test_cost_of_what_the_store_and_a_provider_answer_is_linear(function: Callable[[bytes], object]) -> None:
+    assert not disproportionate(lambda data: seconds(lambda: function(data)), 4_000, LEAST_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    command = Command()
+    yield command
+    command.close()
+
+
+@pytest.mark.parametrize("function", OF_COMMAND.values(), ids=OF_COMMAND.keys())
+def test_cost_of_what_the_command_is_answered_is_linear(
+    command: Command, function: Callable[[Command, bytes], object]
+) -> None:
+    assert not disproportionate(lambda data: seconds(lambda: function(command, data)), 4_000, LEAST_SECONDS)
+
+
+def test_cost_of_an_answer_in_small_parts_is_linear(command: Command) -> None:
+    def cost(data: bytes) -> float:
+        command.transport.part_size = 8
+        try:
+            return seconds(lambda: command.get(body=data))
+        finally:
+            command.transport.part_size = Answering.part_size
+
+    assert not disproportionate(cost, 100_000, LEAST_SECONDS, {"one letter": SHAPES["one letter"]})
+
+
+@pytest.mark.parametrize("function", OF_LOG.values(), ids=OF_LOG.keys())
+def test_cost_of_a_log_line_is_linear(function: Callable[[bytes], object]) -> None:
+    for size in (4_000, 40_000):  # a field is cut at several lengths
+        assert not disproportionate(lambda data: seconds(lambda: function(data)), size, LEAST_SECONDS)
+
+
+@pytest.mark.parametrize(("shape", "pattern"), [("headers of tokens", r"eyJ[\w-]+\.[\w-]+"), ("spaces", r"[ ]*x")])
+def test_quadratic_pattern_is_found(shape: str, pattern: str) -> None:
+    """The control: the tests above find what they look for."""
+    search = re.compile(pattern).search
+    shapes = {name: SHAPES[name] for name in ("one letter", shape)}
+    (found,) = disproportionate(lambda data: seconds(lambda: search(text(data))), 1_000, 0.0, shapes)
+    assert found.startswith(shape)
+
+
+# --- Requests to the real server
+
+
+@pytest.fixture(scope="module")
+def busy_service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    own = {"TENANT_HOST": "{tenant}.example", "CORS_ALLOW_ORIGINS": "https://shop.example", "METRICS_TOKEN": "m" * 20}
+    with Service(tmp_path_factory.mktemp("busy") / "log", redis_url, **own) as service:
+        yield service
+
+
+def target(path: str) -> Callable[[bytes], bytes]:
+    """A request for a path that ends with the input."""
+    return lambda data: b"GET %b%b HTTP/1.1\r\nHost: x\r\n" % (path.encode(), quote(data, '/?%&=;:@[]"\\,!').encode())
+
+
+def with_header(name: str, path: str = PATH) -> Callable[[bytes], bytes]:
+    """A request with the input in one header."""
+    host = b"" if name == "Host" else b"Host: acme.example\r\n"
+    token = b"" if name == "Authorization" else f"Authorization: Bearer {make_token('acme')}\r\n".encode()
+    head = b"GET %b HTTP/1.1\r\n%b%b%b: " % (path.encode(), host, token, name.encode())
+    return lambda data: head + one_line(data) + b"\r\n"
+
+
+def with_headers(data: bytes) -> bytes:
+    """A request with the input in many headers of one name."""
+    lines = [b"x: %b\r\n" % one_line(data[start : start + 4]) for start in range(0, len(data) // 4, 4)]
+    return b"GET %b HTTP/1.1\r\nHost: x\r\n%b" % (PATH.encode(), b"".join(lines))
+
+
+def with_body(path: str, media_type: bytes = b"application/json") -> Callable[[bytes], bytes]:
+    token = make_token("acme").encode()
+    head = b"POST %b HTTP/1.1\r\nHost: acme.example\r\nAuthorization: Bearer %b\r\nContent-Type: %b\r\n"
+
+    def request(data: bytes) -> bytes:
+        body = data[:16_000]
+        return head % (path.encode(), token, media_type) + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    return request
+
+
+def posted(data: bytes) -> bytes:
+    return with_body(PATH, one_line(data))(b"{}")
+
+
+FLAGS = "/ofrep/v1/evaluate/flags"
+REQUESTS: Mapping[str, Callable[[bytes], bytes]] = {
+    "path": target("/"),
+    "path below a document's": target("/v0/"),
+    "path of the documentation": target("/docs/"),
+    "path of a file": target("/v0/ui/"),
+    "path of a flag": target(f"{FLAGS}/"),
+    "query": target(f"{HISTORY_PATH}?limit="),
+    "fields of a query": target(f"{HISTORY_PATH}?"),
+    "Host": with_header("Host"),
+    "Authorization": with_header("Authorization"),
+    "If-None-Match": with_header("If-None-Match"),
+    "If-Match": with_header("If-Match"),
+    "traceparent": with_header("traceparent"),
+    "X-Request-ID": with_header("X-Request-ID"),
+    "Last-Event-ID": with_header("Last-Event-ID", f"{PATH}/events"),
+    "Origin": with_header("Origin"),
+    "Accept": with_header("Accept"),
+    "Cookie": with_header("Cookie"),
+    "Range of a file": with_header("Range", "/v0/ui/page.js"),
+    "If-Modified-Since of a file": with_header("If-Modified-Since", "/v0/ui/page.js"),
+    "many headers": with_headers,
+    "Content-Type": posted,
+    "body": with_body(PATH),
+    "body of a flag": with_body(FLAGS),
+}
+
+
+@pytest.mark.parametrize("request_of", REQUESTS.values(), ids=REQUESTS.keys())
+def test_cost_of_a_request_to_the_service_is_linear(
+    busy_service: Service, request_of: Callable[[bytes], bytes]
+) -> None:
+    def cost(data: bytes) -> float:
+        request = request_of(data)
+        if b"\r\n\r\n" not in request:
+            request += b"\r\n"
+        before = cpu_seconds(busy_service.pid)
+        ask(busy_service.port, request)
+        ask(busy_service.port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")  # by then, the request's line is logged
+        return cpu_seconds(busy_service.pid) - before
+
+    assert not disproportionate(cost, 3_800, LEAST_REQUEST_SECONDS)
+
+
+def ask(port: int, request: bytes) -> None:
+    with Wire("127.0.0.1", port) as wire:
+        wire.send(request)
+        assert wire.readline().startswith(b"HTTP/1.1 ")
