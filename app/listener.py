@@ -7,10 +7,15 @@ import struct
 import sys
 from typing import Final
 
+# Limit for what the kernel buffers of the answers on one connection; Linux doubles it, for its own records. Left to
+# itself, the kernel buffers up to 4 MB for a client that reads nothing.
+SEND_BUFFER_BYTES: Final = 128 * 1024
+
 
 def listen(port: int) -> socket.socket:
     """A socket that listens on `port`, on every address of the machine."""
     listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", port))  # noqa: S104 - a platform's router reaches a process by any of its addresses
     listener.listen()  # now, or uvloop would hide that another process listens on this port

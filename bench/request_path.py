@@ -60,6 +60,10 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         """Called by the protocol at its end."""
 
+    def get_write_buffer_size(self) -> int:
+        """0: a client in memory reads everything at once."""
+        return 0
+
 
 class Connection(BoundedProtocol):
     """A connection that says when an answer is complete."""

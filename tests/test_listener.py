@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.listener import is_drained, listen, refuse_new
+from app.listener import SEND_BUFFER_BYTES, is_drained, listen, refuse_new
 from tests.processes import free_port
 
 
@@ -19,3 +19,14 @@ def test_it_is_drained_once_nothing_more_can_come_and_what_came_was_accepted() -
             assert not is_drained(listener)
             listener.accept()[0].close()
             assert is_drained(listener)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system doubles it")
+def test_send_buffers_of_accepted_connections_are_limited() -> None:
+    port = free_port()
+    with (
+        listen(port) as listener,
+        socket.create_connection(("127.0.0.1", port), timeout=5),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES

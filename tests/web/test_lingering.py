@@ -1,0 +1,156 @@
+"""The end of a connection: what a client still receives, and what a client that does not read costs."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from app.web.protocol import BoundedProtocol
+from tests.contract import PATH, Client, Wire, check
+from tests.processes import Service, make_token
+
+GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n\r\n"
+HEAD = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\n"
+BODY = b'{"enabled": true}'
+WRITE = HEAD + b"Content-Length: 17\r\n\r\n" + BODY
+
+
+class HastyProtocol(BoundedProtocol):
+    """Cuts clients off sooner."""
+
+    max_seconds_unread = 0.3
+
+
+async def large(scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answers with as many bytes as the path says."""
+    body = b"x" * int(scope["path"][1:])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[tuple[str, int]]:
+    """The address of a server that cuts clients off sooner, with small send buffers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    config = uvicorn.Config(large, http=HastyProtocol, loop="uvloop", lifespan="off", log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    yield listener.getsockname()
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.mark.parametrize("size", [40_000, 90_000, 1_000_000])
+@pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize("half_closes", [False, True])
+def test_unread_answer_is_cut_off_by_a_reset(
+    hasty: tuple[str, int], size: int, header: bytes, half_closes: bool
+) -> None:
+    """Up to the size of the send buffer, the kernel has taken the whole answer."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(hasty)
+        connection.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\n%s\r\n" % (size, header))
+        if half_closes:
+            connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1)
+        deadline = time.monotonic() + 10
+        while not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            assert time.monotonic() < deadline, "the connection was not reset"
+            time.sleep(0.01)
+
+
+def test_slow_reader_receives_the_whole_answer(hasty: tuple[str, int]) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        connection.settimeout(10)
+        connection.connect(hasty)
+        for _ in range(10):
+            connection.sendall(b"GET /30000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.1)
+            received = 0
+            while received < 30_000:
+                data = connection.recv(4096)
+                assert data
+                received += len(data)
+
+
+@pytest.mark.parametrize("pause", [0, 0.001, 0.003, 0.007])
+@pytest.mark.parametrize("behind", [b"x" * 100, GET, b"x" * 500_000])
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"1\r\nx\r\nzz\r\n"])
+def test_requests_before_a_malformed_one_are_answered_whole(
+    service: Service, pause: float, behind: bytes, broken: bytes
+) -> None:
+    """A reset behind the answers would destroy them. At the end, the log is seen to have no traceback."""
+    auth = f"Authorization: Bearer {make_token('malformed')}".encode()
+    for _ in range(3):
+        with Wire("127.0.0.1", service.port) as wire:
+            wire.send((GET * 3 + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + broken).replace(b"%AUTH%", auth))
+            time.sleep(pause)
+            wire.send(behind)
+            for _ in range(3):
+                assert check("GET", PATH, wire.answer("GET")).status == 200
+            answer = check("POST", PATH, wire.answer("POST"))
+            assert (answer.status, answer.headers["connection"]) == (400, "close")
+            assert wire.read() == b""
+
+
+def test_refused_request_behind_others_has_its_line_in_the_log(service: Service, tenant: str) -> None:
+    auth = f"Authorization: Bearer {make_token(tenant)}".encode()
+    bad = f"GET /refused HTTP/1.1\r\nX-Request-ID: behind-{tenant}\r\nHost: a/b\r\n\r\n".encode()
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send(GET.replace(b"%AUTH%", auth) + bad)
+        assert [wire.answer("GET").status for _ in range(2)] == [200, 400]
+    assert service.logs(f"request_id=behind-{tenant} method=GET route=unmatched path=/refused status=400")
+
+
+@pytest.mark.parametrize("last", [b"Connection: close\r\n", b"Expect: 100-continue\r\n"])
+def test_nothing_behind_the_last_request_is_executed(client: Client, last: bytes) -> None:
+    first = HEAD + last + b"Content-Length: 17\r\n\r\n" + BODY
+    second = WRITE.replace(b"true}", b"false}").replace(b": 17", b": 18")
+    (answer,) = client.raw(first + second)
+    assert (answer.status, answer.json, answer.headers["connection"]) == (200, {"enabled": True}, "close")
+    assert client.enabled()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"Content-Length: 60000000\r\n\r\n",  # refused without its body: no token
+        WRITE + b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n4000000\r\n",
+    ],
+)
+def test_server_reads_little_behind_its_last_answer(service: Service, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 60_000_000:
+                sent += connection.send(b"x" * 100_000)
+    assert sent < 30_000_000  # most of it in the system's buffers
+
+
+def test_body_that_is_too_large_is_refused_and_ends_the_connection(service: Service) -> None:
+    auth = f"Authorization: Bearer {make_token('large')}".encode()
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send((HEAD + b"Content-Length: 2000000\r\n\r\n").replace(b"%AUTH%", auth) + b"x" * 500_000)
+        answer = check("POST", PATH, wire.answer("POST"))
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        assert wire.read() == b""
+
+
+def test_connection_is_used_again_behind_a_small_unread_body(service: Service) -> None:
+    with Wire("127.0.0.1", service.port) as wire:
+        for _ in range(3):
+            wire.send(WRITE[:-9].replace(b"%AUTH%", b"X: y"))
+            assert wire.answer("POST").status == 401
+            wire.send(WRITE[-9:])
