@@ -255,7 +255,7 @@ class KeySets:
         address = document.get("jwks_uri")
         if not isinstance(address, str) or not is_trusted_address(address):
             raise FetchFailed(
-                f"the discovery document's jwks_uri is not https, in ASCII, of at most {MAX_ADDRESS_CHARACTERS} characters"
+                f"the discovery document's jwks_uri is not an https URL of at most {MAX_ADDRESS_CHARACTERS} characters"
             )
         return address
 
