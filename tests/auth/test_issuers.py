@@ -179,11 +179,11 @@ CAUSES: dict[Behaviour, str] = {
     "redirect": "answered 302",
     "error": "answered 503",
     "lie": "the discovery document names another issuer",
-    "plain": "the discovery document's jwks_uri is not https",
+    "plain": "the discovery document's jwks_uri is not an https URL",
     "empty": "answered what is no JSON",
     "deep": "answered what is no JSON",
     "no keys": "there are no keys at ",
-    "far": "jwks_uri is not https of at most 2048 characters",
+    "far": "jwks_uri is not an https URL of at most 2048 characters",
     "101 keys": "the JWK Set has 101 keys, and at most 100 are expected",
     "garbage": "illegal header line",
 }
