@@ -24,6 +24,8 @@ PAGE_PATH = "/v0/ui/"
 
 _URL_CHARACTERS = "/?:@!$&'()*+,;=%"  # that stand for themselves in a path and a query, or are encoded: RFC 3986
 _ALLOWED = ("GET", "HEAD")
+# In characters, of a file below the page. The time that the file system takes for a path grows faster than its length.
+_MAX_PATH = 512
 _PROTECTION = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -58,8 +60,8 @@ def pages(
     async def to_index(request: Request) -> Response:
         return await page_files.get_response("index.html", request.scope)
 
-    page_files = StaticFiles(directory=PAGE)
-    bundle = StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path))
+    page_files = Files(directory=PAGE)
+    bundle = Files(directory=str(swagger_ui_bundle.swagger_ui_path))
     configuration = json.dumps({"urls": shown, "note": note}).encode()
     endpoints: dict[str, Endpoint] = {
         "/": to_page,
@@ -93,6 +95,16 @@ def _fixed(content: bytes, media_type: str) -> Endpoint:
         return Response(content, media_type=media_type, headers=headers)
 
     return respond
+
+
+class Files(StaticFiles):
+    """The files of a directory; 404 for paths that are longer than any of theirs."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one request. Raises HTTPException 404 if there is no such file."""
+        if len(scope["path"]) > _MAX_PATH:
+            raise HTTPException(404)
+        await super().__call__(scope, receive, send)
 
 
 class Guarded:

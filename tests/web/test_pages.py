@@ -57,7 +57,15 @@ def test_the_pages_are_for_reading(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v0/ui/nothing", "/v0/ui/bundle/nothing", "/v0/ui/%2e%2e/%2e%2e/pages.py", "/docs", "/docs/%0d%0aX:y"]
+    "path",
+    [
+        "/v0/ui/nothing",
+        "/v0/ui/bundle/nothing",
+        "/v0/ui/" + "a/" * 15_000,
+        "/v0/ui/%2e%2e/%2e%2e/pages.py",
+        "/docs",
+        "/docs/%0d%0aX:y",
+    ],
 )
 def test_a_page_that_is_not_there_is_a_404(client: Client, path: str) -> None:
     assert client.request("GET", path).status == 404

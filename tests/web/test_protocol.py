@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.web.framing import MAX_HEAD_BYTES
 from app.web.protocol import MAX_WAITING, BoundedProtocol
+from app.web.request_parsing import MAX_HEADERS
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
 
@@ -40,11 +41,16 @@ def test_what_is_no_http_is_a_400_with_the_contracts_body(client: Client, reques
         b"X: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
         b"X: y\r\n" * (MAX_HEAD_BYTES // 6) + b"\r\n",
         b"X:\r\n" * (MAX_HEAD_BYTES // 4) + b"\r\n",
+        b"X:\r\n" * MAX_HEADERS + b"\r\n",
         b"x" * MAX_HEAD_BYTES + b": y\r\n\r\n",
     ],
 )
 def test_a_head_that_is_too_large_is_a_431(client: Client, head: bytes) -> None:
     assert client.raw(GET + head)[0].status == 431
+
+
+def test_as_many_headers_as_allowed_are_accepted(client: Client) -> None:
+    assert client.raw(GET + b"X:\r\n" * (MAX_HEADERS - 2) + b"\r\n")[0].status == 200
 
 
 def test_a_request_line_that_is_too_long_is_a_431(client: Client) -> None:
