@@ -7,8 +7,8 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 
 _END_OF_LINE: Final = b"\r\n"
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_ENDS_OF_REQUEST_LINES: Final = frozenset({b" HTTP/1.1\r\n", b" HTTP/1.0\r\n"})
-_LONGEST_END: Final = 11
+_VERSIONS: Final = {b" HTTP/1.1\r\n": "1.1", b" HTTP/1.0\r\n": "1.0"}  # by the end of the request line
+_END_BYTES: Final = 11  # of a request line, with the version
 
 
 class Framing:
@@ -22,8 +22,8 @@ class Framing:
     in_head = True
     # True if the request line has ended.
     has_line = False
-    # True if the request line ends with a version that the service speaks.
-    is_http = False
+    # The version in the request line, None for a protocol or a version that the service does not speak.
+    version: str | None = None
     # Length of the request line, the headers and the trailers so far.
     head_bytes = 0
 
@@ -33,28 +33,27 @@ class Framing:
 
     def begin_body(self, length: int | None) -> None:
         """Called at the end of a head; `length` is None for a chunked body."""
-        self.in_head, self._line = False, b""
-        self._in_trailers, self._data_left = False, length or 0
+        self.in_head, self._in_trailers, self._data_left = False, False, length or 0
 
     def end_request(self) -> None:
         """Called at the end of a request."""
-        self.in_head, self.is_http, self.has_line, self._line, self.head_bytes = True, False, False, b"", 0
+        self.in_head, self.has_line, self.head_bytes = True, False, 0
 
     def end_of_piece(self, data: bytes, start: int) -> int:
         """Return the end of the piece of `data` that begins at `start`. The parser has read everything before it."""
-        if not self.in_head and self._data_left:
+        if not self.head_bytes:
+            end = data.find(_END_OF_HEAD, start) + 4
+            if start + 4 < end <= start + MAX_HEAD_BYTES and not data.startswith(_END_OF_LINE, start):
+                end_of_line = data.find(b"\n", start) + 1
+                self._read_request_line(data[end_of_line - _END_BYTES : end_of_line])
+                self.head_bytes = end - start
+                return end
+        elif self._data_left:
             end = min(start + self._data_left, len(data))
             self._data_left -= end - start
             return end
         # One byte too many, so that a head of exactly the limit is not refused.
-        room = MAX_HEAD_BYTES + 1 - self.head_bytes
-        if self.in_head and not self.head_bytes and (end := data.find(_END_OF_HEAD, start) + 4) > start + 4:
-            end = min(end, start + room)
-            if not data.startswith(_END_OF_LINE, start):
-                self._read_request_line(data[start : data.find(b"\n", start) + 1])
-                self.head_bytes = end - start
-                return end
-        end = min(data.find(b"\n", start) + 1 or len(data), start + room)
+        end = min(data.find(b"\n", start) + 1 or len(data), start + MAX_HEAD_BYTES + 1 - self.head_bytes)
         self.head_bytes += end - start
         self._read_line(data[start:end])
         return end
@@ -62,7 +61,7 @@ class Framing:
     def _read_line(self, part: bytes) -> None:
         """Reads a line, or a part of one, of a head that is not complete or of a chunked body."""
         if self.in_head and not self.has_line:
-            self._line = (self._line + part)[-_LONGEST_END:]
+            self._line = (self._line + part)[-_END_BYTES:]
             if self._line.endswith(b"\n") and self._line.strip(_END_OF_LINE):
                 self._read_request_line(self._line)
         elif not self.in_head and not self._in_trailers:
@@ -72,7 +71,7 @@ class Framing:
                 self._begin_chunk()
 
     def _read_request_line(self, line: bytes) -> None:
-        self.has_line, self.is_http, self._line = True, line[-_LONGEST_END:] in _ENDS_OF_REQUEST_LINES, b""
+        self.has_line, self.version, self._line = True, _VERSIONS.get(line), b""
 
     def _begin_chunk(self) -> None:
         try:

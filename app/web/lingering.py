@@ -44,7 +44,7 @@ class LingeringTransport(asyncio.Transport):
         self._written = 0
         self._mark = 0  # how many bytes the client has to acknowledge
         self._marked_at: float | None = None
-        self._is_closing = False
+        self.lingers = False  # once `close` was called
         self._lingers_until = 0.0
         self._discarded = 0
         self._has_input_ended = False
@@ -56,17 +56,17 @@ class LingeringTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends `data`, or nothing once the connection is closing."""
-        if not self._is_closing:
+        if not self.lingers:
             self._written += len(data)
             self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Return True once `close` or `abort` was called, or the client has closed."""
-        return self._is_closing or self._transport.is_closing()
+        return self.lingers or self._transport.is_closing()
 
     def pause_reading(self) -> None:
         """Stops reading, except while the connection lingers."""
-        if not self._is_closing:
+        if not self.lingers:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -78,7 +78,7 @@ class LingeringTransport(asyncio.Transport):
         """Closes the connection once the client has read everything, or has taken too long."""
         if self.is_closing():
             return
-        self._is_closing = True
+        self.lingers = True
         if self._has_input_ended and not self._unread():
             self._transport.close()
             return
@@ -111,7 +111,7 @@ class LingeringTransport(asyncio.Transport):
     def end_input(self) -> None:
         """Called when the client sends nothing more."""
         self._has_input_ended = True
-        if self._is_closing and not self._transport.is_closing() and not self._unread():
+        if self.lingers and not self._transport.is_closing() and not self._unread():
             self._transport.close()
 
     def check_unread(self, now: float) -> float:
@@ -131,14 +131,15 @@ class LingeringTransport(asyncio.Transport):
         return left
 
     def forget(self) -> None:
-        """Called when the connection is lost."""
+        """Called when the connection is lost; it cannot be closed any more."""
+        self.lingers = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _unread(self) -> int:
         """Return the number of bytes, the end of the stream counted as one, that the client has not acknowledged.
 
-        Only Linux tells what its own buffer holds.
+        Only Linux reports the size of its own part.
         """
         unread = self._transport.get_write_buffer_size()
         if sys.platform == "linux" and self._socket is not None:

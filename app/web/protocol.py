@@ -46,11 +46,12 @@ class BoundedProtocol(RequestParsing):
 
     _unwanted_bytes = 0
     _is_last = False  # no request may follow the current one
+    _idle_since = 0.0  # when the last answer was complete
     _running: RequestResponseCycle | None = None
     _refused: tuple[Failure, Scope] | None = None  # to be answered behind the requests that came before
     _watching: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begins to wait for the first request."""
         lingering = LingeringTransport(
             transport,
@@ -78,8 +79,8 @@ class BoundedProtocol(RequestParsing):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the request that is being answered, not only the one that came last, and forgets those between."""
-        super().connection_lost(exc)
         self.transport.forget()
+        super().connection_lost(exc)
         if self._watching is not None:
             self._watching.cancel()
         self.pipeline.clear()
@@ -87,17 +88,17 @@ class BoundedProtocol(RequestParsing):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered, though one may come."""
+        """Return True if no request waits for its answer and the connection is open."""
         return self._last_due() is None and not self.transport.is_closing()
 
     def wind_down(self) -> None:
-        """Called when the server is told to stop: the connection ends with the answer to what was asked last."""
+        """Called when the server begins to stop: the connection ends with the last answer."""
         due = self._last_due()
         if due is not None and not due.response_started:
             due.keep_alive = False
 
     def shutdown(self) -> None:
-        """Called when the server has waited: streams end, or are cut off where nobody reads them."""
+        """Called when the server has waited: streams end, or are reset if their client does not read."""
         if self.is_idle:
             self.transport.close_idle()
         super().shutdown()
@@ -106,26 +107,24 @@ class BoundedProtocol(RequestParsing):
         if self._streams() and self.flow.write_paused:
             self.transport.abort()
 
-    def on_message_begin(self) -> None:
-        """Parser callback: a request begins."""
-        self._awaited_since = self.loop.time()
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
         """Parser callback: the head has ended."""
         length = self._check_head()
         if len(self.pipeline) >= MAX_WAITING:
             self._stop(_TOO_MANY_WAITING)
         # CONNECT upgrades without saying so, and has no body.
-        self._upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        upgrades = self.parser.should_upgrade()
+        self._upgrade = upgrades and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
-            return  # parsed once more, in `_unsupported_upgrade_warning`
+            return  # parsed again, in `_parse_without_upgrade`
         before = self._last_due()
         super().on_headers_complete()
         self._framing.begin_body(length)
+        if length is None:
+            self.headers = []  # trailers are ignored
         if before is None:
             self._running = self.cycle
-        if self.expect_100_continue or self.parser.should_upgrade() or (length or 0) > MAX_DISCARDED_BYTES:
+        if self.expect_100_continue or upgrades or (length or 0) > MAX_DISCARDED_BYTES:
             # The client alone knows if the body comes at all; behind CONNECT comes no request. A body may also be more
             # than is read behind an answer.
             self.cycle.keep_alive = False
@@ -152,23 +151,33 @@ class BoundedProtocol(RequestParsing):
         self._unwanted_bytes, self._awaited_since, self._ignores_input = 0, None, self._is_last
 
     def on_response_complete(self) -> None:
-        """An answer has been sent: the next of the requests that wait has its turn, and nothing is read before it."""
-        self._running = self.pipeline[-1][0] if self.pipeline else None
-        if self._running is None and self._refused is not None:
-            self._answer(*self._refused)
-        super().on_response_complete()
+        """Called when an answer is complete: starts the next request that waits. Nothing is read before it.
+
+        Replaces uvicorn's, which starts and cancels a timer for each request.
+        """
+        self.server_state.total_requests += 1
+        self._running = None
+        if self.transport.is_closing():
+            return
         if self.pipeline:
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
             self.flow.pause_reading()
-        elif not self._framing.in_head and not self.transport.is_closing():
-            self._awaited_since = self.loop.time()
-            self._watch_in(self.max_seconds_lingering)
+        elif self._refused is not None:
+            self._answer(*self._refused)
+        else:
+            self.flow.resume_reading()
+            self._idle_since = self.loop.time()
+            if not self._framing.in_head:
+                self._awaited_since = self._idle_since
+                self._watch_in(self.max_seconds_lingering)
 
     @property
     def _max_seconds_between_checks(self) -> float:
         return min(self.max_seconds_head, self.max_seconds_unread)
 
     def _streams(self) -> bool:
-        """Whether the answer that is being sent has no length."""
+        """Return True while an answer without a length is being sent."""
         return self._running is not None and bool(
             self._running.chunked_encoding and not self._running.response_complete
         )
@@ -195,10 +204,14 @@ class BoundedProtocol(RequestParsing):
             if self.flow.read_paused:
                 self._awaited_since = now  # the server does not read
             remaining = self._awaited_since + self._max_seconds_awaited - now
+        elif self._last_due() is None:
+            remaining = self._idle_since + self.timeout_keep_alive - now
+        else:
+            remaining = left
+        if remaining <= 0:
+            self._end(None)
+        else:
             left = min(left, remaining)
-            if remaining <= 0:
-                left = self._max_seconds_between_checks
-                self._end(None)
         self._watch_in(max(left, 0))
 
     @property
@@ -253,7 +266,7 @@ class BoundedProtocol(RequestParsing):
             self._running.message_event.set()
 
     def _answer_instead(self, due: RequestResponseCycle, failure: Failure) -> None:
-        """Answers in the place of the application, which has not begun to, and which tells of the request itself."""
+        """Answers instead of the application, which has not begun to. The application still reports the request."""
         if due.response_started or self.transport.is_closing():
             self._end_in_body(due, failure)
             return
@@ -262,7 +275,7 @@ class BoundedProtocol(RequestParsing):
         self._write(failure, cast(Scope, due.scope))
 
     def _answer(self, failure: Failure, scope: Scope) -> None:
-        """Answers a request that no application has seen, and tells of it what was read."""
+        """Answers a request that did not reach the application, and reports what was read of it."""
         self._refused = None
         identify(scope)
         self._write(failure, scope)

@@ -1,6 +1,5 @@
 """uvicorn's use of httptools, with limits and with the checks that httptools leaves out."""
 
-import sys
 from typing import Final, NoReturn, cast
 
 import httptools
@@ -34,36 +33,32 @@ class RequestParsing(HttpToolsProtocol):
     _awaited_since: float | None = None  # when the client began to send what is not complete
     _host: bytes | None = None  # the last valid value
 
-    def connection_made(self, transport: LingeringTransport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: LingeringTransport) -> None:  # type: ignore[override]  # as in uvicorn
         """Called with the transport of a new connection."""
         super().connection_made(transport)
         self._framing = Framing()
 
     def data_received(self, data: bytes) -> None:
-        """Passes each request to the parser in pieces of its own."""
-        start, length = 0, len(data)
+        """Passes each request to the parser separately."""
+        start, length, framing = 0, len(data), self._framing
         while start < length:
-            if self._ignores_input or self.transport.is_closing():
+            if self._ignores_input or self.transport.lingers:
                 self.transport.discard(length - start)
                 return
-            end = self._framing.end_of_piece(data, start)
-            if self._awaited_since is None:
+            if not framing.head_bytes:
                 self._awaited_since = self.loop.time()
-            super().data_received(data[start:end])
+            end = framing.end_of_piece(data, start)
+            try:
+                self.parser.feed_data(data[start:end])
+                if framing.head_bytes:
+                    self._check_size()
+            except (httptools.HttpParserError, MalformedHead):
+                self.logger.warning("Invalid HTTP request received.")
+                self._end(self._failure)
+            except httptools.HttpParserUpgrade:
+                if self._upgrade:
+                    self._parse_without_upgrade()
             start = end
-            if self._framing.head_bytes > MAX_HEAD_BYTES:
-                self._end(_HEAD_TOO_LARGE)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Parser callback: one header, or a trailer of a chunked body; trailers are ignored."""
-        if self._framing.in_head:
-            if len(self.headers) == MAX_HEADERS:
-                self._stop(_TOO_MANY_HEADERS)
-            super().on_header(name, value)
-
-    def send_400_response(self, msg: str) -> None:
-        """Called for all that the parser, or a callback above, refuses."""
-        self._end(self._failure)
 
     def _end(self, failure: Failure | None) -> None:
         """Ends the connection. The request that is being read is answered with `failure`, if any."""
@@ -71,19 +66,25 @@ class RequestParsing(HttpToolsProtocol):
 
     def _check_head(self) -> int | None:
         """Return the length of the body, None if it is chunked."""
-        if self._framing.head_bytes > MAX_HEAD_BYTES:
-            self._stop(_HEAD_TOO_LARGE)
-        if not self._framing.is_http:
+        self._check_size()
+        version = self._framing.version
+        if version is None:
             self._stop(MALFORMED)
         try:
-            self._host, length = check_head(self.headers, self.parser.get_http_version(), self._host)
+            self._host, length = check_head(self.headers, version, self._host)
         except MalformedHead as error:
             self._failure = error.failure
             raise
         return length
 
+    def _check_size(self) -> None:
+        if self._framing.head_bytes > MAX_HEAD_BYTES:
+            self._stop(_HEAD_TOO_LARGE)
+        if self._framing.in_head and self._framing.has_line and len(self.headers) > MAX_HEADERS:
+            self._stop(_TOO_MANY_HEADERS)
+
     def _stop(self, failure: Failure) -> NoReturn:
-        """Stops the parser; uvicorn then calls `send_400_response`."""
+        """Stops the parser; the request is refused with `failure`."""
         self._failure = failure
         raise MalformedHead(failure)
 
@@ -97,14 +98,12 @@ class RequestParsing(HttpToolsProtocol):
             scope["raw_path"] = target if target.isascii() else b""
         return scope
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Ignores what the client would rather speak: parses the request once more, without the header that says so.
+    def _parse_without_upgrade(self) -> None:
+        """Ignores the protocol that the client would prefer: parses the head again, without the header that names it.
 
-        Private to uvicorn (0.54), which calls it when httptools (0.9) has stopped behind such a head.
+        httptools (0.9) stops behind such a head and does not read the body.
         """
-        if not self._upgrade or not isinstance(sys.exc_info()[1], httptools.HttpParserUpgrade):
-            return
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        super().data_received(b"\r\n".join(lines) + b"\r\n\r\n")
+        self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")

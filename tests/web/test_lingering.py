@@ -38,7 +38,9 @@ def hasty() -> Iterator[tuple[str, int]]:
     """The address of a server that cuts clients off sooner, with small send buffers."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-    config = uvicorn.Config(large, http=HastyProtocol, loop="uvloop", lifespan="off", log_config=None, ws="none")
+    config = uvicorn.Config(
+        large, http=HastyProtocol, loop="uvloop", lifespan="off", log_config=None, ws="none", timeout_keep_alive=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
@@ -80,6 +82,16 @@ def test_slow_reader_receives_the_whole_answer(hasty: tuple[str, int]) -> None:
                 data = connection.recv(4096)
                 assert data
                 received += len(data)
+
+
+def test_idle_connection_is_closed_after_the_keep_alive_time(hasty: tuple[str, int]) -> None:
+    with Wire(*hasty) as wire:
+        for _ in range(2):
+            wire.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert wire.answer("GET").content == b"x"
+        began = time.monotonic()
+        assert wire.read() == b""
+        assert time.monotonic() - began > 1.5
 
 
 @pytest.mark.parametrize("pause", [0, 0.001, 0.003, 0.007])
@@ -131,7 +143,7 @@ def test_nothing_behind_the_last_request_is_executed(client: Client, last: bytes
 )
 def test_server_reads_little_behind_its_last_answer(service: Service, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
-        connection.sendall(head)
+        connection.sendall(head.replace(b"%AUTH%", b"X: y"))
         sent = 0
         with contextlib.suppress(ConnectionError):
             while sent < 60_000_000:

@@ -42,6 +42,7 @@ def test_what_is_no_http_is_a_400_with_the_contracts_body(client: Client, reques
         b"X: y\r\n" * (MAX_HEAD_BYTES // 6) + b"\r\n",
         b"X:\r\n" * (MAX_HEAD_BYTES // 4) + b"\r\n",
         b"X:\r\n" * MAX_HEADERS + b"\r\n",
+        b"X:\r\n" * MAX_HEADERS,
         b"x" * MAX_HEAD_BYTES + b": y\r\n\r\n",
     ],
 )
