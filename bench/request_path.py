@@ -26,8 +26,8 @@ from uvicorn.server import ServerState
 
 from app.factory import create_app
 from app.logs import capture, logging_config
+from app.server.http_protocol import BoundedProtocol
 from app.settings import Settings
-from app.web.protocol import BoundedProtocol
 from bench.layers import Clock, measured
 from tests.contract import PATH
 from tests.processes import SECRET, make_token, start_store

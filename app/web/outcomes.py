@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.protocol import ACCOUNT, REFUSED
+from app.server.http_protocol import ACCOUNT, REFUSED
 
 # Called with the request's scope, the status of its answer (0: its client left without one) and the seconds it took.
 # Of a request that the server refused while reading it, the scope has what was read.

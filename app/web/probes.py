@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.errors import StoreError
+from app.server.http_protocol import STOPPING
 from app.store import Store
-from app.web.protocol import STOPPING
 
 _LIVE: Final = "/livez"
 _READY: Final = "/readyz"

@@ -9,7 +9,7 @@ import flask
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.datastructures import Headers
 
-from app.web.protocol import HALF_CLOSED
+from app.server.http_protocol import HALF_CLOSED
 
 _IN_CONTEXT = "stream"
 

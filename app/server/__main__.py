@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import uvicorn
 
-from app.listener import listen
 from app.logs import capture, last_words, logging_config
+from app.server.graceful_shutdown import serve
+from app.server.http_protocol import BoundedProtocol
+from app.server.listen_socket import listen
 from app.settings import METRICS_DIRECTORY, BadSettings, Settings
-from app.stopping import serve
-from app.web.protocol import BoundedProtocol
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:

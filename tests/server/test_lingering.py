@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.web.protocol import BoundedProtocol
+from app.server.http_protocol import BoundedProtocol
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
 

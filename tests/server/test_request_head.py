@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.web.request_head import is_valid_host
+from app.server.request_head import is_valid_host
 from tests.contract import PATH, Answer, Client, Wire, check
 from tests.processes import Service, make_token
 

@@ -6,10 +6,10 @@ from typing import Final, cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from app.server.lingering import MAX_DISCARDED_BYTES, LingeringTransport
+from app.server.request_parsing import MALFORMED, RequestParsing
 from app.web.failures import Failure
-from app.web.lingering import MAX_DISCARDED_BYTES, LingeringTransport
 from app.web.request_id import NO_SNIFFING, identify, request_id_of
-from app.web.request_parsing import MALFORMED, RequestParsing
 
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.listener import SEND_BUFFER_BYTES, is_drained, listen, refuse_new
+from app.server.listen_socket import SEND_BUFFER_BYTES, is_drained, listen, refuse_new
 from tests.processes import free_port
 
 

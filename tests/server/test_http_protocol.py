@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.web.framing import MAX_HEAD_BYTES
-from app.web.protocol import MAX_WAITING, BoundedProtocol
-from app.web.request_parsing import MAX_HEADERS
+from app.server.framing import MAX_HEAD_BYTES
+from app.server.http_protocol import MAX_WAITING, BoundedProtocol
+from app.server.request_parsing import MAX_HEADERS
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.web.protocol import BoundedProtocol
+from app.server.http_protocol import BoundedProtocol
 from app.web.request_id import RequestIds
 
 HEAD = b"%s %s HTTP/1.1\r\nHost: x\r\n"

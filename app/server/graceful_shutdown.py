@@ -12,8 +12,8 @@ import uvicorn
 import uvicorn.supervisors.multiprocess
 from uvicorn.supervisors import Multiprocess
 
-from app.listener import is_drained, refuse_new
-from app.web.protocol import STOPPING, BoundedProtocol
+from app.server.http_protocol import STOPPING, BoundedProtocol
+from app.server.listen_socket import is_drained, refuse_new
 
 _TICK: Final = 0.02
 # For so many ticks in a row nothing may come: a connection that a client takes for made is not made here for as long

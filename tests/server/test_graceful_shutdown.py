@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 import uvicorn
 
-from app.stopping import GentleServer
+from app.server.graceful_shutdown import GentleServer
 from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
 from tests.processes import Service, make_token
