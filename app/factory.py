@@ -25,19 +25,19 @@ from app.storage import store_of
 from app.store import Store
 from app.store.metered import MeteredStore
 from app.web.bridge import EventLoopFlask, OneHostFlask
-from app.web.cors import Cors
-from app.web.failures import Failures
 from app.web.json_body import JsonBody
-from app.web.monitoring import Monitoring
-from app.web.outcomes import Account, Outcomes
+from app.web.middleware.access_log import log_request
+from app.web.middleware.cors import Cors
+from app.web.middleware.error_responses import Failures
+from app.web.middleware.request_id import RequestIds
+from app.web.middleware.request_metrics import Monitoring
+from app.web.middleware.request_observers import Account, Outcomes
+from app.web.middleware.streaming import Listening, Streams
 from app.web.pages import pages
 from app.web.parameters import Parameters
 from app.web.probes import probes
-from app.web.request_id import RequestIds
-from app.web.request_log import log_request
 from app.web.routing import Routing
 from app.web.security import Bearer, Permissions, Security
-from app.web.streams import Listening, Streams
 from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"

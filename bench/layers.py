@@ -15,7 +15,7 @@ import app.store.connections
 from app.store.exchange import Exchange, exchange_on
 from app.store.redis_store import RedisStore
 from app.web.bridge import EventLoopFlask
-from app.web.request_id import RequestIds
+from app.web.middleware.request_id import RequestIds
 from app.web.views import View
 
 SERVER = "server"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.processes import ROOT, Service, make_token, missing
-from tests.test_monitoring import TOKEN, scrape
+from tests.web.middleware.test_request_metrics import TOKEN, scrape
 
 PROMETHEUS_OWN = {"job", "instance"}  # labels that it adds to each number
 SELECTOR = re.compile(r"([a-z_:]+)\{([^}]*)\}")

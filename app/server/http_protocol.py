@@ -8,8 +8,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from app.server.lingering import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_parsing import MALFORMED, RequestParsing
-from app.web.failures import Failure
-from app.web.request_id import NO_SNIFFING, identify, request_id_of
+from app.web.middleware.error_responses import Failure
+from app.web.middleware.request_id import NO_SNIFFING, identify, request_id_of
 
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64

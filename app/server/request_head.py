@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from app.web.failures import Failure, Header
+from app.web.middleware.error_responses import Failure, Header
 
 _ONE_HOST: Final = Failure(400, "Expected one Host header.")
 _VALID_HOST: Final = Failure(400, "Expected a host name or an IP address, and a port if any, in the Host header.")

@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.server.framing import MAX_HEAD_BYTES, Framing
 from app.server.lingering import LingeringTransport
 from app.server.request_head import MalformedHead, check_head
-from app.web.failures import Failure
+from app.web.middleware.error_responses import Failure
 
 # Each header takes about 110 bytes of memory in addition to its own; a head of 32 KiB could have 8,000.
 MAX_HEADERS: Final = 128

@@ -1,15 +1,7 @@
 """All that knows HTTP, in the order in which a request meets it.
 
-request_id     an identifier for each request
-outcomes       how each request ended, for
-cors           pages of other origins
-request_log    a line for each request
-monitoring     its numbers, and /metrics
 routes         the name of the path that a request found
-trace_context  the trace that a request belongs to
 ofrep          the setting and errors in the words of OpenFeature
-failures       from an exception to an answer
-streams        answers that go on
 routing        which operation, or which page
 pages          Swagger UI, the documents, links
 probes         does it live, is it ready
@@ -22,4 +14,5 @@ views          arguments for the operation, an answer from its result
 preconditions  versions as entity tags
 changes        how a change is written down
 events         how changes are told as they happen
+middleware     ASGI middleware around the application
 """

@@ -14,10 +14,10 @@ from app.feed import Listener
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.changes import change_fields
 from app.web.events import EVENT_STREAM_HEADERS, event_stream
+from app.web.middleware.streaming import Body, Stream
 from app.web.ofrep import evaluation_fields
 from app.web.parameters import argument_name
 from app.web.preconditions import entity_tag, if_match, is_not_modified
-from app.web.streams import Body, Stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from app.server.http_protocol import BoundedProtocol
-from app.web.request_id import RequestIds
+from app.web.middleware.request_id import RequestIds
 
 HEAD = b"%s %s HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -18,7 +18,7 @@ from app.errors import (
     StoreError,
     Unauthorized,
 )
-from app.web.failures import INTERNAL, Failures, failure_of
+from app.web.middleware.error_responses import INTERNAL, Failures, failure_of
 from tests.conftest import Run
 from tests.processes import Service, make_token
 from tests.relay import Relay

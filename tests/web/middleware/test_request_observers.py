@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from app.errors import StoreError
-from app.web.failures import Failures
-from app.web.outcomes import Outcomes
-from app.web.request_log import log_request
+from app.web.middleware.access_log import log_request
+from app.web.middleware.error_responses import Failures
+from app.web.middleware.request_observers import Outcomes
 from tests.conftest import Run
 from tests.contract import PATH, Wire
 from tests.processes import Service, make_token
