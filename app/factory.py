@@ -24,8 +24,12 @@ from app.settings import Settings
 from app.storage import store_of
 from app.store import Store
 from app.store.metered import MeteredStore
-from app.web.bridge import EventLoopFlask, OneHostFlask
-from app.web.json_body import JsonBody
+from app.web.contract.flask_bridge import EventLoopFlask, OneHostFlask
+from app.web.contract.json_body import JsonBody
+from app.web.contract.parameters import Parameters
+from app.web.contract.routing import Routing
+from app.web.contract.security import Bearer, Permissions, Security
+from app.web.contract.validation import Validation
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import Failures
@@ -34,11 +38,7 @@ from app.web.middleware.request_metrics import Monitoring
 from app.web.middleware.request_observers import Account, Outcomes
 from app.web.middleware.streaming import Listening, Streams
 from app.web.pages import pages
-from app.web.parameters import Parameters
 from app.web.probes import probes
-from app.web.routing import Routing
-from app.web.security import Bearer, Permissions, Security
-from app.web.validation import Validation
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
 EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import app.store.connections
 from app.store.exchange import Exchange, exchange_on
 from app.store.redis_store import RedisStore
-from app.web.bridge import EventLoopFlask
+from app.web.contract.flask_bridge import EventLoopFlask
+from app.web.contract.views import View
 from app.web.middleware.request_id import RequestIds
-from app.web.views import View
 
 SERVER = "server"
 

@@ -14,11 +14,11 @@ from starlette.types import Scope
 
 from app.errors import Refusal, Unauthorized
 from app.metrics import Metrics
+from app.web.contract.security import bearer_token
 from app.web.middleware.error_responses import refusal_of
 from app.web.middleware.streaming import is_stream
 from app.web.probes import PROBES
 from app.web.routes import route_of
-from app.web.security import bearer_token
 
 METRICS_PATH: Final = "/metrics"
 # What a platform asks for: it would drown what callers do, and a 503 of a process that stops is no failure.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.web.json_body import MAX_DEPTH, parse
+from app.web.contract.json_body import MAX_DEPTH, parse
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 WHOLE_TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.web.parameters import Parameters
+from app.web.contract.parameters import Parameters
 
 
 @pytest.mark.parametrize(

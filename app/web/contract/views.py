@@ -13,10 +13,10 @@ from werkzeug.datastructures import Headers
 from app.feed import Listener
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.changes import change_fields
+from app.web.contract.parameters import argument_name
 from app.web.events import EVENT_STREAM_HEADERS, event_stream
 from app.web.middleware.streaming import Body, Stream
 from app.web.ofrep import evaluation_fields
-from app.web.parameters import argument_name
 from app.web.preconditions import entity_tag, if_match, is_not_modified
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})

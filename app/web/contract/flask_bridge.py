@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.routing import MapAdapter
 
+from app.web.contract.views import View
 from app.web.middleware.streaming import Stream
-from app.web.views import View
 
 _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYPE"}
 

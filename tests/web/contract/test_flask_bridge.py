@@ -9,7 +9,7 @@ import flask
 import pytest
 from werkzeug.test import Client as WerkzeugClient
 
-from app.web.bridge import EventLoopFlask, environ_of
+from app.web.contract.flask_bridge import EventLoopFlask, environ_of
 from tests.conftest import Run
 
 Story = list[tuple[Any, ...]]

@@ -9,7 +9,7 @@ import pytest
 from app.auth.keys import Key, OneKey
 from app.auth.remembered import RememberedTokens
 from app.auth.tokens import TokenVerifier
-from app.web.security import Asked, Bearer, Permissions
+from app.web.contract.security import Asked, Bearer, Permissions
 from tests.conftest import Run
 from tests.contract import PATH, Client
 from tests.processes import SECRET, Service, make_token
