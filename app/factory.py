@@ -30,6 +30,8 @@ from app.web.contract.parameters import Parameters
 from app.web.contract.routing import Routing
 from app.web.contract.security import Bearer, Permissions, Security
 from app.web.contract.validation import Validation
+from app.web.endpoints.health import probes
+from app.web.endpoints.swagger_ui import pages
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import Failures
@@ -37,8 +39,6 @@ from app.web.middleware.request_id import RequestIds
 from app.web.middleware.request_metrics import Monitoring
 from app.web.middleware.request_observers import Account, Outcomes
 from app.web.middleware.streaming import Listening, Streams
-from app.web.pages import pages
-from app.web.probes import probes
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
 EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"

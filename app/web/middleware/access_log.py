@@ -6,10 +6,10 @@ from typing import Final
 from starlette.types import Scope
 
 from app.web.contract.security import tenant_of
+from app.web.endpoints.health import PROBES
 from app.web.middleware.error_responses import cause_of, refusal_of
 from app.web.middleware.request_id import request_id_of
 from app.web.middleware.trace_context import trace_of
-from app.web.probes import PROBES
 from app.web.routes import route_of
 
 _log = logging.getLogger(__name__)

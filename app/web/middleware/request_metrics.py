@@ -15,9 +15,9 @@ from starlette.types import Scope
 from app.errors import Refusal, Unauthorized
 from app.metrics import Metrics
 from app.web.contract.security import bearer_token
+from app.web.endpoints.health import PROBES
 from app.web.middleware.error_responses import refusal_of
 from app.web.middleware.streaming import is_stream
-from app.web.probes import PROBES
 from app.web.routes import route_of
 
 METRICS_PATH: Final = "/metrics"

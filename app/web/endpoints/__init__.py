@@ -1,0 +1,5 @@
+"""Endpoints that no OpenAPI document describes.
+
+health      liveness and readiness
+swagger_ui  Swagger UI, the documents, links
+"""
