@@ -8,7 +8,7 @@ from connexion.json_schema import Draft4ResponseValidator
 
 from app.feed import Feed
 from app.operations import operations
-from app.web.changes import change_fields
+from app.web.change_json import change_fields
 from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, ROOT, Client
 from tests.fake_store import FakeStore
 

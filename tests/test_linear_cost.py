@@ -33,10 +33,10 @@ from app.store.inspection import Facts, obstacle
 from app.store.redis_store import RedisStore
 from app.web.contract.json_body import parse
 from app.web.contract.security import bearer_token
+from app.web.etags import if_match, is_not_modified
 from app.web.middleware.request_id import identify
 from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
-from app.web.preconditions import if_match, is_not_modified
 from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.hostile import SHAPES, disproportionate, seconds

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.routes import named
+from app.web.route_names import named
 
 
 class Routing(RoutingMiddleware):

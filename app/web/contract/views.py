@@ -12,12 +12,12 @@ from werkzeug.datastructures import Headers
 
 from app.feed import Listener
 from app.model import Evaluation, Evaluations, History, Setting
-from app.web.changes import change_fields
+from app.web.change_json import change_fields
 from app.web.contract.parameters import argument_name
-from app.web.events import EVENT_STREAM_HEADERS, event_stream
+from app.web.etags import entity_tag, if_match, is_not_modified
 from app.web.middleware.streaming import Body, Stream
 from app.web.ofrep import evaluation_fields
-from app.web.preconditions import entity_tag, if_match, is_not_modified
+from app.web.sse import EVENT_STREAM_HEADERS, event_stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"

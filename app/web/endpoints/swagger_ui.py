@@ -16,8 +16,8 @@ from starlette.routing import BaseRoute, Mount, Route, Router, request_response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.preconditions import entity_tag, is_not_modified
-from app.web.routes import named
+from app.web.etags import entity_tag, is_not_modified
+from app.web.route_names import named
 
 PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"

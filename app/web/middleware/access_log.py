@@ -10,7 +10,7 @@ from app.web.endpoints.health import PROBES
 from app.web.middleware.error_responses import cause_of, refusal_of
 from app.web.middleware.request_id import request_id_of
 from app.web.middleware.trace_context import trace_of
-from app.web.routes import route_of
+from app.web.route_names import route_of
 
 _log = logging.getLogger(__name__)
 

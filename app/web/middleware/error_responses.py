@@ -24,9 +24,9 @@ from app.errors import (
     Unauthorized,
     Unavailable,
 )
+from app.web.etags import entity_tag
 from app.web.middleware.request_id import request_id_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
-from app.web.preconditions import entity_tag
 
 _log = logging.getLogger(__name__)
 

