@@ -13,9 +13,9 @@ from connexion.middleware.lifespan import LifespanMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from app.auth.issuers import KeySets, PublishedKeys
+from app.auth.jwks import KeySets, PublishedKeys
 from app.auth.keys import Key, KeySource, OneKey, public_key
-from app.auth.remembered import RememberedTokens
+from app.auth.token_cache import RememberedTokens
 from app.auth.tokens import TokenVerifier
 from app.feed import Feed
 from app.metrics import Metrics

@@ -20,7 +20,7 @@ import jwt
 import pytest
 from redis.exceptions import NoPermissionError
 
-from app.auth.issuers import is_trusted_address
+from app.auth.jwks import is_trusted_address
 from app.auth.keys import Key, OneKey, published_keys
 from app.auth.tokens import TokenVerifier
 from app.cli.lines import Change, described, printable, row

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from app.auth.issuers import is_trusted_address
+from app.auth.jwks import is_trusted_address
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
 from app.auth.tokens import TENANT_PLACE
 

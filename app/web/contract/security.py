@@ -13,7 +13,7 @@ from connexion.security import BearerSecurityHandler
 from connexion.spec import Specification
 from starlette.types import Receive, Scope, Send
 
-from app.auth.remembered import RememberedTokens
+from app.auth.token_cache import RememberedTokens
 from app.auth.tokens import TENANT_PLACE, Verified
 from app.errors import Forbidden, InsufficientScope, MissingToken, Refusal, Unauthorized
 from app.model import Principal

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.auth.keys import Key, OneKey
-from app.auth.remembered import RememberedTokens
+from app.auth.token_cache import RememberedTokens
 from app.auth.tokens import TokenVerifier
 from app.web.contract.security import Asked, Bearer, Permissions
 from tests.conftest import Run

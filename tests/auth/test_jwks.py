@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.auth import issuers
-from app.auth.issuers import (
+from app.auth import jwks
+from app.auth.jwks import (
     ABSENT_SECONDS,
     ASK_AGAIN_SECONDS,
     LOOK_UP_SECONDS,
@@ -197,7 +197,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
     behaviour: Behaviour,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.3)
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.3)
     provider.behaviours["acme"] = behaviour
 
     async def find() -> None:
@@ -224,7 +224,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
 def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
 ) -> None:
-    monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.3)
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.3)
 
     async def outage() -> None:
         async with Source(provider) as source:
@@ -252,12 +252,12 @@ def test_in_an_outage_only_the_first_waits_for_the_issuer(
 ) -> None:
     async def outage() -> None:
         async with Source(provider) as source:
-            monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.2)
+            monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.2)
             key = await source.find()
             provider.behaviours["acme"] = "hang"
             source.clock.now += TTL + 1
             await source.find()
-            monkeypatch.setattr(issuers, "FETCH_SECONDS", 3600)
+            monkeypatch.setattr(jwks, "FETCH_SECONDS", 3600)
             source.clock.now += ASK_AGAIN_SECONDS
             async with asyncio.timeout(10):
                 for _ in range(10):
@@ -363,7 +363,7 @@ def test_an_issuer_that_did_not_exist_and_now_fails_is_one_that_fails(run: Run, 
 def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(issuers, "MAX_ISSUERS", 3)
+    monkeypatch.setattr(jwks, "MAX_ISSUERS", 3)
 
     async def fill() -> None:
         async with Source(provider) as source:
@@ -380,7 +380,7 @@ def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
 def test_the_number_of_keys_is_bounded_and_issuers_with_many_are_forgotten_first(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(issuers, "MAX_KEYS_KEPT", 4)
+    monkeypatch.setattr(jwks, "MAX_KEYS_KEPT", 4)
     for realm in ("idle", "other", "late"):
         provider.publish(realm, FIRST)
     provider.publish("greedy", FIRST, SECOND, jwk(RSA_KEYS[2], kid="third"))
@@ -399,7 +399,7 @@ def test_the_number_of_keys_is_bounded_and_issuers_with_many_are_forgotten_first
 def test_the_number_of_fetches_at_a_time_is_bounded_and_known_keys_are_used_meanwhile(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(issuers, "MAX_FETCHES", 1)
+    monkeypatch.setattr(jwks, "MAX_FETCHES", 1)
     provider.publish("new", FIRST)
     provider.behaviours["hung"] = "hang"
 
@@ -414,7 +414,7 @@ def test_the_number_of_fetches_at_a_time_is_bounded_and_known_keys_are_used_mean
                 await source.find("new")
             assert not hung.done()
             hung.cancel()
-            monkeypatch.setattr(issuers, "MAX_FETCHES", 2)
+            monkeypatch.setattr(jwks, "MAX_FETCHES", 2)
             await source.find("new")
 
     run(fetch())

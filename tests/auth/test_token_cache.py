@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import jwt
 import pytest
 
-from app.auth.issuers import KeySets, PublishedKeys
+from app.auth.jwks import KeySets, PublishedKeys
 from app.auth.keys import Key, OneKey
-from app.auth.remembered import RememberedTokens
+from app.auth.token_cache import RememberedTokens
 from app.auth.tokens import TokenVerifier, Verified
 from app.errors import Unauthorized
 from app.model import Principal
