@@ -1,23 +1,23 @@
 """The External OMS Config API: one switch for each retailer, served from the customer's contract.
 
-    asgi         reads the environment and builds the application; the only import with an effect
-    factory      connects the parts, and is the place to begin reading
-    cli          the command `oms-config`
-    release      what a store would lose, judged before a release
-    settings     what the service was told
-    storage      which store the settings name
-    signing      tokens for development
-    operations   what it does
-    feed         what it tells those who listen
-    store        what it remembers
-    auth         who is asking
-    model        what passes between them
-    errors       what can go wrong
-    logs         how its lines look
-    metrics      how its numbers are kept
-    web          all the HTTP there is
-    development  what `bin/serve` runs: the same service with a store of its own
-    server       the web process: uvicorn, its limits and its graceful shutdown
+    asgi           reads the environment and builds the application; the only import with an effect
+    factory        connects the parts, and is the place to begin reading
+    cli            the command `oms-config`
+    release        what a store would lose, judged before a release
+    settings       what the service was told
+    store_factory  which store the settings name
+    signing        tokens for development
+    operations     what it does
+    feed           what it tells those who listen
+    store          what it remembers
+    auth           who is asking
+    model          what passes between them
+    errors         what can go wrong
+    logs           how its lines look
+    metrics        how its numbers are kept
+    web            all the HTTP there is
+    development    what `bin/serve` runs: the same service with a store of its own
+    server         the web process: uvicorn, its limits and its graceful shutdown
 
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens

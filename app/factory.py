@@ -21,9 +21,9 @@ from app.feed import Feed
 from app.metrics import Metrics
 from app.operations import WRITES, operations
 from app.settings import Settings
-from app.storage import store_of
 from app.store import Store
-from app.store.metered import MeteredStore
+from app.store.instrumented import MeteredStore
+from app.store_factory import store_of
 from app.web.contract.flask_bridge import EventLoopFlask, OneHostFlask
 from app.web.contract.json_body import JsonBody
 from app.web.contract.parameters import Parameters

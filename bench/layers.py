@@ -12,7 +12,7 @@ import connexion
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import app.store.connections
-from app.store.exchange import Exchange, exchange_on
+from app.store.pipeline import Exchange, exchange_on
 from app.store.redis_store import RedisStore
 from app.web.contract.flask_bridge import EventLoopFlask
 from app.web.contract.views import View

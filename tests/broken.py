@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.store.exchange import Exchange
+from app.store.pipeline import Exchange
 
 
 def without_watch(exchange: Exchange) -> Exchange:

@@ -12,7 +12,7 @@ from app.errors import ConcurrentUpdate
 from app.model import Author, Expected, Setting
 from app.store import Store
 from app.store.connections import Connections
-from app.store.exchange import Exchange
+from app.store.pipeline import Exchange
 from app.store.redis_store import RedisStore
 from tests.broken import without_watch
 from tests.clients import Run as ClientsRun

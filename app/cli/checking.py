@@ -13,8 +13,8 @@ from app.cli.ending import STATUSES
 from app.errors import StoreError
 from app.release import Finding, findings
 from app.settings import BadSettings, Settings
-from app.storage import inspected, store_of
 from app.store.inspection import Facts, Unseen, obstacle
+from app.store_factory import inspected, store_of
 
 REFUSED: Final = 1
 

@@ -1,17 +1,17 @@
 """What the service remembers.
 
-redis_store            keys, transactions
-stored_form            a change as JSON, read strictly
-topology               what the store consists of, which is one of
-connections            one server
-sentinels              a primary that is followed
-cluster                many nodes
-cluster_subscriptions  what the nodes of a cluster announce
-address                where it is
-reads                  reads that share a round trip
-exchange               one round trip
-metered                a store whose operations are counted
-inspection             what a server says of itself, and what stood in the way
+redis_store     keys, transactions
+stored_form     a change as JSON, read strictly
+topology        what the store consists of, which is one of
+connections     one server
+sentinel        a primary that is followed
+cluster         many nodes
+cluster_pubsub  what the nodes of a cluster announce
+address         where it is
+read_batching   reads that share a round trip
+pipeline        one round trip
+instrumented    a store whose operations are counted
+inspection      what a server says of itself, and what stood in the way
 """
 
 from collections.abc import AsyncIterator

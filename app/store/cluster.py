@@ -11,9 +11,9 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from app.store.address import Place
-from app.store.cluster_subscriptions import Subscriptions
+from app.store.cluster_pubsub import Subscriptions
 from app.store.connections import DRIVER_ERRORS, Connections
-from app.store.exchange import Command, Exchange, T, Work
+from app.store.pipeline import Command, Exchange, T, Work
 
 # How often work is begun again for one caller, and after how many seconds where its slot is between two nodes.
 _MAX_TURNS: Final = 8

@@ -11,8 +11,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from app.store.address import Place, name_of
-from app.store.exchange import Exchange, T, Work, exchange_on
-from app.store.reads import JoinedReads
+from app.store.pipeline import Exchange, T, Work, exchange_on
+from app.store.read_batching import JoinedReads
 
 # A worker's share of the store's connections; who finds none free waits, within the limit of its operation.
 MAX_CONNECTIONS: Final = 32

@@ -23,7 +23,7 @@ from redis.exceptions import (
 from app.errors import StoreError
 from app.store.address import Place
 from app.store.connections import DRIVER_ERRORS, REFUSED, Connections
-from app.store.exchange import Command, Exchange
+from app.store.pipeline import Command, Exchange
 from app.store.topology import Topology
 
 Role = Literal["primary", "replica"]

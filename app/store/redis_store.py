@@ -16,7 +16,7 @@ from functools import partial
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, REFUSED
-from app.store.exchange import Command, Exchange
+from app.store.pipeline import Command, Exchange
 from app.store.stored_form import StoredChange, setting_of
 from app.store.topology import Topology
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from app.store.address import Address, Place, name_of
 from app.store.cluster import ClusterConnections
 from app.store.connections import Connections
-from app.store.exchange import T, Work
-from app.store.sentinels import SentinelConnections
+from app.store.pipeline import T, Work
+from app.store.sentinel import SentinelConnections
 
 
 class Topology(Protocol):

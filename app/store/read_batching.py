@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from app.store.exchange import Exchange
+from app.store.pipeline import Exchange
 
 
 class JoinedReads:

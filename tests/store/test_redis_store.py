@@ -16,7 +16,7 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store import Store
 from app.store.connections import Connections
-from app.store.exchange import Exchange
+from app.store.pipeline import Exchange
 from app.store.redis_store import RedisStore
 from tests.broken import without_watch
 from tests.conftest import Run

@@ -14,9 +14,9 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store.address import Address
 from app.store.connections import MAX_CONNECTIONS, Connections
-from app.store.exchange import T, Work
+from app.store.pipeline import T, Work
 from app.store.redis_store import RedisStore
-from app.store.sentinels import SentinelConnections
+from app.store.sentinel import SentinelConnections
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.processes import Service, make_token
