@@ -17,7 +17,7 @@ from app.auth.jwks import KeySets, PublishedKeys
 from app.auth.keys import Key, KeySource, OneKey, public_key
 from app.auth.token_cache import RememberedTokens
 from app.auth.tokens import TokenVerifier
-from app.feed import Feed
+from app.feed.feed import Feed
 from app.metrics import Metrics
 from app.operations import WRITES, operations
 from app.settings import Settings

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from app.errors import FlagNotFound
-from app.feed import Feed, Listener
+from app.feed.feed import Feed, Listener
 from app.model import Author, Evaluation, Evaluations, Expected, History, Principal, Setting
 from app.store import Store
 

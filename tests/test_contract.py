@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from connexion.json_schema import Draft4ResponseValidator
 
-from app.feed import Feed
+from app.feed.feed import Feed
 from app.operations import operations
 from app.web.change_json import change_fields
 from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, ROOT, Client

@@ -5,7 +5,7 @@ import logging
 from typing import Final, Protocol
 
 from app.errors import StoreError
-from app.feed.trouble import cause, fail
+from app.feed.failures import cause, fail
 from app.model import Change, version_of
 from app.store import Store
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from app.errors import ServiceError
-from app.feed import Listener
+from app.feed.feed import Listener
 from app.model import Event
 from app.web.change_json import change_fields
 

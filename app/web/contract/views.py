@@ -10,7 +10,7 @@ from connexion.operations import AbstractOperation
 from starlette.types import Scope
 from werkzeug.datastructures import Headers
 
-from app.feed import Listener
+from app.feed.feed import Listener
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
 from app.web.contract.parameters import argument_name

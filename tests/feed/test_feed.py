@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from app.feed import Feed, Listener
-from app.feed.listener import MAX_WAITING
+from app.feed.feed import Feed, Listener
+from app.feed.subscriber import MAX_WAITING
 from app.model import Author, Change, Event, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore
