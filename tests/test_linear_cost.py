@@ -27,7 +27,7 @@ from app.cli.lines import Change, described, printable, row
 from app.cli.service import Service as CommandClient
 from app.errors import StoreError
 from app.logs import formatter
-from app.release import findings
+from app.preflight.findings import findings
 from app.store.address import Address
 from app.store.inspection import Facts, obstacle
 from app.store.redis_store import RedisStore

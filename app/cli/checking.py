@@ -11,7 +11,7 @@ import click
 
 from app.cli.ending import STATUSES
 from app.errors import StoreError
-from app.release import Finding, findings
+from app.preflight.findings import Finding, findings
 from app.settings import BadSettings, Settings
 from app.store.inspection import Facts, Unseen, obstacle
 from app.store_factory import inspected, store_of
