@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 
-from app.cli.ending import Failure
+from app.cli.exit import Failure
 from app.errors import ServiceError
 
 GROWTH: Final = 8

@@ -23,8 +23,8 @@ from redis.exceptions import NoPermissionError
 from app.auth.jwks import is_trusted_address
 from app.auth.keys import Key, OneKey, published_keys
 from app.auth.tokens import TokenVerifier
-from app.cli.lines import Change, described, printable, row
-from app.cli.service import Service as CommandClient
+from app.cli.client import Service as CommandClient
+from app.cli.output import Change, described, printable, row
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings

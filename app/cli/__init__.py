@@ -2,12 +2,12 @@
 
     commands    its verbs: names, options and help
     setting     get, set, history
-    watching    watch
-    signing     token
-    checking    check
-    service     the client of the HTTP interface
-    ending      how each verb ends: status, line, signal
-    lines       how settings and changes look on the screen
+    watch    watch
+    token     token
+    check    check
+    client     the client of the HTTP interface
+    exit      how each verb ends: status, line, signal
+    output       how settings and changes look on the screen
 
 Imports go down only: commands; then setting, watching, signing and checking, each imported when its verb runs; then
 service; then ending and lines.
@@ -21,7 +21,7 @@ def main() -> None:
     """Runs the command with the process's arguments. Ctrl-C ends it without a traceback from here on."""
     try:
         from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come while it is imported
-        from app.cli.ending import end_unwritten  # noqa: PLC0415 - the same
+        from app.cli.exit import end_unwritten  # noqa: PLC0415 - the same
 
         try:
             oms_config(prog_name="oms-config")

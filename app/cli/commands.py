@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from app.cli.ending import Verb
+from app.cli.exit import Verb
 
 _VERSIONS = click.IntRange(0, 10**18 - 1)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also where it fails.")
@@ -105,9 +105,9 @@ def watch(*, as_json: bool) -> None:
     With --json: {"event", "version", "enabled", "changed_at", "changed_by"}; the event is "change", or "reset" where
     changes before it may be missing.
     """
-    from app.cli import watching  # noqa: PLC0415 - httpx: help and completion do without
+    from app.cli import watch as verb  # noqa: PLC0415 - httpx: help and completion do without
 
-    watching.watch(as_json=as_json)
+    verb.watch(as_json=as_json)
 
 
 @oms_config.command(cls=Verb, epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"')
@@ -123,9 +123,9 @@ def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
 
     With --json: {"token", "tenant", "subject", "seconds"}.
     """
-    from app.cli import signing  # noqa: PLC0415 - the settings and cryptography: help and completion do without
+    from app.cli import token as verb  # noqa: PLC0415 - the settings and cryptography: help and completion do without
 
-    signing.token(tenant=tenant, subject=subject, hours=hours, as_json=as_json)
+    verb.token(tenant=tenant, subject=subject, hours=hours, as_json=as_json)
 
 
 @oms_config.command(
@@ -145,6 +145,6 @@ def check(*, as_json: bool) -> None:
       2  a setting is bad or missing
       5  the store cannot be reached, or does not do what the service needs
     """
-    from app.cli import checking  # noqa: PLC0415 - the driver of the store: the other verbs do without
+    from app.cli import check as verb  # noqa: PLC0415 - the driver of the store: the other verbs do without
 
-    checking.check(as_json=as_json)
+    verb.check(as_json=as_json)

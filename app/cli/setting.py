@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import click
 
-from app.cli.ending import Failure, end_at_once_on_interrupt, note
-from app.cli.lines import Change, described, row, value
-from app.cli.service import Service, Standing
+from app.cli.client import Service, Standing
+from app.cli.exit import Failure, end_at_once_on_interrupt, note
+from app.cli.output import Change, described, row, value
 
 _NEVER_SET = Change(version=0, enabled=False)
 _UNKNOWN = "whether the change was stored is not known: see `oms-config history`"

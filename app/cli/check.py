@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from app.cli.ending import STATUSES
+from app.cli.exit import STATUSES
 from app.errors import StoreError
 from app.preflight.findings import Finding, findings
 from app.settings import BadSettings, Settings

@@ -18,8 +18,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from app.cli.ending import Failure, Kind
-from app.cli.lines import Change, printable
+from app.cli.exit import Failure, Kind
+from app.cli.output import Change, printable
 
 # In seconds. A whole answer has the first; the stream of events is heard every 15.
 LIMIT: Final = 10.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import COMMAND, answer, failure, oms_config
+from tests.cli.command import COMMAND, answer, failure, oms_config
 from tests.processes import ROOT, SECRET, Service, clean_environment, make_token
 
 VERBS = {"check", "get", "history", "set", "token", "watch"}

@@ -12,9 +12,9 @@ from dataclasses import asdict
 
 import click
 
-from app.cli.ending import Failure, end_at_once_on_interrupt, note
-from app.cli.lines import row
-from app.cli.service import Event, Service
+from app.cli.client import Event, Service
+from app.cli.exit import Failure, end_at_once_on_interrupt, note
+from app.cli.output import row
 
 # In seconds, before a new connection: at first, unless the service asks for another, and the bounds of what it may ask.
 FIRST_WAIT, SHORTEST_WAIT, LONGEST_WAIT = 0.5, 0.1, 10.0

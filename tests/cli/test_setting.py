@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Stranger, answer, failure, http_reply, oms_config
+from tests.cli.command import Stranger, answer, failure, http_reply, oms_config
 from tests.contract import Client
 from tests.processes import Service, make_token
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from app.cli.ending import Failure, note
+from app.cli.exit import Failure, note
 from app.model import is_tenant_name
 from app.settings import BadSettings, Settings
 from app.settings.contradictions import KEY_SOURCES

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.command import COMMAND, Stranger, Watcher
+from tests.cli.command import COMMAND, Stranger, Watcher
 from tests.contract import Client
 from tests.processes import ROOT, Service, clean_environment, make_token
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.command import COMMAND, Stranger, Watcher, failure, http_reply, oms_config
+from tests.cli.command import COMMAND, Stranger, Watcher, failure, http_reply, oms_config
 from tests.processes import ROOT, Service, clean_environment, free_port, make_token
 from tests.tls import TlsRelay
 
