@@ -10,7 +10,7 @@ from app.cli.exit import Failure, note
 from app.dev.signing import SECRET_FILE, signed
 from app.model import is_tenant_name
 from app.settings import BadSettings, Settings
-from app.settings.contradictions import KEY_SOURCES
+from app.settings.cross_checks import KEY_SOURCES
 
 
 def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:

