@@ -63,7 +63,7 @@ def test_the_picture_of_the_dashboard_is_there() -> None:
 
 
 def test_each_alert_fires_when_it_is_to_and_only_then() -> None:
-    cases = (ROOT / "tests" / "alerts.yaml").read_text()
+    cases = (ROOT / "tests" / "docs" / "alerts.yaml").read_text()
     outcomes = {
         (rule["alertname"], bool(rule["exp_alerts"]))
         for case in yaml.safe_load(cases)["tests"]
@@ -76,7 +76,7 @@ def test_each_alert_fires_when_it_is_to_and_only_then() -> None:
         missing("promtool is not installed (Debian: prometheus)")
     done = subprocess.run(
         [promtool, "test", "rules", "alerts.yaml"],
-        cwd=ROOT / "tests",
+        cwd=ROOT / "tests" / "docs",
         capture_output=True,
         text=True,
         timeout=60,
