@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 
 from app.factory import create_app
 from app.logs import capture, logging_config
-from app.server.http_protocol import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from app.settings import Settings
 from bench.layers import Clock, measured
 from tests.contract import PATH
@@ -65,7 +65,7 @@ class Wire(asyncio.Transport):
         return 0
 
 
-class Connection(BoundedProtocol):
+class Connection(HttpProtocol):
     """A connection that says when an answer is complete."""
 
     on_answer: Callable[[], None]

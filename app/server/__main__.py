@@ -12,7 +12,7 @@ import uvicorn
 
 from app.logs import capture, last_words, logging_config
 from app.server.graceful_shutdown import serve
-from app.server.http_protocol import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import listen
 from app.settings import METRICS_DIRECTORY, BadSettings, Settings
 
@@ -29,7 +29,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         sys.exit(last_words(reason, settings.log_format))
     config = uvicorn.Config(
         "app.asgi:application",
-        http=BoundedProtocol,
+        http=HttpProtocol,
         ws="none",
         loop="uvloop",
         # Were it "auto", an application that cannot be built would answer 500 to everybody instead of ending.

@@ -12,8 +12,8 @@ import uvicorn
 import uvicorn.supervisors.multiprocess
 from uvicorn.supervisors import Multiprocess
 
-from app.server.http_protocol import STOPPING, BoundedProtocol
-from app.server.listen_socket import is_drained, refuse_new
+from app.server.http_protocol import STOPPING, HttpProtocol
+from app.server.listen_socket import drop_new_connections, is_backlog_empty
 
 _TICK: Final = 0.02
 # For so many ticks in a row nothing may come: a connection that a client takes for made is not made here for as long
@@ -27,14 +27,14 @@ def serve(config: uvicorn.Config, listener: socket.socket) -> None:
     What was accepted by then, or waits to be, is answered; a process that dies by itself is replaced.
     """
     if config.workers == 1:
-        GentleServer(config).run([listener])
+        GracefulServer(config).run([listener])
     else:
         # uvicorn (0.54) names its class for a worker in four places, and takes no other from anybody.
         uvicorn.supervisors.multiprocess.Process = _Worker  # type: ignore[misc]
         _Supervisor(config, [listener]).run()
 
 
-class GentleServer(uvicorn.Server):
+class GracefulServer(uvicorn.Server):
     """uvicorn resets what waits in the backlog, and closes connections whose request is on its way.
 
     This one first has no connection begin, and then waits for those: for the backlog to be empty, and for each
@@ -49,19 +49,19 @@ class GentleServer(uvicorn.Server):
         listeners = sockets or []
         self.lifespan.state[STOPPING] = True
         for connection in self._connections:
-            connection.wind_down()
+            connection.close_after_response()
         if self.config.workers == 1:  # else the supervisor does, once for all who share the socket
             for listener in listeners:
-                refuse_new(listener)
-        await self._wait_until(lambda: all(map(is_drained, listeners)))
+                drop_new_connections(listener)
+        await self._wait_until(lambda: all(map(is_backlog_empty, listeners)))
         for server in self.servers:
             server.close()
         await self._wait_until(lambda: not any(connection.is_idle for connection in self._connections))
         await super().shutdown(sockets)
 
     @property
-    def _connections(self) -> set[BoundedProtocol]:
-        return cast(set[BoundedProtocol], self.server_state.connections)
+    def _connections(self) -> set[HttpProtocol]:
+        return cast(set[HttpProtocol], self.server_state.connections)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         quiet = 0
@@ -76,9 +76,9 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
     """One process of several."""
 
     @functools.cached_property
-    def server(self) -> GentleServer:
+    def server(self) -> GracefulServer:
         """What runs in it."""
-        return GentleServer(self.config)
+        return GracefulServer(self.config)
 
 
 class _Supervisor(Multiprocess):
@@ -97,7 +97,7 @@ class _Supervisor(Multiprocess):
     def terminate_all(self) -> None:
         """Called when all are to stop. The socket is closed as soon as the last of them has closed it."""
         for listener in self.sockets:
-            refuse_new(listener)
+            drop_new_connections(listener)
         super().terminate_all()
         for listener in self.sockets:
             listener.close()

@@ -25,7 +25,7 @@ HALF_CLOSED: Final = "half_closed"
 _TOO_MANY_WAITING = Failure(400, f"Expected at most {MAX_WAITING} requests ahead of their answers.")
 
 
-class BoundedProtocol(RequestParsing):
+class HttpProtocol(RequestParsing):
     """Answers the requests of one connection in order, within limits of time and number.
 
     uvicorn 0.54 has no limits. It also forgets requests that were sent ahead when their client disconnects, and reads
@@ -91,7 +91,7 @@ class BoundedProtocol(RequestParsing):
         """Return True if no request waits for its answer and the connection is open."""
         return self._last_due() is None and not self.transport.is_closing()
 
-    def wind_down(self) -> None:
+    def close_after_response(self) -> None:
         """Called when the server begins to stop: the connection ends with the last answer."""
         due = self._last_due()
         if due is not None and not due.response_started:
@@ -132,7 +132,7 @@ class BoundedProtocol(RequestParsing):
         if STOPPING in self.app_state:
             if before is not None and not before.response_started:
                 before.keep_alive = True  # it is not the last any more
-            self.wind_down()
+            self.close_after_response()
 
     def on_body(self, body: bytes) -> None:
         """Parser callback: a part of the body; of a body that is not wanted, a limited number of bytes is read."""

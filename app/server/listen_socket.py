@@ -37,7 +37,7 @@ _NO_NEW_CONNECTIONS: Final = (
 _BACKLOG_OFFSET: Final = 24  # in tcp_info: tcpi_unacked, which for a socket that listens is its backlog
 
 
-def refuse_new(listener: socket.socket) -> None:
+def drop_new_connections(listener: socket.socket) -> None:
     """Has the system begin no connection more on `listener`, in whatever processes it is open; on Linux alone.
 
     Those that have begun are still accepted. Closing the socket would reset them.
@@ -50,7 +50,7 @@ def refuse_new(listener: socket.socket) -> None:
             listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, address)
 
 
-def is_drained(listener: socket.socket) -> bool:
+def is_backlog_empty(listener: socket.socket) -> bool:
     """Whether no connection waits on `listener` to be accepted, and none will; True where the system cannot tell."""
     if sys.platform != "linux":
         return True

@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 import uvicorn
 
-from app.server.graceful_shutdown import GentleServer
+from app.server.graceful_shutdown import GracefulServer
 from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
 from tests.processes import Service, make_token
@@ -207,7 +207,7 @@ class LateClient:
         self.asked += 1
         return self.asked == 3
 
-    def wind_down(self) -> None:
+    def close_after_response(self) -> None:
         self.was_told = self.asked == 0
 
     def shutdown(self) -> None:
@@ -217,7 +217,7 @@ class LateClient:
 def test_a_moment_of_quiet_is_not_taken_for_the_end(run: Run) -> None:
     config = uvicorn.Config(lambda: None, lifespan="off", log_config=None)
     config.load()
-    server = GentleServer(config)
+    server = GracefulServer(config)
     server.lifespan, server.servers = config.lifespan_class(config), []
     connections = cast(set[object], server.server_state.connections)
     client = LateClient(connections)

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from app.server.framing import MAX_HEAD_BYTES
-from app.server.http_protocol import MAX_WAITING, BoundedProtocol
+from app.server.http_protocol import MAX_WAITING, HttpProtocol
 from app.server.request_parsing import MAX_HEADERS
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
@@ -274,7 +274,7 @@ def test_an_idle_connection_is_used_again(service: Service) -> None:
             assert wire.answer("GET").status == 200
 
 
-class HastyProtocol(BoundedProtocol):
+class HastyProtocol(HttpProtocol):
     """Has less patience."""
 
     max_seconds_unread = 0.5

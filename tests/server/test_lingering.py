@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.server.http_protocol import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
 
@@ -20,7 +20,7 @@ BODY = b'{"enabled": true}'
 WRITE = HEAD + b"Content-Length: 17\r\n\r\n" + BODY
 
 
-class HastyProtocol(BoundedProtocol):
+class HastyProtocol(HttpProtocol):
     """Cuts clients off sooner."""
 
     max_seconds_unread = 0.3

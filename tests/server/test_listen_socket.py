@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.server.listen_socket import SEND_BUFFER_BYTES, is_drained, listen, refuse_new
+from app.server.listen_socket import SEND_BUFFER_BYTES, drop_new_connections, is_backlog_empty, listen
 from tests.processes import free_port
 
 
@@ -13,12 +13,12 @@ from tests.processes import free_port
 def test_it_is_drained_once_nothing_more_can_come_and_what_came_was_accepted() -> None:
     port = free_port()
     with listen(port) as listener:
-        assert not is_drained(listener)
+        assert not is_backlog_empty(listener)
         with socket.create_connection(("127.0.0.1", port), timeout=5):
-            refuse_new(listener)
-            assert not is_drained(listener)
+            drop_new_connections(listener)
+            assert not is_backlog_empty(listener)
             listener.accept()[0].close()
-            assert is_drained(listener)
+            assert is_backlog_empty(listener)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system doubles it")

