@@ -3,7 +3,7 @@
 import enum
 
 
-class Refusal(enum.StrEnum):
+class RejectionReason(enum.StrEnum):
     """Why a token opens nothing, for those who count: one word each."""
 
     MISSING = "missing"
@@ -40,7 +40,7 @@ class FlagNotFound(ServiceError):
 class Unauthorized(ServiceError):
     """There is no token, or one that does not verify. The text says why, and nothing of the token."""
 
-    def __init__(self, text: str, reason: Refusal = Refusal.MALFORMED) -> None:
+    def __init__(self, text: str, reason: RejectionReason = RejectionReason.MALFORMED) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -49,13 +49,13 @@ class MissingToken(Unauthorized):
     """The request carries no bearer token at all."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text, Refusal.MISSING)
+        super().__init__(text, RejectionReason.MISSING)
 
 
 class Forbidden(ServiceError):
     """The token is good, but it may not do this."""
 
-    def __init__(self, text: str, reason: Refusal) -> None:
+    def __init__(self, text: str, reason: RejectionReason) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -64,7 +64,7 @@ class InsufficientScope(Forbidden):
     """The token lacks the scope that the operation requires."""
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"The token lacks the scope {scope}.", Refusal.SCOPE)
+        super().__init__(f"The token lacks the scope {scope}.", RejectionReason.SCOPE)
         self.scope = scope
 
 
@@ -91,4 +91,4 @@ class OutcomeUnknown(StoreError):
 class KeyUnavailable(Unavailable):
     """The key that a token asks for cannot be had from its issuer now: nobody can say whether the token is good."""
 
-    reason = Refusal.KEY_UNAVAILABLE
+    reason = RejectionReason.KEY_UNAVAILABLE

@@ -13,9 +13,9 @@ from connexion.middleware.lifespan import LifespanMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from app.auth.jwks import KeySets, PublishedKeys
-from app.auth.keys import Key, KeySource, OneKey, public_key
-from app.auth.token_cache import RememberedTokens
+from app.auth.jwks import JwksFetcher, JwksKeySource
+from app.auth.keys import Key, KeySource, StaticKeySource, public_key
+from app.auth.token_cache import TokenCache
 from app.auth.tokens import TokenVerifier
 from app.feed.feed import Feed
 from app.metrics import Metrics
@@ -83,7 +83,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         lifespan=_lifespan(feed, store, verifier),
         middlewares=middlewares,
         resolver=connexion.Resolver(operations(store, feed).__getitem__),
-        security_map={"bearer": functools.partial(Bearer, RememberedTokens(verifier), permissions)},
+        security_map={"bearer": functools.partial(Bearer, TokenCache(verifier), permissions)},
         validator_map={
             "body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)},
             "parameter": Parameters,
@@ -103,11 +103,11 @@ def _key_source(settings: Settings) -> KeySource:
     """Where `settings` have the keys that verify tokens."""
     if settings.jwt_secret is not None:
         previous = settings.jwt_secret_previous and Key(settings.jwt_secret_previous, settings.algorithms)
-        return OneKey(Key(settings.jwt_secret, settings.algorithms, previous or None))
+        return StaticKeySource(Key(settings.jwt_secret, settings.algorithms, previous or None))
     if settings.jwt_public_key is not None:
-        return OneKey(Key(public_key(settings.jwt_public_key), settings.algorithms))
-    sets = KeySets(discover=settings.jwt_jwks_url is None)
-    return PublishedKeys(sets, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
+        return StaticKeySource(Key(public_key(settings.jwt_public_key), settings.algorithms))
+    sets = JwksFetcher(discover=settings.jwt_jwks_url is None)
+    return JwksKeySource(sets, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
 
 
 def _lifespan(

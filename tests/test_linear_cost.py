@@ -21,7 +21,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from app.auth.jwks import is_trusted_address
-from app.auth.keys import Key, OneKey, published_keys
+from app.auth.keys import Key, StaticKeySource, keys_from_jwks
 from app.auth.tokens import TokenVerifier
 from app.cli.client import Service as CommandClient
 from app.cli.output import Change, described, printable, row
@@ -77,8 +77,8 @@ def signed(claims: bytes, protected: bytes = b'{"alg":"HS256"}') -> str:
     return (signing_input + b"." + base64url(signature)).decode()
 
 
-VERIFIER = TokenVerifier(OneKey(Key(SECRET, ("HS256",))))
-OF_REALMS = TokenVerifier(OneKey(Key(SECRET, ("HS256",))), issuer="https://id.example/{tenant}/x")
+VERIFIER = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))))
+OF_REALMS = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))), issuer="https://id.example/{tenant}/x")
 
 
 def verify(token: str) -> None:
@@ -164,11 +164,11 @@ def key_with(**members: str) -> Callable[[bytes], object]:
     """Reads a key set whose one key has the input in a member; the others are those of a good key."""
     name = next(iter(members))
     good = {"kty": "RSA", "e": "AQAB", "n": "u" * 342, "kid": "1", **members}
-    return lambda data: published_keys({"keys": [good | {name: text(data)}]}, ["RS256", "ES256", "EdDSA"])
+    return lambda data: keys_from_jwks({"keys": [good | {name: text(data)}]}, ["RS256", "ES256", "EdDSA"])
 
 
 def many_published(data: bytes) -> None:
-    published_keys({"keys": [{"kid": text(data[start : start + 8])} for start in range(0, len(data), 8)]}, ["RS256"])
+    keys_from_jwks({"keys": [{"kid": text(data[start : start + 8])} for start in range(0, len(data), 8)]}, ["RS256"])
 
 
 OF_STORE_AND_PROVIDER: Mapping[str, Callable[[bytes], object]] = {

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.settings import BadSettings, Settings
+from app.settings import Settings, SettingsError
 from app.store.address import Address
 from tests.provider import RSA_KEYS, pem
 
@@ -15,7 +15,7 @@ NEEDED = {"REDIS_URL": "redis://localhost:6379/0", "JWT_SECRET": "s" * 32}
 
 
 def faults(**environment: str) -> str:
-    with pytest.raises(BadSettings) as raised:
+    with pytest.raises(SettingsError) as raised:
         Settings.read(NEEDED | environment)
     return str(raised.value)
 
@@ -58,7 +58,7 @@ def test_each_variable_is_read() -> None:
 
 
 def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
-    with pytest.raises(BadSettings) as raised:
+    with pytest.raises(SettingsError) as raised:
         Settings.read({"PORT": "x", "REDIS_TIMEOUT": "-1", "JWT_SECRET": "short"})
     assert str(raised.value) == (
         "bad settings: PORT takes a port, 1 to 65535; "
@@ -205,7 +205,7 @@ def test_the_usual_algorithm_is_what_fits_the_key(environment: dict[str, str], u
     st.dictionaries(st.sampled_from([each.metadata["variable"] for each in dataclasses.fields(Settings)]), st.text())
 )
 def test_whatever_stands_in_the_environment_it_is_read_or_refused(environment: dict[str, str]) -> None:
-    with contextlib.suppress(BadSettings):
+    with contextlib.suppress(SettingsError):
         Settings.read(environment)
 
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from app.auth.keys import Key, published_keys
-from app.errors import KeyUnavailable, Refusal, Unauthorized
+from app.auth.keys import Key, keys_from_jwks
+from app.errors import KeyUnavailable, RejectionReason, Unauthorized
 
 _log = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ MAX_LOOK_UPS: Final = 20  # of issuers that are not known, within
 LOOK_UP_SECONDS: Final = 10.0
 
 
-class FetchFailed(Exception):
+class FetchError(Exception):
     """A document could not be had. The text says why."""
 
 
-class NoSuchDocument(FetchFailed):
+class DocumentNotFound(FetchError):
     """The provider says that there is no such document: 404."""
 
 
-class PublishedKeys:
+class JwksKeySource:
     """A `KeySource` of keys that are published in JWK Sets, one for each issuer, or one at `location` for all.
 
     The keys of a set are used for `ttl` seconds, then the set is fetched again. `accepted` are the algorithms that a
@@ -48,7 +48,7 @@ class PublishedKeys:
 
     def __init__(
         self,
-        sets: "KeySets",
+        sets: "JwksFetcher",
         accepted: Sequence[str],
         ttl: float,
         *,
@@ -60,7 +60,7 @@ class PublishedKeys:
         self._ttl = ttl
         self._location = location
         self._clock = clock
-        self._issuers: dict[str, _Issuer] = {}
+        self._issuers: dict[str, _IssuerState] = {}
         self._look_ups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
         self._fetches = 0
 
@@ -77,10 +77,10 @@ class PublishedKeys:
             await self._ask(known)
             key = known.key(key_id)
         if key is None:
-            raise Unauthorized("The token's key is none of its issuer's.", Refusal.KEY)
+            raise Unauthorized("The token's key is none of its issuer's.", RejectionReason.KEY)
         return key
 
-    def holds(self, issuer: str | None, key: Key) -> bool:
+    def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
         known = self._issuers.get(self._location or issuer or "")
         if known is None or known.keys is None or self._clock() - known.read_at > self._ttl:
@@ -95,15 +95,15 @@ class PublishedKeys:
         await asyncio.gather(*asking, return_exceptions=True)
         await self._sets.close()
 
-    def _known(self, location: str) -> "_Issuer":
+    def _known(self, location: str) -> "_IssuerState":
         """What is known of an issuer. The one that was asked for last is forgotten last."""
         known = self._issuers.pop(location, None)
         if known is None:
-            return _Issuer(location)
+            return _IssuerState(location)
         self._issuers[location] = known
         return known
 
-    def _remember(self, known: "_Issuer") -> None:
+    def _remember(self, known: "_IssuerState") -> None:
         """Keeps what is known of an issuer, in the place of one without keys, or of the one asked for longest ago."""
         if known.location not in self._issuers and len(self._issuers) >= MAX_ISSUERS:
             idle = [each for each, issuer in self._issuers.items() if issuer.asking is None]
@@ -120,12 +120,12 @@ class PublishedKeys:
                 excess -= issuer.size
                 del self._issuers[issuer.location]
 
-    async def _look_up(self, known: "_Issuer") -> None:
+    async def _look_up(self, known: "_IssuerState") -> None:
         """Asks for the keys of an issuer of which none are known that can be used. Raises where they cannot be had."""
         if known.asking is None:
             now = self._clock()
             if known.absent and now - known.asked_at < known.absent_seconds:
-                raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
+                raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
             if not self._may_ask(known):
                 raise KeyUnavailable(f"no keys of {known.location}: {known.failure or 'too many are being fetched'}")
             if known.keys is None and len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
@@ -134,11 +134,11 @@ class PublishedKeys:
                 self._look_ups.append(now)
         await self._ask(known)
         if known.absent:
-            raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
+            raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
         if known.keys is None or known.failure is not None:
             raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
 
-    async def _renew(self, known: "_Issuer") -> None:
+    async def _renew(self, known: "_IssuerState") -> None:
         """Asks for keys again whose time is over. Waits for the answer but where the last one did not come."""
         if known.asking is None and not self._may_ask(known):
             return
@@ -146,13 +146,13 @@ class PublishedKeys:
         if known.failure is None:
             await asking
             if known.absent:
-                raise Unauthorized("The token's issuer does not exist.", Refusal.ISSUER)
+                raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
 
-    def _may_ask(self, known: "_Issuer") -> bool:
+    def _may_ask(self, known: "_IssuerState") -> bool:
         is_free = known.asking is None and self._fetches < MAX_FETCHES
         return is_free and self._clock() - known.asked_at >= ASK_AGAIN_SECONDS
 
-    def _ask(self, known: "_Issuer") -> Awaitable[None]:
+    def _ask(self, known: "_IssuerState") -> Awaitable[None]:
         """Waits for the one fetch that is under way, or starts it; it goes on when whoever waits for it has left."""
         if known.asking is None:
             self._remember(known)
@@ -161,15 +161,15 @@ class PublishedKeys:
             known.asking = asyncio.create_task(self._read(known))
         return asyncio.shield(known.asking)
 
-    async def _read(self, known: "_Issuer") -> None:
+    async def _read(self, known: "_IssuerState") -> None:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                keys = published_keys(await self._sets.fetch(known.location), self._accepted)
-        except NoSuchDocument:
+                keys = keys_from_jwks(await self._sets.fetch(known.location), self._accepted)
+        except DocumentNotFound:
             # One that had keys a moment ago may be back in another.
             known.absent_seconds = ABSENT_SECONDS if known.keys is None else ASK_AGAIN_SECONDS
             known.keys, known.absent, known.failure = None, True, None
-        except (FetchFailed, TimeoutError, ValueError) as error:
+        except (FetchError, TimeoutError, ValueError) as error:
             known.absent, known.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
             _log.warning("keys not fetched", extra={"issuer": known.location, "cause": known.failure})
         else:
@@ -180,7 +180,7 @@ class PublishedKeys:
             self._fetches -= 1
 
 
-class _Issuer:
+class _IssuerState:
     """What is known of one issuer."""
 
     def __init__(self, location: str) -> None:
@@ -216,7 +216,7 @@ class _Issuer:
         self.read_at, self.absent, self.failure = now, False, None
 
 
-class KeySets:
+class JwksFetcher:
     """JWK Sets over HTTPS. TLS is verified with the system's authorities (`SSL_CERT_FILE` names others).
 
     With `discover`, a location is an issuer, whose discovery document names the address of the set; otherwise it is
@@ -240,8 +240,8 @@ class KeySets:
         address = await self._discovered(location) if self._discover else location
         try:
             return await self._get(address)
-        except NoSuchDocument as error:
-            raise FetchFailed(f"there are no keys at {address}") from error
+        except DocumentNotFound as error:
+            raise FetchError(f"there are no keys at {address}") from error
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -251,10 +251,10 @@ class KeySets:
         """The `jwks_uri` of OpenID Connect Discovery 1.0, sections 3 and 4."""
         document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if not isinstance(document, dict) or document.get("issuer") != issuer:
-            raise FetchFailed("the discovery document names another issuer")
+            raise FetchError("the discovery document names another issuer")
         address = document.get("jwks_uri")
         if not isinstance(address, str) or not is_trusted_address(address):
-            raise FetchFailed(
+            raise FetchError(
                 f"the discovery document's jwks_uri is not an https URL of at most {MAX_ADDRESS_CHARACTERS} characters"
             )
         return address
@@ -264,17 +264,17 @@ class KeySets:
         try:
             async with self._client.stream("GET", address) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
-                    raise NoSuchDocument(f"{address} answered 404")
+                    raise DocumentNotFound(f"{address} answered 404")
                 if response.status_code != httpx.codes.OK:
-                    raise FetchFailed(f"{address} answered {response.status_code}")
+                    raise FetchError(f"{address} answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    raise FetchFailed(f"{address} answered in a coding that was not asked for")
+                    raise FetchError(f"{address} answered in a coding that was not asked for")
                 content = await _bounded(response)
             return json.loads(content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise FetchFailed(f"{address}: {type(error).__name__} {error}") from error
+            raise FetchError(f"{address}: {type(error).__name__} {error}") from error
         except (ValueError, RecursionError) as error:
-            raise FetchFailed(f"{address} answered what is no JSON") from error
+            raise FetchError(f"{address} answered what is no JSON") from error
 
 
 async def _bounded(response: httpx.Response) -> bytes:
@@ -282,7 +282,7 @@ async def _bounded(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_raw():
         content += chunk
         if len(content) > MAX_DOCUMENT_BYTES:
-            raise FetchFailed(f"{response.url} answered more than {MAX_DOCUMENT_BYTES} bytes")
+            raise FetchError(f"{response.url} answered more than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(content)
 
 

@@ -49,7 +49,7 @@ class KeySource(Protocol):
         Raises Unauthorized where there is no such key, and KeyUnavailable where nobody can say.
         """
 
-    def holds(self, issuer: str | None, key: Key) -> bool:
+    def is_current(self, issuer: str | None, key: Key) -> bool:
         """Whether `key`, found earlier for `issuer`, is known to be good still, without asking anybody."""
 
     async def close(self) -> None:
@@ -57,7 +57,7 @@ class KeySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OneKey:
+class StaticKeySource:
     """The key that the settings hold: a `KeySource` for any issuer and any `kid`."""
 
     key: Key
@@ -66,7 +66,7 @@ class OneKey:
         """See `KeySource`."""
         return self.key
 
-    def holds(self, issuer: str | None, key: Key) -> bool:
+    def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
         return key is self.key
 
@@ -99,7 +99,7 @@ def _is_bounded(key: RSAPublicKey) -> bool:
     return key.key_size in _RSA_BITS and key.public_numbers().e.bit_length() <= _MAX_EXPONENT_BITS
 
 
-def published_keys(jwks: object, accepted: Sequence[str]) -> dict[str | None, Key]:
+def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> dict[str | None, Key]:
     """The keys of a JWK Set (RFC 7517, section 5) by their `kid`, as far as they can verify with what is `accepted`.
 
     Others are passed over, as that section has it: shared secrets, private keys, keys for encryption, kinds and

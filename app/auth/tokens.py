@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 
 from app.auth.keys import Key, KeySource
-from app.errors import Refusal, Unauthorized
+from app.errors import RejectionReason, Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
 # A talkative identity provider issues tokens of 4 KiB. PyJWT needs up to 0.2 ms for each KiB, before any signature is
@@ -17,23 +17,26 @@ MAX_TOKEN_CHARACTERS = 16 * 1024
 _TIMES = frozenset({"exp", "nbf", "iat"})
 _MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; it is stored with each change
 _MAX_TIME = 2**53  # beyond it a JSON number is not exact (RFC 8259, section 6)
-TENANT_PLACE = "{tenant}"
+TENANT_PLACEHOLDER = "{tenant}"
 
 # What a refusal says, by what PyJWT found; the nearest class in the error's line of descent counts.
-_REASONS: Mapping[type[Exception], tuple[str, Refusal]] = {
-    jwt.ExpiredSignatureError: ("The token has expired.", Refusal.EXPIRED),
-    jwt.ImmatureSignatureError: ("The token is not valid yet.", Refusal.NOT_YET_VALID),
-    jwt.InvalidAudienceError: ("The token is meant for another audience.", Refusal.AUDIENCE),
-    jwt.InvalidIssuerError: ("The token comes from another issuer.", Refusal.ISSUER),
-    jwt.MissingRequiredClaimError: ("The token lacks a claim that is required.", Refusal.CLAIM),
-    jwt.InvalidAlgorithmError: ("The token is signed with an algorithm that is not accepted.", Refusal.ALGORITHM),
-    jwt.InvalidSignatureError: ("The token's signature does not match.", Refusal.SIGNATURE),
-    jwt.InvalidTokenError: ("The token is malformed.", Refusal.MALFORMED),
+_REASONS: Mapping[type[Exception], tuple[str, RejectionReason]] = {
+    jwt.ExpiredSignatureError: ("The token has expired.", RejectionReason.EXPIRED),
+    jwt.ImmatureSignatureError: ("The token is not valid yet.", RejectionReason.NOT_YET_VALID),
+    jwt.InvalidAudienceError: ("The token is meant for another audience.", RejectionReason.AUDIENCE),
+    jwt.InvalidIssuerError: ("The token comes from another issuer.", RejectionReason.ISSUER),
+    jwt.MissingRequiredClaimError: ("The token lacks a claim that is required.", RejectionReason.CLAIM),
+    jwt.InvalidAlgorithmError: (
+        "The token is signed with an algorithm that is not accepted.",
+        RejectionReason.ALGORITHM,
+    ),
+    jwt.InvalidSignatureError: ("The token's signature does not match.", RejectionReason.SIGNATURE),
+    jwt.InvalidTokenError: ("The token is malformed.", RejectionReason.MALFORMED),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedToken:
     """What a token says, with all that has to hold for it to go on saying so."""
 
     principal: Principal
@@ -62,7 +65,7 @@ class TokenVerifier:
         scopes: Collection[str] = (),
     ) -> None:
         self._keys = keys
-        self._realms = _realm_pattern(issuer) if issuer and TENANT_PLACE in issuer else None
+        self._realms = _realm_pattern(issuer) if issuer and TENANT_PLACEHOLDER in issuer else None
         self._tenant_claim = tenant_claim
         self._audience = audience
         self._issuer = issuer
@@ -70,7 +73,7 @@ class TokenVerifier:
         self._scopes = scopes
         self._required = ["exp"] if self._realms else ["exp", tenant_claim]
 
-    async def verify(self, token: str) -> Verified:
+    async def verify(self, token: str) -> VerifiedToken:
         """What `token` says and speaks for.
 
         Raises Unauthorized for whatever is wrong with the token: form, signature, algorithm, time, audience, issuer, or
@@ -88,12 +91,12 @@ class TokenVerifier:
         for claim in _TIMES & claims.keys():
             # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
             if type(claims[claim]) not in {int, float} or not abs(claims[claim]) < _MAX_TIME:
-                raise Unauthorized(f"The token's claim '{claim}' must be a number.", Refusal.CLAIM)
-        return Verified(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
+                raise Unauthorized(f"The token's claim '{claim}' must be a number.", RejectionReason.CLAIM)
+        return VerifiedToken(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
 
-    def holds(self, verified: Verified, now: float) -> bool:
+    def is_current(self, verified: VerifiedToken, now: float) -> bool:
         """Whether what was verified earlier is still good at `now`, in seconds since 1970, as far as is known here."""
-        return now < verified.expires_at and self._keys.holds(verified.issuer, verified.key)
+        return now < verified.expires_at and self._keys.is_current(verified.issuer, verified.key)
 
     async def close(self) -> None:
         """Lets go of the keys' connections."""
@@ -133,7 +136,7 @@ class TokenVerifier:
         subject = claims.get("sub")
         if subject is not None and not _is_text(subject, _MAX_SUBJECT):
             text = f"The token's claim 'sub' must be a string of {_MAX_SUBJECT} characters at the most."
-            raise Unauthorized(text, Refusal.CLAIM)
+            raise Unauthorized(text, RejectionReason.CLAIM)
         return Principal(self._tenant(claims), subject, self._granted(claims))
 
     def _tenant(self, claims: Mapping[str, Any]) -> str:
@@ -141,7 +144,9 @@ class TokenVerifier:
             return realm["tenant"]
         tenant = claims[self._tenant_claim]
         if not is_tenant_name(tenant):
-            raise Unauthorized(f"The token's claim '{self._tenant_claim}' does not name a tenant.", Refusal.CLAIM)
+            raise Unauthorized(
+                f"The token's claim '{self._tenant_claim}' does not name a tenant.", RejectionReason.CLAIM
+            )
         return str(tenant)
 
     def _granted(self, claims: Mapping[str, Any]) -> frozenset[str]:
@@ -159,11 +164,11 @@ class TokenVerifier:
 
 
 def _realm_pattern(template: str) -> re.Pattern[str]:
-    before, after = map(re.escape, template.split(TENANT_PLACE))
+    before, after = map(re.escape, template.split(TENANT_PLACEHOLDER))
     return re.compile(f"{before}(?P<tenant>{TENANT_PATTERN}){after}", re.ASCII)
 
 
-def _reason(error: Exception) -> tuple[str, Refusal]:
+def _reason(error: Exception) -> tuple[str, RejectionReason]:
     kinds = type(error).__mro__
     return next((_REASONS[kind] for kind in kinds if kind in _REASONS), _REASONS[jwt.InvalidTokenError])
 

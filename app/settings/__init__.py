@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
-from app.settings.cross_checks import OWN_KEY_SOURCES, contradictions, usual_algorithms
+from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, usual_algorithms
 from app.settings.parsers import (
     MAX_NOTE_CHARACTERS,
     MIN_SECRET_BYTES,
@@ -37,7 +37,7 @@ from app.store.address import Address
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
 
 
-class BadSettings(Exception):
+class SettingsError(Exception):
     """The environment cannot be run with. The text names every variable at fault and what it takes, and no value."""
 
 
@@ -153,9 +153,9 @@ class Settings:
                     faults.append(f"{variable} takes {takes}")
             elif each.default is MISSING:
                 faults.append(f"{variable} is missing; it takes {takes}")
-        faults += contradictions(environment, values)
+        faults += cross_check(environment, values)
         if faults:
-            raise BadSettings("bad settings: " + "; ".join(faults))
+            raise SettingsError("bad settings: " + "; ".join(faults))
         return cls(**values)
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from app.auth.jwks import is_trusted_address
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, public_key
-from app.auth.tokens import TENANT_PLACE
+from app.auth.tokens import TENANT_PLACEHOLDER
 
 OWN_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
 KEY_SOURCES = (*OWN_KEY_SOURCES, "JWT_ISSUER")
 _SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
 
 
-def contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
+def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with variables that are good each for itself."""
     given = [variable for variable in OWN_KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
@@ -21,7 +21,7 @@ def contradictions(environment: Mapping[str, str], values: Mapping[str, Any]) ->
         yield f"{' and '.join(given)} are set, of which one at most may be"
     elif not given and not issuer:
         yield f"one of {', '.join(OWN_KEY_SOURCES)} and JWT_ISSUER is required, for the keys that verify tokens"
-    elif not given and not is_trusted_address(issuer.replace(TENANT_PLACE, "tenant")):
+    elif not given and not is_trusted_address(issuer.replace(TENANT_PLACEHOLDER, "tenant")):
         yield "JWT_ISSUER takes an https:// address where no other variable has the keys"
     else:
         (source,) = given or ["JWT_ISSUER"]

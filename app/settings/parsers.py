@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from app.auth.jwks import is_trusted_address
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
-from app.auth.tokens import TENANT_PLACE
+from app.auth.tokens import TENANT_PLACEHOLDER
 
 
 def whole(lowest: int, highest: int) -> Callable[[str], int]:
@@ -100,7 +100,7 @@ def trusted_url(value: str) -> str:
 
 def issuer(value: str) -> str:
     """What a token's `iss` must be, with a place for the tenant or without."""
-    if value.count(TENANT_PLACE) > 1 or not _is_plain(value.replace(TENANT_PLACE, "")):
+    if value.count(TENANT_PLACEHOLDER) > 1 or not _is_plain(value.replace(TENANT_PLACEHOLDER, "")):
         raise ValueError
     return value
 

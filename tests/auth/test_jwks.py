@@ -16,8 +16,8 @@ from app.auth.jwks import (
     MAX_FAILURE,
     MAX_LOOK_UPS,
     OUTAGE_SECONDS,
-    KeySets,
-    PublishedKeys,
+    JwksFetcher,
+    JwksKeySource,
     is_trusted_address,
 )
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, Key
@@ -45,8 +45,8 @@ class Source:
         self.clock = Clock()
 
     async def __aenter__(self) -> "Source":
-        sets = KeySets(discover=self._location is None)
-        self.keys = PublishedKeys(sets, PUBLIC_KEY_ALGORITHMS, TTL, location=self._location, clock=self.clock)
+        sets = JwksFetcher(discover=self._location is None)
+        self.keys = JwksKeySource(sets, PUBLIC_KEY_ALGORITHMS, TTL, location=self._location, clock=self.clock)
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -55,8 +55,8 @@ class Source:
     async def find(self, realm: str = "acme", key_id: str | None = "first") -> Key:
         return await self.keys.find(self._provider.issuer(realm), key_id)
 
-    def holds(self, key: Key, realm: str = "acme") -> bool:
-        return self.keys.holds(self._provider.issuer(realm), key)
+    def is_current(self, key: Key, realm: str = "acme") -> bool:
+        return self.keys.is_current(self._provider.issuer(realm), key)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_the_keys_of_an_issuer_are_discovered_and_kept(run: Run, provider: Provi
             key = await source.find()
             assert key.material.public_numbers() == RSA_KEYS[0].public_key().public_numbers()
             assert await source.find() is key
-            assert source.holds(key)
-            assert not source.holds(key, "other")
+            assert source.is_current(key)
+            assert not source.is_current(key, "other")
 
     run(find())
     assert provider.requests == ["/realms/acme/.well-known/openid-configuration", "/realms/acme/keys"]
@@ -104,11 +104,11 @@ def test_a_key_ends_when_it_is_withdrawn_and_another_begins(run: Run, provider: 
         async with Source(provider) as source:
             first = await source.find()
             provider.publish("acme", SECOND)
-            assert source.holds(first)  # nobody has asked yet
+            assert source.is_current(first)  # nobody has asked yet
             source.clock.now += TTL + 1
-            assert not source.holds(first)
+            assert not source.is_current(first)
             second = await source.find(key_id="second")
-            assert source.holds(second)
+            assert source.is_current(second)
             with pytest.raises(Unauthorized):
                 await source.find()
 
@@ -124,7 +124,7 @@ def test_a_key_that_has_not_changed_stays_the_same(run: Run, provider: Provider)
             provider.publish("acme", jwk(RSA_KEYS[1], kid="first"))
             source.clock.now += TTL + 1
             assert await source.find() is not first
-            assert not source.holds(first)
+            assert not source.is_current(first)
 
     run(renew())
 
@@ -242,7 +242,7 @@ def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
             provider.behaviours["acme"] = "good"
             source.clock.now += ASK_AGAIN_SECONDS
             assert await source.find() is key
-            assert source.holds(key)
+            assert source.is_current(key)
 
     run(outage())
 
@@ -303,7 +303,7 @@ def test_an_issuer_that_is_gone_takes_its_keys_with_it(run: Run, provider: Provi
             source.clock.now += TTL + 1
             with pytest.raises(Unauthorized):
                 await source.find()
-            assert not source.holds(key)
+            assert not source.is_current(key)
             provider.publish("acme", FIRST)  # it was gone for a moment only
             source.clock.now += ASK_AGAIN_SECONDS
             await source.find()
@@ -371,7 +371,7 @@ def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
             for n in range(10):
                 with pytest.raises(Unauthorized):
                     await source.find(f"invented-{n}")
-            assert source.holds(key)
+            assert source.is_current(key)
             assert len(vars(source.keys)["_issuers"]) == 3
 
     run(fill())
@@ -388,9 +388,9 @@ def test_the_number_of_keys_is_bounded_and_issuers_with_many_are_forgotten_first
     async def fill() -> None:
         async with Source(provider) as source:
             kept = {realm: await source.find(realm) for realm in ("idle", "acme", "other", "greedy")}
-            assert [realm for realm in kept if source.holds(kept[realm], realm)] == ["other", "greedy"]
+            assert [realm for realm in kept if source.is_current(kept[realm], realm)] == ["other", "greedy"]
             kept["late"] = await source.find("late")
-            assert [realm for realm in kept if source.holds(kept[realm], realm)] == ["other", "late"]
+            assert [realm for realm in kept if source.is_current(kept[realm], realm)] == ["other", "late"]
             assert await source.find("greedy") is not kept["greedy"]
 
     run(fill())

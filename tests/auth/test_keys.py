@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.utils import to_base64url_uint
 
-from app.auth.keys import MAX_KEYS, PUBLIC_KEY_ALGORITHMS, algorithms_for, public_key, published_keys
+from app.auth.keys import MAX_KEYS, PUBLIC_KEY_ALGORITHMS, algorithms_for, keys_from_jwks, public_key
 from tests.provider import RSA_KEYS, jwk, pem
 
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -52,7 +52,7 @@ class Public:
 
 
 def found(*members: object, accepted: tuple[str, ...] = PUBLIC_KEY_ALGORITHMS) -> dict[str | None, tuple[str, ...]]:
-    keys = published_keys({"keys": list(members)}, accepted)
+    keys = keys_from_jwks({"keys": list(members)}, accepted)
     return {key_id: key.algorithms for key_id, key in keys.items()}
 
 
@@ -131,7 +131,7 @@ def test_a_set_of_too_many_keys_is_refused_whatever_they_are() -> None:
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, "keys", 1])
 def test_what_is_no_key_set_is_refused(document: object) -> None:
     with pytest.raises(ValueError, match="no JWK Set"):
-        published_keys(document, PUBLIC_KEY_ALGORITHMS)
+        keys_from_jwks(document, PUBLIC_KEY_ALGORITHMS)
 
 
 JSON = st.recursive(
@@ -151,4 +151,4 @@ MEMBER = st.dictionaries(st.sampled_from(["n", "e", "x", "y", "alg", "use", "kid
 
 @given(st.lists(MEMBER | JSON, max_size=4))
 def test_whatever_is_published_is_a_key_or_passed_over(members: list[object]) -> None:
-    published_keys({"keys": members}, PUBLIC_KEY_ALGORITHMS)
+    keys_from_jwks({"keys": members}, PUBLIC_KEY_ALGORITHMS)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import jwt
 import pytest
 
-from app.auth.jwks import KeySets, PublishedKeys
-from app.auth.keys import Key, OneKey
-from app.auth.token_cache import RememberedTokens
-from app.auth.tokens import TokenVerifier, Verified
+from app.auth.jwks import JwksFetcher, JwksKeySource
+from app.auth.keys import Key, StaticKeySource
+from app.auth.token_cache import TokenCache
+from app.auth.tokens import TokenVerifier, VerifiedToken
 from app.errors import Unauthorized
 from app.model import Principal
 from tests.conftest import Run
@@ -22,7 +22,7 @@ class Counting(TokenVerifier):
 
     verified = 0
 
-    async def verify(self, token: str) -> Verified:
+    async def verify(self, token: str) -> VerifiedToken:
         self.verified += 1
         return await super().verify(token)
 
@@ -37,12 +37,12 @@ class Clock:
 
 class Memory:
     def __init__(self, *, max_tokens: int = 100, leeway: float = 0.0) -> None:
-        self.verifier = Counting(OneKey(Key(SECRET, ("HS256",))), leeway=leeway)
+        self.verifier = Counting(StaticKeySource(Key(SECRET, ("HS256",))), leeway=leeway)
         self.clock = Clock()
-        self.tokens = RememberedTokens(self.verifier, max_tokens=max_tokens, clock=self.clock)
+        self.tokens = TokenCache(self.verifier, max_tokens=max_tokens, clock=self.clock)
 
     def verify(self, token: str) -> Principal:
-        return (self.tokens.recall(token) or asyncio.run(self.tokens.verify(token))).principal
+        return (self.tokens.get(token) or asyncio.run(self.tokens.verify(token))).principal
 
 
 def test_a_token_is_verified_once() -> None:
@@ -56,7 +56,7 @@ def test_a_remembered_token_ends_with_its_expiry() -> None:
     token = make_token("acme", exp=int(memory.clock.now) + 60)
     memory.verify(token)
     memory.clock.now += 61
-    assert memory.tokens.recall(token) is None
+    assert memory.tokens.get(token) is None
 
 
 def test_leeway_counts_for_a_remembered_token_as_well() -> None:
@@ -64,9 +64,9 @@ def test_leeway_counts_for_a_remembered_token_as_well() -> None:
     token = make_token("acme", exp=int(memory.clock.now) + 60)
     memory.verify(token)
     memory.clock.now += 65
-    assert memory.tokens.recall(token) is not None
+    assert memory.tokens.get(token) is not None
     memory.clock.now += 10
-    assert memory.tokens.recall(token) is None
+    assert memory.tokens.get(token) is None
 
 
 def test_a_bad_token_is_not_remembered() -> None:
@@ -82,13 +82,13 @@ def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
     tokens = [make_token(f"tenant-{n}") for n in range(10)]
     for token in tokens:
         memory.verify(token)
-    assert [memory.tokens.recall(token) is not None for token in tokens] == [False] * 7 + [True] * 3
+    assert [memory.tokens.get(token) is not None for token in tokens] == [False] * 7 + [True] * 3
 
 
 def test_the_memory_of_a_token_is_bounded_in_bytes() -> None:
     number, issuer = 300, "https://id.example.net/realms/{tenant}"
-    verifier = TokenVerifier(OneKey(Key(SECRET, ("HS256",))), issuer=issuer, scopes={"oms:read", "oms:write"})
-    memory = RememberedTokens(verifier)
+    verifier = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))), issuer=issuer, scopes={"oms:read", "oms:write"})
+    memory = TokenCache(verifier)
     claims = {
         "sub": "\U0001f600" * 255,
         "scope": " ".join(map(str, range(800))) + " oms:read",
@@ -109,7 +109,7 @@ def test_the_memory_of_a_token_is_bounded_in_bytes() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert all(map(memory.recall, tokens))
+    assert all(map(memory.get, tokens))
     assert (after - before) / number < 2048
 
 
@@ -129,21 +129,21 @@ def provider() -> Iterator[Provider]:
 def test_a_remembered_token_ends_with_the_key_that_verified_it(run: Run, provider: Provider) -> None:
     async def withdraw() -> None:
         clock = Clock()
-        keys = PublishedKeys(KeySets(discover=True), ["RS256"], 300, clock=clock)
+        keys = JwksKeySource(JwksFetcher(discover=True), ["RS256"], 300, clock=clock)
         verifier = Counting(keys, issuer=provider.template)
-        tokens = RememberedTokens(verifier)
+        tokens = TokenCache(verifier)
         token = provider.token("acme")
         await tokens.verify(token)
-        assert tokens.recall(token) is not None
+        assert tokens.get(token) is not None
         clock.now += 301  # nobody knows now whether the key is still good
-        assert tokens.recall(token) is None
+        assert tokens.get(token) is None
         await tokens.verify(token)
-        assert tokens.recall(token) is not None
+        assert tokens.get(token) is not None
         provider.publish("acme", jwk(RSA_KEYS[1], kid="first"))
         clock.now += 301
         with pytest.raises(Unauthorized):
             await tokens.verify(token)
-        assert tokens.recall(token) is None
+        assert tokens.get(token) is None
         await verifier.close()
 
     run(withdraw())

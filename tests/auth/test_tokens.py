@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.auth.keys import SECRET_ALGORITHMS, Key, OneKey
+from app.auth.keys import SECRET_ALGORITHMS, Key, StaticKeySource
 from app.auth.tokens import MAX_TOKEN_CHARACTERS, TokenVerifier
 from app.errors import Unauthorized
 from app.model import Principal
@@ -20,7 +20,7 @@ NOW = int(time.time())
 
 
 def make_verifier(secret: str = SECRET, algorithms: tuple[str, ...] = ("HS256",), **options: Any) -> TokenVerifier:
-    return TokenVerifier(OneKey(Key(secret, algorithms)), **options)
+    return TokenVerifier(StaticKeySource(Key(secret, algorithms)), **options)
 
 
 VERIFIER = make_verifier()
@@ -247,7 +247,7 @@ def test_no_refusal_quotes_the_token() -> None:
 
 
 def test_what_the_previous_secret_signed_is_good_and_refused_for_its_own_fault() -> None:
-    verifier = TokenVerifier(OneKey(Key("x" * 32, ("HS256",), previous=Key(SECRET, ("HS256",)))))
+    verifier = TokenVerifier(StaticKeySource(Key("x" * 32, ("HS256",), previous=Key(SECRET, ("HS256",)))))
     new = jwt.encode({"tenant": "acme", "sub": "new", "exp": NOW + 3600}, "x" * 32)
     assert verify(new, verifier) == Principal("acme", "new")
     assert verify(make_token("acme", sub="previous"), verifier) == Principal("acme", "previous")
@@ -280,7 +280,7 @@ def test_other_lengths_of_the_hash_can_be_accepted() -> None:
     ],
 )
 def test_every_kind_of_public_key_verifies(key: PrivateKey, algorithm: str) -> None:
-    verifier = TokenVerifier(OneKey(Key(key.public_key(), (algorithm,))))
+    verifier = TokenVerifier(StaticKeySource(Key(key.public_key(), (algorithm,))))
     token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, key, algorithm)
     assert verify(token, verifier).tenant == "acme"
     assert refusal(token[:-8] + "AAAAAAAA", verifier) == "The token's signature does not match."

@@ -13,9 +13,9 @@ from connexion.security import BearerSecurityHandler
 from connexion.spec import Specification
 from starlette.types import Receive, Scope, Send
 
-from app.auth.token_cache import RememberedTokens
-from app.auth.tokens import TENANT_PLACE, Verified
-from app.errors import Forbidden, InsufficientScope, MissingToken, Refusal, Unauthorized
+from app.auth.token_cache import TokenCache
+from app.auth.tokens import TENANT_PLACEHOLDER, VerifiedToken
+from app.errors import Forbidden, InsufficientScope, MissingToken, RejectionReason, Unauthorized
 from app.model import Principal
 
 Checked = dict[str, Any]
@@ -49,8 +49,10 @@ class Permissions:
 
     def require(self, principal: Principal, scope: Scope) -> None:
         """Raises Forbidden where `principal` may not do what the request in `scope` asks for."""
-        if self.tenant_host is not None and _host(scope) != self.tenant_host.replace(TENANT_PLACE, principal.tenant):
-            raise Forbidden("The token's tenant is not the host's.", Refusal.HOST)
+        if self.tenant_host is not None and _host(scope) != self.tenant_host.replace(
+            TENANT_PLACEHOLDER, principal.tenant
+        ):
+            raise Forbidden("The token's tenant is not the host's.", RejectionReason.HOST)
         operation = scope["extensions"][ROUTING_CONTEXT]["operation_id"]
         required = self.write_scope if operation in self.writes else self.read_scope
         if required is not None and required not in principal.scopes:
@@ -102,7 +104,7 @@ class Bearer(BearerSecurityHandler):
     Goes into the `security_map` as "bearer".
     """
 
-    def __init__(self, tokens: RememberedTokens, permissions: Permissions) -> None:
+    def __init__(self, tokens: TokenCache, permissions: Permissions) -> None:
         self._tokens = tokens
         self._permissions = permissions
 
@@ -115,13 +117,13 @@ class Bearer(BearerSecurityHandler):
     def _check(self, request: Asked) -> Checked | Awaitable[Checked]:
         scope = request.scope
         token = bearer_token(scope["headers"])
-        verified = self._tokens.recall(token)
+        verified = self._tokens.get(token)
         return self._verify(token, scope) if verified is None else self._admit(verified, scope)
 
     async def _verify(self, token: str, scope: Scope) -> Checked:
         return self._admit(await self._tokens.verify(token), scope)
 
-    def _admit(self, verified: Verified, scope: Scope) -> Checked:
+    def _admit(self, verified: VerifiedToken, scope: Scope) -> Checked:
         principal, context = verified.principal, scope["extensions"]["connexion_context"]
         context[_PRINCIPAL] = principal
         self._permissions.require(principal, scope)
@@ -130,9 +132,9 @@ class Bearer(BearerSecurityHandler):
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
     async def _expiry(self, headers: list[tuple[bytes, bytes]]) -> float:
-        """The end of a token that is valid now, in seconds since 1970. Raises as `RememberedTokens.verify` does."""
+        """The end of a token that is valid now, in seconds since 1970. Raises as `TokenCache.verify` does."""
         token = bearer_token(headers)
-        return (self._tokens.recall(token) or await self._tokens.verify(token)).expires_at
+        return (self._tokens.get(token) or await self._tokens.verify(token)).expires_at
 
 
 def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:

@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 from app.web.contract.security import tenant_of
 from app.web.endpoints.health import PROBES
-from app.web.middleware.error_responses import cause_of, refusal_of
+from app.web.middleware.error_responses import cause_of, rejection_reason_of
 from app.web.middleware.request_id import request_id_of
 from app.web.middleware.trace_context import trace_of
 from app.web.route_names import route_of
@@ -38,7 +38,7 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
         "status": status,
         "duration_ms": round(seconds * 1000, 3),
         "tenant": tenant_of(scope),
-        "refusal": refusal_of(scope),
+        "refusal": rejection_reason_of(scope),
         "cause": cause,
         **trace_of(scope),
     }

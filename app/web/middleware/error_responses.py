@@ -19,7 +19,7 @@ from app.errors import (
     InvalidBody,
     KeyUnavailable,
     MissingToken,
-    Refusal,
+    RejectionReason,
     ServiceError,
     Unauthorized,
     Unavailable,
@@ -169,9 +169,9 @@ def cause_of(scope: Scope) -> str | None:
     return cause
 
 
-def refusal_of(scope: Scope) -> Refusal | None:
+def rejection_reason_of(scope: Scope) -> RejectionReason | None:
     """Why the token of the request in `scope` opened nothing; None where it was not refused."""
-    refusal: Refusal | None = scope["extensions"]["connexion_context"].get(_REFUSAL)
+    refusal: RejectionReason | None = scope["extensions"]["connexion_context"].get(_REFUSAL)
     return refusal
 
 

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from app.errors import Refusal, Unauthorized
+from app.errors import RejectionReason, Unauthorized
 from app.metrics import Metrics
 from app.web.contract.security import bearer_token
 from app.web.endpoints.health import PROBES
-from app.web.middleware.error_responses import refusal_of
+from app.web.middleware.error_responses import rejection_reason_of
 from app.web.middleware.streaming import is_stream
 from app.web.route_names import route_of
 
@@ -53,7 +53,7 @@ class Monitoring:
         refusals = metrics.counter(
             "external_oms_token_refusals_total", "Requests whose token opened nothing.", ("reason",)
         )
-        self._refusals = {reason: refusals.labels(reason) for reason in Refusal}
+        self._refusals = {reason: refusals.labels(reason) for reason in RejectionReason}
         self._streams = metrics.counter("external_oms_event_streams_total", "Streams of events that were begun.")
         self._listeners = metrics.gauge("external_oms_event_listeners", "Streams of events that are open now.")
         self.routes: Sequence[BaseRoute] = (Route(METRICS_PATH, self._answer),)
@@ -63,7 +63,7 @@ class Monitoring:
         route = route_of(scope)
         if route in _UNCOUNTED:
             return
-        refusal = refusal_of(scope)
+        refusal = rejection_reason_of(scope)
         if refusal is not None:
             self._refusals[refusal].inc()
         if is_stream(scope):

