@@ -24,21 +24,21 @@ from app.settings import Settings
 from app.store import Store
 from app.store.instrumented import MeteredStore
 from app.store_factory import store_of
-from app.web.contract.flask_bridge import EventLoopFlask, OneHostFlask
-from app.web.contract.json_body import JsonBody
-from app.web.contract.parameters import Parameters
-from app.web.contract.routing import Routing
-from app.web.contract.security import Bearer, Permissions, Security
-from app.web.contract.validation import Validation
-from app.web.endpoints.health import probes
+from app.web.contract.flask_bridge import BridgedFlask, FlaskBridge
+from app.web.contract.json_body import JsonBodyValidator
+from app.web.contract.parameters import ParameterParser
+from app.web.contract.routing import ContractRouting
+from app.web.contract.security import BearerTokenHandler, ContractSecurity, Permissions
+from app.web.contract.validation import ContractValidation
+from app.web.endpoints.health import health_routes
 from app.web.endpoints.swagger_ui import pages
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
-from app.web.middleware.error_responses import Failures
+from app.web.middleware.error_responses import ErrorResponses
 from app.web.middleware.request_id import RequestIds
-from app.web.middleware.request_metrics import Monitoring
-from app.web.middleware.request_observers import Account, Outcomes
-from app.web.middleware.streaming import Listening, Streams
+from app.web.middleware.request_metrics import RequestMetrics
+from app.web.middleware.request_observers import RequestObserver, RequestObservers
+from app.web.middleware.streaming import Listening, Streaming
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
 EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"
@@ -52,16 +52,20 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     closed.
     """
     store = store or store_of(settings)
-    accounts: list[Account] = [log_request]
+    observers: list[RequestObserver] = [log_request]
     listening: Listening = contextlib.nullcontext
     numbers: Sequence[BaseRoute] = ()
     if settings.metrics_token is not None:
         metrics = Metrics(settings.metrics_directory)
-        store, monitoring = MeteredStore(store, metrics), Monitoring(metrics, settings.metrics_token)
-        accounts, listening, numbers = [*accounts, monitoring.count_request], monitoring.listening, monitoring.routes
+        store, request_metrics = MeteredStore(store, metrics), RequestMetrics(metrics, settings.metrics_token)
+        observers, listening, numbers = (
+            [*observers, request_metrics.count_request],
+            request_metrics.listening,
+            request_metrics.routes,
+        )
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS, OFREP)}
-    others = [*probes(store), *numbers]
+    others = [*health_routes(store), *numbers]
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
         _key_source(settings),
@@ -72,31 +76,31 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         scopes=permissions.scopes,
     )
     middlewares: list[Any] = [  # Connexion calls them applications; they are what makes those
-        functools.partial(Routing, others=pages(documents, settings.docs_url, settings.ui_note, others)),
-        Security,
-        Validation,
+        functools.partial(ContractRouting, others=pages(documents, settings.docs_url, settings.ui_note, others)),
+        ContractSecurity,
+        ContractValidation,
         LifespanMiddleware,
         ContextMiddleware,
     ]
     connexion_app = connexion.ConnexionMiddleware(
-        EventLoopFlask(OneHostFlask(__name__, static_folder=None)),
+        FlaskBridge(BridgedFlask(__name__, static_folder=None)),
         lifespan=_lifespan(feed, store, verifier),
         middlewares=middlewares,
         resolver=connexion.Resolver(operations(store, feed).__getitem__),
-        security_map={"bearer": functools.partial(Bearer, TokenCache(verifier), permissions)},
+        security_map={"bearer": functools.partial(BearerTokenHandler, TokenCache(verifier), permissions)},
         validator_map={
-            "body": {"application/json": functools.partial(JsonBody, max_bytes=settings.max_body_bytes)},
-            "parameter": Parameters,
+            "body": {"application/json": functools.partial(JsonBodyValidator, max_bytes=settings.max_body_bytes)},
+            "parameter": ParameterParser,
         },
     )
     # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
     connexion_app.add_api(OFREP, name="ofrep")
     connexion_app.add_api(EXTENSIONS, name="extensions")
     connexion_app.add_api(CONTRACT, name="contract")
-    answering: ASGIApp = Failures(Streams(connexion_app, listening))
+    answering: ASGIApp = ErrorResponses(Streaming(connexion_app, listening))
     if settings.cors_allow_origins:
         answering = Cors(answering, settings.cors_allow_origins)
-    return RequestIds(Outcomes(answering, accounts))
+    return RequestIds(RequestObservers(answering, observers))
 
 
 def _key_source(settings: Settings) -> KeySource:

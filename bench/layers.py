@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import app.store.connections
 from app.store.pipeline import Exchange, exchange_on
 from app.store.redis_store import RedisStore
-from app.web.contract.flask_bridge import EventLoopFlask
+from app.web.contract.flask_bridge import FlaskBridge
 from app.web.contract.views import View
 from app.web.middleware.request_id import RequestIds
 
@@ -79,7 +79,7 @@ def measured() -> Iterator[Clock]:
         replace(
             connexion.ConnexionMiddleware, "__call__", clock.timed("Connexion", connexion.ConnexionMiddleware.__call__)
         )
-        replace(EventLoopFlask, "__call__", clock.timed("Flask", EventLoopFlask.__call__))
+        replace(FlaskBridge, "__call__", clock.timed("Flask", FlaskBridge.__call__))
         replace(View, "__call__", clock.timed("operation", View.__call__))
         for operation in ("current", "change"):
             replace(RedisStore, operation, clock.timed("store", getattr(RedisStore, operation)))

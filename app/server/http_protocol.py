@@ -8,21 +8,21 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from app.server.lingering import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_parsing import MALFORMED, RequestParsing
-from app.web.middleware.error_responses import Failure
+from app.web.middleware.error_responses import ErrorResponse
 from app.web.middleware.request_id import NO_SNIFFING, identify, request_id_of
 
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
 # In the state that the server shares with its connections and their requests, once it was told to stop.
 STOPPING: Final = "stopping"
-# In the same state: whom to tell of a request that is refused here, as `Outcomes` tells of all others.
-ACCOUNT: Final = "account"
+# In the same state: whom to tell of a request that is refused here, as `RequestObservers` tells of all others.
+OBSERVER: Final = "account"
 # In the state of one request: the status that it was answered with here, while the application awaited its body.
 REFUSED: Final = "refused"
 # There, too, once its client sends no more: a stream that begins after that has nobody who would end it.
 HALF_CLOSED: Final = "half_closed"
 
-_TOO_MANY_WAITING = Failure(400, f"Expected at most {MAX_WAITING} requests ahead of their answers.")
+_TOO_MANY_WAITING = ErrorResponse(400, f"Expected at most {MAX_WAITING} requests ahead of their answers.")
 
 
 class HttpProtocol(RequestParsing):
@@ -48,7 +48,7 @@ class HttpProtocol(RequestParsing):
     _is_last = False  # no request may follow the current one
     _idle_since = 0.0  # when the last answer was complete
     _running: RequestResponseCycle | None = None
-    _refused: tuple[Failure, Scope] | None = None  # to be answered behind the requests that came before
+    _refused: tuple[ErrorResponse, Scope] | None = None  # to be answered behind the requests that came before
     _watching: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -220,7 +220,7 @@ class HttpProtocol(RequestParsing):
             return self.max_seconds_head
         return self.max_seconds_lingering if self.cycle.response_complete else self.max_seconds_request
 
-    def _end(self, failure: Failure | None) -> None:
+    def _end(self, failure: ErrorResponse | None) -> None:
         """Ends the connection behind the requests that arrived complete.
 
         The one that did not is answered with `failure`, if any, unless its answer has begun.
@@ -245,7 +245,7 @@ class HttpProtocol(RequestParsing):
         else:
             due.keep_alive = False
 
-    def _end_in_body(self, incomplete: RequestResponseCycle, failure: Failure | None) -> None:
+    def _end_in_body(self, incomplete: RequestResponseCycle, failure: ErrorResponse | None) -> None:
         """Ends the connection behind the answer to a request whose body is incomplete."""
         if incomplete.response_started and not incomplete.response_complete and not self._streams():
             incomplete.keep_alive = False
@@ -265,7 +265,7 @@ class HttpProtocol(RequestParsing):
             self._running.disconnected = True
             self._running.message_event.set()
 
-    def _answer_instead(self, due: RequestResponseCycle, failure: Failure) -> None:
+    def _answer_instead(self, due: RequestResponseCycle, failure: ErrorResponse) -> None:
         """Answers instead of the application, which has not begun to. The application still reports the request."""
         if due.response_started or self.transport.is_closing():
             self._end_in_body(due, failure)
@@ -274,15 +274,15 @@ class HttpProtocol(RequestParsing):
         self._disconnect_running()
         self._write(failure, cast(Scope, due.scope))
 
-    def _answer(self, failure: Failure, scope: Scope) -> None:
+    def _answer(self, failure: ErrorResponse, scope: Scope) -> None:
         """Answers a request that did not reach the application, and reports what was read of it."""
         self._refused = None
         identify(scope)
         self._write(failure, scope)
-        if account := self.app_state.get(ACCOUNT):
-            account(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
+        if observer := self.app_state.get(OBSERVER):
+            observer(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
 
-    def _write(self, failure: Failure, scope: Scope) -> None:
+    def _write(self, failure: ErrorResponse, scope: Scope) -> None:
         body = failure.body(scope)
         own = [
             *failure.head(body),

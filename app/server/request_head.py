@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from app.web.middleware.error_responses import Failure, Header
+from app.web.middleware.error_responses import ErrorResponse, Header
 
-_ONE_HOST: Final = Failure(400, "Expected one Host header.")
-_VALID_HOST: Final = Failure(400, "Expected a host name or an IP address, and a port if any, in the Host header.")
+_ONE_HOST: Final = ErrorResponse(400, "Expected one Host header.")
+_VALID_HOST: Final = ErrorResponse(400, "Expected a host name or an IP address, and a port if any, in the Host header.")
 # RFC 9112 recommends 501 for a coding that is not supported; the contract describes 400 and no 501.
-_ONLY_CHUNKED: Final = Failure(
+_ONLY_CHUNKED: Final = ErrorResponse(
     400, "Expected chunked as the only transfer coding, without Content-Length, in HTTP/1.1."
 )
 
@@ -25,7 +25,7 @@ _MAX_PORT: Final = 65535
 class MalformedHead(Exception):
     """A head that breaks HTTP's rules; `failure` is the answer."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: ErrorResponse) -> None:
         super().__init__(failure.message)
         self.failure = failure
 

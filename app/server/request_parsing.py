@@ -9,14 +9,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.server.framing import MAX_HEAD_BYTES, Framing
 from app.server.lingering import LingeringTransport
 from app.server.request_head import MalformedHead, check_head
-from app.web.middleware.error_responses import Failure
+from app.web.middleware.error_responses import ErrorResponse
 
 # Each header takes about 110 bytes of memory in addition to its own; a head of 32 KiB could have 8,000.
 MAX_HEADERS: Final = 128
 # Also the answer to all protocols and versions except HTTP/1.1 and HTTP/1.0: the contract has no 505.
-MALFORMED = Failure(400, "Expected a request as HTTP/1.1 defines it.")
-_HEAD_TOO_LARGE = Failure(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
-_TOO_MANY_HEADERS = Failure(431, f"Expected at most {MAX_HEADERS} headers.")
+MALFORMED = ErrorResponse(400, "Expected a request as HTTP/1.1 defines it.")
+_HEAD_TOO_LARGE = ErrorResponse(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
+_TOO_MANY_HEADERS = ErrorResponse(431, f"Expected at most {MAX_HEADERS} headers.")
 
 
 class RequestParsing(HttpToolsProtocol):
@@ -60,7 +60,7 @@ class RequestParsing(HttpToolsProtocol):
                     self._parse_without_upgrade()
             start = end
 
-    def _end(self, failure: Failure | None) -> None:
+    def _end(self, failure: ErrorResponse | None) -> None:
         """Ends the connection. The request that is being read is answered with `failure`, if any."""
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ class RequestParsing(HttpToolsProtocol):
         if self._framing.in_head and self._framing.has_line and len(self.headers) > MAX_HEADERS:
             self._stop(_TOO_MANY_HEADERS)
 
-    def _stop(self, failure: Failure) -> NoReturn:
+    def _stop(self, failure: ErrorResponse) -> NoReturn:
         """Stops the parser; the request is refused with `failure`."""
         self._failure = failure
         raise MalformedHead(failure)

@@ -21,7 +21,7 @@ def route_of(scope: Scope) -> str:
 
 def named(routes: Iterable[BaseRoute], base: str = "") -> list[BaseRoute]:
     """The same routes below `base`; whichever takes a request leaves its name."""
-    return [Named(route, base + _template(route)) for route in routes]
+    return [NamedRoute(route, base + _template(route)) for route in routes]
 
 
 def _template(route: BaseRoute) -> str:
@@ -32,7 +32,7 @@ def _template(route: BaseRoute) -> str:
     raise TypeError(f"no path is known of {type(route).__name__}")
 
 
-class Named(BaseRoute):
+class NamedRoute(BaseRoute):
     """A route that takes what `route` takes."""
 
     def __init__(self, route: BaseRoute, name: str) -> None:

@@ -21,12 +21,12 @@ from werkzeug.datastructures import ImmutableDict
 from werkzeug.routing import MapAdapter
 
 from app.web.contract.views import View
-from app.web.middleware.streaming import Stream
+from app.web.middleware.streaming import StreamingResponse
 
 _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYPE"}
 
 
-class OneHostFlask(flask.Flask):
+class BridgedFlask(flask.Flask):
     """Flask that leaves errors to those around it, as Connexion has it, coroutines to the bridge, the host alone."""
 
     default_config = ImmutableDict(
@@ -49,7 +49,7 @@ class OneHostFlask(flask.Flask):
         return MapAdapter(self.url_map, server, "", "", request.scheme, request.path, request.method)
 
 
-class BoundApi(FlaskApi):
+class BridgedApi(FlaskApi):
     """Binds each operation to its view once. Connexion's own wraps it anew at each request."""
 
     def make_operation(self, operation: AbstractOperation) -> View:
@@ -57,16 +57,16 @@ class BoundApi(FlaskApi):
         return View(operation)
 
 
-class EventLoopFlask(FlaskASGIApp):
+class FlaskBridge(FlaskASGIApp):
     """What Connexion's FlaskApp has its FlaskASGIApp for: `ConnexionMiddleware(EventLoopFlask(OneHostFlask(name)))`."""
 
     def __init__(self, flask_app: flask.Flask) -> None:
         # Not Connexion's constructor: it would make a Flask of its own.
         self.app = flask_app
 
-    def add_api(self, specification: Specification, *, name: str | None = None, **options: Any) -> BoundApi:
+    def add_api(self, specification: Specification, *, name: str | None = None, **options: Any) -> BridgedApi:
         """Registers a document, as Connexion does, with views of our own."""
-        api = BoundApi(specification, **options)
+        api = BridgedApi(specification, **options)
         self.app.register_blueprint(api.blueprint, name=name or api.blueprint.name)
         return api
 
@@ -75,7 +75,7 @@ class EventLoopFlask(FlaskASGIApp):
         response, status, headers, body = await self._answer(scope)
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
-            if isinstance(response, Stream) and scope["method"] != "HEAD":
+            if isinstance(response, StreamingResponse) and scope["method"] != "HEAD":
                 response.hand_over(scope)
             else:
                 await send({"type": "http.response.body", "body": body})

@@ -17,7 +17,7 @@ from app.errors import BadRequest, InvalidBody
 MAX_DEPTH = 32
 
 
-class JsonBody(AbstractRequestBodyValidator):
+class JsonBodyValidator(AbstractRequestBodyValidator):
     """Connexion's validator of JSON bodies: reads at most `max_bytes`, parses once, validates.
 
     The value goes to the operation, and the bytes to Flask, through the request's context.

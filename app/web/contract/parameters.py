@@ -13,7 +13,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,999}")
 _MAX_PARAMETERS = 99
 
 
-class Parameters:
+class ParameterParser:
     """Stands where Connexion has its ParameterValidator: for any text in the path, and whole numbers elsewhere.
 
     A parameter of another kind is a TypeError at start.

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.web.route_names import named
 
 
-class Routing(RoutingMiddleware):
+class ContractRouting(RoutingMiddleware):
     """Stands where Connexion has its RoutingMiddleware.
 
     A path is what it is: none is redirected for a slash at its end. What a document lacks goes to `others`; a method
@@ -41,7 +41,7 @@ class Routing(RoutingMiddleware):
                 methods[route.path] |= route.methods or set()
         for path, allowed in methods.items():
             # Last, and without methods: Starlette would answer for the first route of the path alone.
-            router.routes.append(Route(path, OtherMethods(allowed)))
+            router.routes.append(Route(path, MethodNotAllowed(allowed)))
         router.routes[:] = named(router.routes, cast(Mount, self.router.routes[-1]).path)
 
     def _confine(self, router: Router) -> None:
@@ -53,7 +53,7 @@ class Routing(RoutingMiddleware):
         await self._others({**scope, "root_path": scope.get("app_root_path", "")}, receive, send)
 
 
-class OtherMethods:
+class MethodNotAllowed:
     """Answers, on a path with the methods `allowed`, for every other."""
 
     def __init__(self, allowed: set[str]) -> None:

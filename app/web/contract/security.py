@@ -60,7 +60,7 @@ class Permissions:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SecurityRequest:
     """What Connexion's checks, and the one below, want of a request."""
 
     scope: Scope
@@ -72,33 +72,33 @@ class Asked:
         return context
 
 
-class LeanSecurityOperation(SecurityOperation):
+class OperationSecurity(SecurityOperation):
     """Connexion's check of one operation, without a request of Starlette's and one of Connexion's made for it: 6 µs."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request. Raises Unauthorized, Forbidden and KeyUnavailable."""
         if self.security:
-            await self.verification_fn(Asked(scope))
+            await self.verification_fn(SecurityRequest(scope))
         await self.next_app(scope, receive, send)
 
 
-class LeanSecurityAPI(SecurityAPI):
+class SecurityApi(SecurityAPI):
     """Makes each operation's check."""
 
-    def make_operation(self, operation: AbstractOperation | Specification) -> LeanSecurityOperation:
+    def make_operation(self, operation: AbstractOperation | Specification) -> OperationSecurity:
         """The check of one operation of the document."""
         factory = self.security_handler_factory
-        made = LeanSecurityOperation.from_operation(operation, next_app=self.next_app, security_handler_factory=factory)
-        return cast(LeanSecurityOperation, made)
+        made = OperationSecurity.from_operation(operation, next_app=self.next_app, security_handler_factory=factory)
+        return cast(OperationSecurity, made)
 
 
-class Security(SecurityMiddleware):
+class ContractSecurity(SecurityMiddleware):
     """Stands where Connexion has its SecurityMiddleware."""
 
-    api_cls = LeanSecurityAPI
+    api_cls = SecurityApi
 
 
-class Bearer(BearerSecurityHandler):
+class BearerTokenHandler(BearerSecurityHandler):
     """Puts the token's principal, and how to ask when it ends, into the context.
 
     Goes into the `security_map` as "bearer".
@@ -110,11 +110,11 @@ class Bearer(BearerSecurityHandler):
 
     def get_fn(
         self, security_scheme: dict[str, Any], required_scopes: list[str]
-    ) -> Callable[[Asked], Checked | Awaitable[Checked]]:
+    ) -> Callable[[SecurityRequest], Checked | Awaitable[Checked]]:
         """The check of one operation. Connexion's own would look for it in the contract and in the environment."""
         return self._check
 
-    def _check(self, request: Asked) -> Checked | Awaitable[Checked]:
+    def _check(self, request: SecurityRequest) -> Checked | Awaitable[Checked]:
         scope = request.scope
         token = bearer_token(scope["headers"])
         verified = self._tokens.get(token)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.http import parse_options_header
 
 
-class PreparedValidation(RequestValidationOperation):
+class OperationValidation(RequestValidationOperation):
     """The validation of one operation: of its parameters and, where it has one, of its body by its media type.
 
     It takes one `Content-Type`, of a type that the operation consumes, in any case, with no charset but UTF-8.
@@ -50,10 +50,10 @@ class PreparedValidation(RequestValidationOperation):
         return media_type
 
 
-class PreparedValidationAPI(RequestValidationAPI):
+class ValidationApi(RequestValidationAPI):
     """Makes each operation's validators once, from the arguments that Connexion gives them for each request."""
 
-    def make_operation(self, operation: AbstractOperation) -> PreparedValidation:
+    def make_operation(self, operation: AbstractOperation) -> OperationValidation:
         """The validation of one operation of the document."""
         bodies = {
             media_type: self.validator_map["body"][media_type](
@@ -65,10 +65,10 @@ class PreparedValidationAPI(RequestValidationAPI):
             for media_type in operation.consumes
         }
         parameters = self.validator_map["parameter"](parameters=operation.parameters, uri_parser=None)
-        return PreparedValidation(self.next_app, operation, parameters, bodies)
+        return OperationValidation(self.next_app, operation, parameters, bodies)
 
 
-class Validation(RequestValidationMiddleware):
+class ContractValidation(RequestValidationMiddleware):
     """Stands where Connexion has its RequestValidationMiddleware."""
 
-    api_cls = PreparedValidationAPI
+    api_cls = ValidationApi

@@ -15,7 +15,7 @@ from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
 from app.web.contract.parameters import argument_name
 from app.web.etags import entity_tag, if_match, is_not_modified
-from app.web.middleware.streaming import Body, Stream
+from app.web.middleware.streaming import StreamBody, StreamingResponse
 from app.web.ofrep import evaluation_fields
 from app.web.sse import EVENT_STREAM_HEADERS, event_stream
 
@@ -102,7 +102,9 @@ def _(result: Evaluations, scope: Scope) -> flask.Response:
 @answer.register
 def _(result: Listener, scope: Scope) -> flask.Response:
     expiry = scope["extensions"]["connexion_context"]["expiry"]
-    return Stream(Body(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()]))
+    return StreamingResponse(
+        StreamBody(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()])
+    )
 
 
 def _not_modified(tag: tuple[str, str]) -> flask.Response:

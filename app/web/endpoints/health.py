@@ -12,10 +12,10 @@ from app.store import Store
 
 _LIVE: Final = "/livez"
 _READY: Final = "/readyz"
-PROBES: Final = frozenset({_LIVE, _READY})
+HEALTH_PATHS: Final = frozenset({_LIVE, _READY})
 
 
-def probes(store: Store) -> list[Route]:
+def health_routes(store: Store) -> list[Route]:
     """`/livez`: the process answers. `/readyz`: the store does as well, and the process was not told to stop."""
 
     async def live(_request: Request) -> Response:

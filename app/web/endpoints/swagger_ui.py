@@ -74,9 +74,9 @@ def pages(
     return Router(
         named(
             [
-                *(Route(path, Guarded(request_response(endpoint))) for path, endpoint in endpoints.items()),
-                Mount(PAGE_PATH + "bundle", Guarded(bundle)),
-                Mount(PAGE_PATH, Guarded(page_files)),
+                *(Route(path, PageHeaders(request_response(endpoint))) for path, endpoint in endpoints.items()),
+                Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
+                Mount(PAGE_PATH, PageHeaders(page_files)),
                 *others,
             ]
         ),
@@ -107,7 +107,7 @@ class Files(StaticFiles):
         await super().__call__(scope, receive, send)
 
 
-class Guarded:
+class PageHeaders:
     """Adds the page's protective headers to responses and errors, and serves files whole, for reading only.
 
     Starlette answers a bad `Range` with a body that is not the contract's, so no range is served or offered. A response

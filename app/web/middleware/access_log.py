@@ -6,7 +6,7 @@ from typing import Final
 from starlette.types import Scope
 
 from app.web.contract.security import tenant_of
-from app.web.endpoints.health import PROBES
+from app.web.endpoints.health import HEALTH_PATHS
 from app.web.middleware.error_responses import cause_of, rejection_reason_of
 from app.web.middleware.request_id import request_id_of
 from app.web.middleware.trace_context import trace_of
@@ -18,13 +18,13 @@ _FAILED: Final = 500
 
 
 def log_request(scope: Scope, status: int, seconds: float) -> None:
-    """An account of `Outcomes`. The line has the status 0 where the client left without an answer.
+    """An account of `RequestObservers`. The line has the status 0 where the client left without an answer.
 
     `tenant` is there where the token was good, `refusal` where it opened nothing, `cause` where the service failed, be
     it after the answer had begun; `method` and `path` where they were read before the server refused the rest.
     """
     route = route_of(scope)
-    if route in PROBES:
+    if route in HEALTH_PATHS:
         return
     cause = cause_of(scope)
     level = logging.INFO if cause is None and status < _FAILED else logging.ERROR

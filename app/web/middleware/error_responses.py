@@ -69,7 +69,7 @@ _CODES: Mapping[int, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ErrorResponse:
     """An error as the client sees it."""
 
     status: int
@@ -94,20 +94,20 @@ class Failure:
         ]
 
 
-INTERNAL = Failure(500, "Couldn't process request due to an internal error.")
+INTERNAL = ErrorResponse(500, "Couldn't process request due to an internal error.")
 
 
-def failure_of(error: BaseException) -> Failure:
+def error_response_for(error: BaseException) -> ErrorResponse:
     """How `error` is answered; whatever is not foreseen is `INTERNAL`."""
     if isinstance(error, ServiceError):
         status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
         code = _EVALUATION_CODES.get(type(error), EvaluationCode.GENERAL)
-        return Failure(status, str(error), tuple(_headers(error)), code) if status else INTERNAL
+        return ErrorResponse(status, str(error), tuple(_headers(error)), code) if status else INTERNAL
     # Of Starlette's kind are Connexion's problems and, through Connexion's FlaskApp, Werkzeug's exceptions as well.
     if isinstance(error, HTTPException) and error.status_code in _CODES.keys() - {INTERNAL.status}:
         headers = (error.headers or {}).items()
         encoded = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers)
-        return Failure(error.status_code, error.detail or "The request cannot be answered.", encoded)
+        return ErrorResponse(error.status_code, error.detail or "The request cannot be answered.", encoded)
     return INTERNAL
 
 
@@ -124,7 +124,7 @@ def _headers(error: ServiceError) -> Iterable[Header]:
         yield b"www-authenticate", f'{_REALM}, error="insufficient_scope", scope="{error.scope}"'.encode()
 
 
-class Failures:
+class ErrorResponses:
     """Answers for whatever the parts inside it raise. A client that has left gets no answer and is no failure."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -148,7 +148,7 @@ class Failures:
             return
         # Cancelled: the server stops, and has waited long enough. Whoever is still there is told as of any failure.
         except (Exception, asyncio.CancelledError) as error:
-            failure = failure_of(error)
+            failure = error_response_for(error)
             if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
                 scope["extensions"]["connexion_context"][_REFUSAL] = error.reason
             if started or failure is INTERNAL:
@@ -157,7 +157,7 @@ class Failures:
                 raise
             await self._answer(failure, scope, send)
 
-    async def _answer(self, failure: Failure, scope: Scope, send: Send) -> None:
+    async def _answer(self, failure: ErrorResponse, scope: Scope, send: Send) -> None:
         body = failure.body(scope)
         await send({"type": "http.response.start", "status": failure.status, "headers": failure.head(body)})
         await send({"type": "http.response.body", "body": body})

@@ -15,14 +15,14 @@ from starlette.types import Scope
 from app.errors import RejectionReason, Unauthorized
 from app.metrics import Metrics
 from app.web.contract.security import bearer_token
-from app.web.endpoints.health import PROBES
+from app.web.endpoints.health import HEALTH_PATHS
 from app.web.middleware.error_responses import rejection_reason_of
 from app.web.middleware.streaming import is_stream
 from app.web.route_names import route_of
 
 METRICS_PATH: Final = "/metrics"
 # What a platform asks for: it would drown what callers do, and a 503 of a process that stops is no failure.
-_UNCOUNTED: Final = PROBES | {METRICS_PATH}
+_UNCOUNTED: Final = HEALTH_PATHS | {METRICS_PATH}
 
 # In seconds; a read takes about a millisecond, a store that hangs its limit and half of it again.
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -31,7 +31,7 @@ _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PAT
 _OTHER: Final = "_OTHER"
 
 
-class Monitoring:
+class RequestMetrics:
     """Counts in `metrics`, and tells them to whoever sends `token`.
 
     A request is counted once it has ended, with the status 0 where its client left without an answer. A stream is
@@ -59,7 +59,7 @@ class Monitoring:
         self.routes: Sequence[BaseRoute] = (Route(METRICS_PATH, self._answer),)
 
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
-        """An account of `Outcomes`."""
+        """An account of `RequestObservers`."""
         route = route_of(scope)
         if route in _UNCOUNTED:
             return

@@ -5,28 +5,28 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.server.http_protocol import ACCOUNT, REFUSED
+from app.server.http_protocol import OBSERVER, REFUSED
 
 # Called with the request's scope, the status of its answer (0: its client left without one) and the seconds it took.
 # Of a request that the server refused while reading it, the scope has what was read.
-Account = Callable[[Scope, int, float], None]
+RequestObserver = Callable[[Scope, int, float], None]
 
 
-class Outcomes:
-    """Tells `accounts` of each request once, when it has ended in whatever way.
+class RequestObservers:
+    """Tells `observers` of each request once, when it has ended in whatever way.
 
     Through the state of the lifespan the server tells them of those that never come here.
     """
 
-    def __init__(self, app: ASGIApp, accounts: Sequence[Account]) -> None:
+    def __init__(self, app: ASGIApp, observers: Sequence[RequestObserver]) -> None:
         self._app = app
-        self._accounts = accounts
+        self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                scope.get("state", {})[ACCOUNT] = self._account
+                scope.get("state", {})[OBSERVER] = self._observe
             await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
@@ -40,8 +40,8 @@ class Outcomes:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            self._account(scope, scope.get("state", {}).get(REFUSED, status), time.perf_counter() - began)
+            self._observe(scope, scope.get("state", {}).get(REFUSED, status), time.perf_counter() - began)
 
-    def _account(self, scope: Scope, status: int, seconds: float) -> None:
-        for account in self._accounts:
-            account(scope, status, seconds)
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        for observer in self._observers:
+            observer(scope, status, seconds)

@@ -22,7 +22,7 @@ def is_stream(scope: Scope) -> bool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Body:
+class StreamBody:
     """The `parts` of an answer, and `end`, which has them end soon.
 
     `end` may be called more than once, also after the last part.
@@ -43,15 +43,15 @@ class Body:
             watcher.cancel()
 
 
-class Stream(flask.Response):
+class StreamingResponse(flask.Response):
     """An answer with such a body. It ends the body when it is closed, unless it has handed it over."""
 
-    def __init__(self, body: Body, headers: Headers) -> None:
+    def __init__(self, body: StreamBody, headers: Headers) -> None:
         super().__init__(iter(()), headers=headers)  # for a sequence, Werkzeug would set its length
-        self._body: Body | None = body
+        self._body: StreamBody | None = body
 
     def hand_over(self, scope: Scope) -> None:
-        """Has `Streams` send the body."""
+        """Has `Streaming` send the body."""
         scope["extensions"]["connexion_context"][_IN_CONTEXT], self._body = self._body, None
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class Stream(flask.Response):
             self._body.end()
 
 
-class Streams:
+class Streaming:
     """Sends the bodies that were handed over, once all parts inside have returned.
 
     What they hold of a request would else be held for as long as its stream lasts: 28 KiB for each listener, not 19.
@@ -72,7 +72,7 @@ class Streams:
     def __init__(self, app: ASGIApp, listening: Listening = contextlib.nullcontext) -> None:
         self._app = app
         self._listening = listening
-        self._running: set[Body] = set()
+        self._running: set[StreamBody] = set()
         self._stopped = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ class Streams:
             scope.get("state", {})["end_streams"] = self._end_all
         await self._app(scope, receive, send)
         if scope["type"] == "http" and _IN_CONTEXT in (context := scope["extensions"]["connexion_context"]):
-            body: Body = context[_IN_CONTEXT]
+            body: StreamBody = context[_IN_CONTEXT]
             self._running.add(body)
             if self._stopped or HALF_CLOSED in scope["state"]:
                 body.end()

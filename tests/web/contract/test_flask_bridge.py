@@ -9,7 +9,7 @@ import flask
 import pytest
 from werkzeug.test import Client as WerkzeugClient
 
-from app.web.contract.flask_bridge import EventLoopFlask, environ_of
+from app.web.contract.flask_bridge import FlaskBridge, environ_of
 from tests.conftest import Run
 
 Story = list[tuple[Any, ...]]
@@ -53,7 +53,7 @@ def bridged(run: Run, request: str) -> tuple[Story, Any]:
 
     path, _, query = request.partition("?")
     try:
-        run(EventLoopFlask(app)(scope_of(path, query), None, send))  # type: ignore[arg-type]
+        run(FlaskBridge(app)(scope_of(path, query), None, send))  # type: ignore[arg-type]
     except Exception as error:
         return story, repr(error)
     headers = [(name.decode().title(), value.decode()) for name, value in sent[0]["headers"]]
@@ -191,7 +191,7 @@ def test_a_response_is_closed_when_it_cannot_be_sent(run: Run) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        run(EventLoopFlask(make_app(story, awaited_view(story)))(scope_of("/view"), None, broken))  # type: ignore[arg-type]
+        run(FlaskBridge(make_app(story, awaited_view(story)))(scope_of("/view"), None, broken))  # type: ignore[arg-type]
     assert story[-1] == ("closed",)
 
 
@@ -199,7 +199,7 @@ def test_a_cancelled_request_is_torn_down_with_its_cancellation(run: Run) -> Non
     story: Story = []
 
     async def cancel() -> None:
-        bridge = EventLoopFlask(make_app(story, lambda: asyncio.Event().wait()))
+        bridge = FlaskBridge(make_app(story, lambda: asyncio.Event().wait()))
         task = asyncio.create_task(bridge(scope_of("/view"), None, None))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         task.cancel()
@@ -223,7 +223,7 @@ def test_two_requests_at_once_have_contexts_of_their_own(run: Run) -> None:
         return answer()
 
     async def both() -> None:
-        bridge = EventLoopFlask(make_app([], view))
+        bridge = FlaskBridge(make_app([], view))
 
         async def send(_message: object) -> None:
             pass

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.web.contract.parameters import Parameters
+from app.web.contract.parameters import ParameterParser
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from app.web.contract.parameters import Parameters
 )
 def test_a_parameter_of_a_kind_that_is_not_read_is_refused_at_start(parameter: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="the parameter some is of a kind that is not read here"):
-        Parameters([{"name": "some", **parameter}])
+        ParameterParser([{"name": "some", **parameter}])

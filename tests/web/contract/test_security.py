@@ -9,7 +9,7 @@ import pytest
 from app.auth.keys import Key, StaticKeySource
 from app.auth.token_cache import TokenCache
 from app.auth.tokens import TokenVerifier
-from app.web.contract.security import Asked, Bearer, Permissions
+from app.web.contract.security import BearerTokenHandler, Permissions, SecurityRequest
 from tests.conftest import Run
 from tests.contract import PATH, Client
 from tests.processes import SECRET, Service, make_token
@@ -68,7 +68,7 @@ def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
     tokens = TokenCache(TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",)))))
     token = make_token("acme", padding="x" * 10_000)
     verified = run(tokens.verify(token))
-    check: Any = Bearer(tokens, Permissions()).get_fn({}, [])
+    check: Any = BearerTokenHandler(tokens, Permissions()).get_fn({}, [])
     headers = [(b"authorization", f"Bearer {token}".encode())]
     scopes: list[Any] = [
         {"headers": headers, "extensions": {"connexion_context": {}, "connexion_routing": {"operation_id": ""}}}
@@ -78,7 +78,7 @@ def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
     try:
         before, _ = tracemalloc.get_traced_memory()
         for scope in scopes:
-            check(Asked(scope))
+            check(SecurityRequest(scope))
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

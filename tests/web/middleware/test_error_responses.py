@@ -18,7 +18,7 @@ from app.errors import (
     StoreError,
     Unauthorized,
 )
-from app.web.middleware.error_responses import INTERNAL, Failures, failure_of
+from app.web.middleware.error_responses import INTERNAL, ErrorResponses, error_response_for
 from tests.conftest import Run
 from tests.processes import Service, make_token
 from tests.relay import Relay
@@ -104,7 +104,7 @@ def test_a_store_that_is_not_there_is_a_500(tmp_path: Path, tenant: str) -> None
     ],
 )
 def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> None:
-    failure = failure_of(error)
+    failure = error_response_for(error)
     assert failure.status == status
     assert status < 500 or failure == INTERNAL
 
@@ -120,7 +120,7 @@ def test_the_unforeseen_is_told_to_the_log_and_not_to_the_client(run: Run, caplo
 
     scope = {"type": "http", "extensions": {"connexion_context": {"request_id": "abc"}}}
     with caplog.at_level(logging.ERROR):
-        run(Failures(breaks)(scope, None, send))  # type: ignore[arg-type]
+        run(ErrorResponses(breaks)(scope, None, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 500
     assert b"inner affairs" not in sent[1]["body"]  # type: ignore[operator]
     (record,) = caplog.records

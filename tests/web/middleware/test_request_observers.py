@@ -9,8 +9,8 @@ from starlette.requests import ClientDisconnect
 
 from app.errors import StoreError
 from app.web.middleware.access_log import log_request
-from app.web.middleware.error_responses import Failures
-from app.web.middleware.request_observers import Outcomes
+from app.web.middleware.error_responses import ErrorResponses
+from app.web.middleware.request_observers import RequestObservers
 from tests.conftest import Run
 from tests.contract import PATH, Wire
 from tests.processes import Service, make_token
@@ -36,7 +36,7 @@ def test_a_failure_after_the_answer_began_has_its_line_and_its_cause(
 
     async def fails() -> None:
         with pytest.raises(type(error)):
-            await Outcomes(Failures(breaks), [log_request])(scope, None, send)  # type: ignore[arg-type]
+            await RequestObservers(ErrorResponses(breaks), [log_request])(scope, None, send)  # type: ignore[arg-type]
 
     context = {"request_id": "abc"}
     scope = {
@@ -65,7 +65,7 @@ def test_each_account_is_told_once_of_each_request_and_of_nothing_else(run: Run)
         pass
 
     told: list[int] = []
-    part = Outcomes(answers, [lambda _scope, status, _seconds: told.append(status)] * 2)
+    part = RequestObservers(answers, [lambda _scope, status, _seconds: told.append(status)] * 2)
     run(part({"type": "http"}, None, send))  # type: ignore[arg-type]
     run(part({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
     assert told == [204, 204]
@@ -76,7 +76,7 @@ def test_a_client_that_has_left_before_its_answer_is_told_of_with_the_status_0(r
         raise ClientDisconnect
 
     told: list[int] = []
-    part = Outcomes(Failures(reads), [lambda _scope, status, _seconds: told.append(status)])
+    part = RequestObservers(ErrorResponses(reads), [lambda _scope, status, _seconds: told.append(status)])
     run(part({"type": "http"}, None, None))  # type: ignore[arg-type]
     assert told == [0]
 
