@@ -22,8 +22,8 @@ from app.metrics import Metrics
 from app.operations import WRITES, operations
 from app.settings import Settings
 from app.store import Store
-from app.store.instrumented import MeteredStore
-from app.store_factory import store_of
+from app.store.instrumented import InstrumentedStore
+from app.store_factory import create_store
 from app.web.contract.flask_bridge import BridgedFlask, FlaskBridge
 from app.web.contract.json_body import JsonBodyValidator
 from app.web.contract.parameters import ParameterParser
@@ -51,13 +51,13 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     It has to be run with lifespan events: at the first of them Connexion builds its parts, at the last the store is
     closed.
     """
-    store = store or store_of(settings)
+    store = store or create_store(settings)
     observers: list[RequestObserver] = [log_request]
     listening: Listening = contextlib.nullcontext
     numbers: Sequence[BaseRoute] = ()
     if settings.metrics_token is not None:
         metrics = Metrics(settings.metrics_directory)
-        store, request_metrics = MeteredStore(store, metrics), RequestMetrics(metrics, settings.metrics_token)
+        store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics, settings.metrics_token)
         observers, listening, numbers = (
             [*observers, request_metrics.count_request],
             request_metrics.listening,

@@ -12,7 +12,7 @@ import connexion
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import app.store.connections
-from app.store.pipeline import Exchange, exchange_on
+from app.store.pipeline import Pipeline, pipeline_on
 from app.store.redis_store import RedisStore
 from app.web.contract.flask_bridge import FlaskBridge
 from app.web.contract.views import View
@@ -72,8 +72,8 @@ def measured() -> Iterator[Clock]:
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, function)
 
-        def timed_exchange_on(connection: Any) -> Exchange:
-            return clock.timed("store", exchange_on(connection))
+        def timed_exchange_on(connection: Any) -> Pipeline:
+            return clock.timed("store", pipeline_on(connection))
 
         replace(RequestIds, "__call__", clock.timed("around", _with_send(clock, RequestIds.__call__)))
         replace(

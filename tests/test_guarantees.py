@@ -11,8 +11,8 @@ import pytest
 from app.errors import ConcurrentUpdate
 from app.model import Author, Expected, Setting
 from app.store import Store
-from app.store.connections import Connections
-from app.store.pipeline import Exchange
+from app.store.connections import ServerConnections
+from app.store.pipeline import Pipeline
 from app.store.redis_store import RedisStore
 from tests.broken import without_watch
 from tests.clients import Run as ClientsRun
@@ -38,7 +38,7 @@ def test_what_clients_saw_while_the_store_failed_fits_one_register(tmp_path: Pat
 class CachedStore(RedisStore):
     """A negative control: reads from a cache that a write of another worker does not empty."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ServerConnections) -> None:
         super().__init__(connections, TIMEOUT, HISTORY_LENGTH)
         self._cache: dict[str, Setting] = {}
 
@@ -52,19 +52,19 @@ class CachedStore(RedisStore):
         return self._cache[tenant]
 
 
-class UnwatchedConnections(Connections):
+class UnwatchedConnections(ServerConnections):
     """A negative control: PING in the place of WATCH."""
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Exchange]:
-        async with super().lend() as exchange:
-            yield without_watch(exchange)
+    async def lend(self) -> AsyncIterator[Pipeline]:
+        async with super().lend() as pipeline:
+            yield without_watch(pipeline)
 
 
 class HastyStore(RedisStore):
     """A negative control: answers a write before it is stored."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ServerConnections) -> None:
         super().__init__(connections, TIMEOUT, HISTORY_LENGTH)
         self._later: set[asyncio.Task[Setting]] = set()
 
@@ -97,11 +97,11 @@ class NervousStore(RedisStore):
 
 
 def honest(url: str) -> Store:
-    return RedisStore(Connections.to(url), TIMEOUT, HISTORY_LENGTH)
+    return RedisStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
 def cached(url: str) -> Store:
-    return CachedStore(Connections.to(url))
+    return CachedStore(ServerConnections.to(url))
 
 
 def unwatched(url: str) -> Store:
@@ -109,15 +109,15 @@ def unwatched(url: str) -> Store:
 
 
 def hasty(url: str) -> Store:
-    return HastyStore(Connections.to(url))
+    return HastyStore(ServerConnections.to(url))
 
 
 def unconditional(url: str) -> Store:
-    return UnconditionalStore(Connections.to(url), TIMEOUT, HISTORY_LENGTH)
+    return UnconditionalStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
 def nervous(url: str) -> Store:
-    return NervousStore(Connections.to(url), TIMEOUT, HISTORY_LENGTH)
+    return NervousStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
 def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> list[str]:

@@ -29,7 +29,7 @@ from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
 from app.store.address import Address
-from app.store.inspection import Facts, obstacle
+from app.store.inspection import ServerFacts, obstacle
 from app.store.redis_store import RedisStore
 from app.web.contract.json_body import parse
 from app.web.contract.security import bearer_token
@@ -150,7 +150,7 @@ def refused_command(data: bytes) -> None:
 
 
 def told_version(data: bytes) -> None:
-    facts = Facts(
+    facts = ServerFacts(
         server="a:1", role="primary", version=text(data), product=None, maxmemory_policy="noeviction", appendonly=True,
         appendfsync="always", replicas=1,
     )  # fmt: skip

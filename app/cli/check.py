@@ -13,8 +13,8 @@ from app.cli.exit import STATUSES
 from app.errors import StoreError
 from app.preflight.findings import Finding, findings
 from app.settings import Settings, SettingsError
-from app.store.inspection import Facts, Unseen, obstacle
-from app.store_factory import inspected, store_of
+from app.store.inspection import ServerFacts, UnreachableServer, obstacle
+from app.store_factory import create_store, inspect_store
 
 REFUSED: Final = 1
 
@@ -23,7 +23,7 @@ _COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
 
 def check(*, as_json: bool) -> NoReturn:
     """Prints what the store would lose, and ends the process with what that means for a release."""
-    servers: Sequence[Facts | Unseen] = ()
+    servers: Sequence[ServerFacts | UnreachableServer] = ()
     place = None
     try:
         settings = Settings.read(os.environ)
@@ -38,7 +38,7 @@ def check(*, as_json: bool) -> NoReturn:
         status = REFUSED if any(finding.level == "error" for finding in found) else 0
         if _is_unusable(servers):
             status = STATUSES["failed"]
-    seen = [each for each in servers if isinstance(each, Facts)]
+    seen = [each for each in servers if isinstance(each, ServerFacts)]
     if as_json:
         _print_json(found, seen, place, ok=status == 0)
     else:
@@ -46,27 +46,27 @@ def check(*, as_json: bool) -> NoReturn:
     raise SystemExit(status)
 
 
-async def _try(settings: Settings) -> Sequence[Facts | Unseen]:
-    servers = await inspected(settings)
+async def _try(settings: Settings) -> Sequence[ServerFacts | UnreachableServer]:
+    servers = await inspect_store(settings)
     if not _is_unusable(servers):
-        store = store_of(settings)
+        store = create_store(settings)
         try:
-            await store.rehearse()
+            await store.probe_write()
         finally:
             await store.close()
     return servers
 
 
-def _is_unusable(servers: Sequence[Facts | Unseen]) -> bool:
-    return any(isinstance(each, Unseen) and each.role == "primary" for each in servers)
+def _is_unusable(servers: Sequence[ServerFacts | UnreachableServer]) -> bool:
+    return any(isinstance(each, UnreachableServer) and each.role == "primary" for each in servers)
 
 
-def _print_json(found: Sequence[Finding], facts: Sequence[Facts], place: str | None, *, ok: bool) -> None:
+def _print_json(found: Sequence[Finding], facts: Sequence[ServerFacts], place: str | None, *, ok: bool) -> None:
     store: dict[str, Any] = {"address": place, "servers": [asdict(each) for each in facts]}
     click.echo(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in found], "store": store}))
 
 
-def _print_lines(found: Sequence[Finding], facts: Sequence[Facts], place: str | None, *, ok: bool) -> None:
+def _print_lines(found: Sequence[Finding], facts: Sequence[ServerFacts], place: str | None, *, ok: bool) -> None:
     if facts:
         names = {each.product or f"Redis {each.version}" for each in facts if each.product or each.version}
         what = ", ".join(sorted(names)) or "the store"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from app.store.address import Address
-from app.store.inspection import Facts, Unseen
+from app.store.inspection import ServerFacts, UnreachableServer
 
 # The commands are all in Redis 4. Nobody mends anything older than 6.2, and no test sees it.
 OLDEST_VERSION: Final = (6, 2)
@@ -31,15 +31,17 @@ class Finding:
     servers: Sequence[str] = ()
 
 
-def findings(servers: Sequence[Facts | Unseen], address: Address, *, tls_verify: bool) -> list[Finding]:
+def findings(
+    servers: Sequence[ServerFacts | UnreachableServer], address: Address, *, tls_verify: bool
+) -> list[Finding]:
     """What is to be said of the store at `address`, what weighs most first; what several servers share, once."""
-    seen = [each for each in servers if isinstance(each, Facts)]
+    seen = [each for each in servers if isinstance(each, ServerFacts)]
     rules = (_eviction, _durability, _replicas, _version)
-    said: list[tuple[Finding, Facts | Unseen]] = [
+    said: list[tuple[Finding, ServerFacts | UnreachableServer]] = [
         (finding, facts) for rule in rules for facts in seen for finding in rule(facts)
     ]
-    said += [(_unseen(each), each) for each in servers if isinstance(each, Unseen)]
-    shared: dict[Finding, list[Facts | Unseen]] = {}
+    said += [(_unseen(each), each) for each in servers if isinstance(each, UnreachableServer)]
+    shared: dict[Finding, list[ServerFacts | UnreachableServer]] = {}
     for finding, server in sorted(said, key=lambda pair: pair[0].level):  # errors come first
         shared.setdefault(finding, []).append(server)
     if len(servers) == 1 and address.kind == "server":
@@ -49,14 +51,14 @@ def findings(servers: Sequence[Facts | Unseen], address: Address, *, tls_verify:
     return [*of_servers, *_transport(address, tls_verify=tls_verify)]
 
 
-def _about(finding: Finding, servers: Sequence[Facts | Unseen]) -> Finding:
+def _about(finding: Finding, servers: Sequence[ServerFacts | UnreachableServer]) -> Finding:
     """The finding, which names those that it is about."""
     names = (f"replica {each.server}" if each.role == "replica" else each.server for each in servers)
     message = f"{', '.join(names)}: {finding.message}"
     return replace(finding, message=message, servers=tuple(each.server for each in servers))
 
 
-def _not_looked_at(code: str, what: str, facts: Facts, *commands: str) -> Finding:
+def _not_looked_at(code: str, what: str, facts: ServerFacts, *commands: str) -> Finding:
     """The finding that none of `commands`, each of which would tell `what`, was answered."""
     forbidden = [command for command in commands if command in facts.forbidden]
     if forbidden:
@@ -67,14 +69,14 @@ def _not_looked_at(code: str, what: str, facts: Facts, *commands: str) -> Findin
     return Finding("warning", code, f"{what} was not looked at: {why}", seen=False)
 
 
-def _unseen(server: Unseen) -> Finding:
+def _unseen(server: UnreachableServer) -> Finding:
     if server.role == "primary":
         return Finding("error", "store", f"the store cannot be used: {server.obstacle}", seen=False)
     message = f"what a fail-over to it would lose was not looked at: {server.obstacle}"
     return Finding("warning", "replica_unseen", message, seen=False)
 
 
-def _eviction(facts: Facts) -> Iterator[Finding]:
+def _eviction(facts: ServerFacts) -> Iterator[Finding]:
     policy = facts.maxmemory_policy
     if policy is None:
         what = "whether settings can be evicted (maxmemory-policy has to be noeviction)"
@@ -89,7 +91,7 @@ def _eviction(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _durability(facts: Facts) -> Iterator[Finding]:
+def _durability(facts: ServerFacts) -> Iterator[Finding]:
     if facts.appendonly is None:
         what = "what a restart loses (appendonly)"
         yield _not_looked_at("append_only_unknown", what, facts, "CONFIG GET", "INFO")
@@ -112,7 +114,7 @@ def _durability(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _replicas(facts: Facts) -> Iterator[Finding]:
+def _replicas(facts: ServerFacts) -> Iterator[Finding]:
     if facts.role == "replica":
         return
     if facts.replicas is None:
@@ -126,7 +128,7 @@ def _replicas(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _version(facts: Facts) -> Iterator[Finding]:
+def _version(facts: ServerFacts) -> Iterator[Finding]:
     oldest = ".".join(map(str, OLDEST_VERSION))
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", facts.version or "")
     if numbers is None:

@@ -5,7 +5,7 @@ from typing import Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 Kind = Literal["server", "sentinels", "cluster"]
-Place = tuple[str, int]
+HostPort = tuple[str, int]
 
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinels": 26379, "cluster": 6379}
 _SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
@@ -24,7 +24,7 @@ class Address:
     """
 
     kind: Kind = "server"
-    places: tuple[Place, ...] = ()
+    places: tuple[HostPort, ...] = ()
     path: str | None = None
     service: str = ""
     database: int = 0
@@ -75,18 +75,18 @@ class Address:
             "sentinels": "redis+sentinel",
             "cluster": "redis+cluster",
         }
-        hosts = ",".join(map(name_of, self.places))
+        hosts = ",".join(map(format_host_port, self.places))
         path = f"{self.service}/{self.database}" if self.service else str(self.database)
         return f"{scheme[self.kind]}://{hosts}" + ("" if self.kind == "cluster" else f"/{path}")
 
 
-def name_of(place: Place) -> str:
+def format_host_port(place: HostPort) -> str:
     """The place as it stands in an address: host:port."""
     host, port = place
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _place(text: str, usual_port: int) -> Place:
+def _place(text: str, usual_port: int) -> HostPort:
     url = urlsplit(f"//{text}")  # knows IPv6, and raises ValueError for a port that is none
     port = usual_port if url.port is None else url.port
     if not url.hostname or port == 0:

@@ -10,10 +10,10 @@ from typing import Any, Final, Self, cast
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
-from app.store.address import Place
-from app.store.cluster_pubsub import Subscriptions
-from app.store.connections import DRIVER_ERRORS, Connections
-from app.store.pipeline import Command, Exchange, T, Work
+from app.store.address import HostPort
+from app.store.cluster_pubsub import ClusterSubscriptions
+from app.store.connections import DRIVER_ERRORS, ServerConnections
+from app.store.pipeline import Command, Pipeline, PipelineWork, T
 
 # How often work is begun again for one caller, and after how many seconds where its slot is between two nodes.
 _MAX_TURNS: Final = 8
@@ -23,7 +23,7 @@ _PATIENCE: Final = 0.25
 _REST: Final = 0.5
 
 
-class ClusterConnections:
+class ClusterTopology:
     """The `Topology` of a cluster: each key at the node that has its slot.
 
     The slots are asked for at first use, at `places`, and again, in the background and twice a second at the most,
@@ -31,11 +31,11 @@ class ClusterConnections:
     own, so that none waits for another. `at` makes connections to a node.
     """
 
-    def __init__(self, places: Sequence[Place], at: Callable[[Place], Connections]) -> None:
+    def __init__(self, places: Sequence[HostPort], at: Callable[[HostPort], ServerConnections]) -> None:
         self._places = places
         self._at = at
-        self._nodes: dict[Place, Connections] = {}
-        self._slots = _Slots([])
+        self._nodes: dict[HostPort, ServerConnections] = {}
+        self._slots = _SlotMap([])
         self._refreshing: asyncio.Task[None] | None = None
         self._trouble: Exception | None = None  # of the node that was asked last in vain
         self._rested = 0.0  # by the loop's clock: when the nodes may be asked again
@@ -43,20 +43,20 @@ class ClusterConnections:
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
 
-        async def get(exchange: Exchange) -> bytes | None:
-            (value,) = await exchange(("GET", key))
+        async def get(pipeline: Pipeline) -> bytes | None:
+            (value,) = await pipeline(("GET", key))
             return cast(bytes | None, value)
 
-        def read(node: Connections, *, asking: bool) -> Awaitable[bytes | None]:
+        def read(node: ServerConnections, *, asking: bool) -> Awaitable[bytes | None]:
             return node.run(key, _asking(get)) if asking else node.read(key, limit)
 
         async with asyncio.timeout(limit):
             return await self._at_owner(key, read)
 
-    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
 
-        def run(node: Connections, *, asking: bool) -> Awaitable[T]:
+        def run(node: ServerConnections, *, asking: bool) -> Awaitable[T]:
             return node.run(key, _asking(work) if asking else work, fresh=fresh)
 
         return await (self._anywhere(work) if key is None else self._at_owner(key, run))
@@ -82,7 +82,7 @@ class ClusterConnections:
                 raise
         raise ConnectionError("the nodes do not agree on who has the key")
 
-    async def servers(self) -> tuple[Sequence[Connections], Sequence[Place]]:
+    async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`."""
         await self._learn()
         return [self._node(place) for place in sorted(self._slots.places)], []
@@ -92,7 +92,7 @@ class ClusterConnections:
         """See `Topology`: on each node that has slots. Where one is lost, the others go on."""
         async with asyncio.timeout(limit):
             await self._place_of("")
-        subscriptions = Subscriptions(channel, limit, self._node, self._refresh)
+        subscriptions = ClusterSubscriptions(channel, limit, self._node, self._refresh)
         try:
             subscriptions.follow(self._slots.places)
             await subscriptions.begun()
@@ -100,7 +100,7 @@ class ClusterConnections:
         finally:
             subscriptions.close()
 
-    async def _anywhere(self, work: Work[T]) -> T:
+    async def _anywhere(self, work: PipelineWork[T]) -> T:
         """Tries one node after the other: while one works, the store does."""
         trouble: Exception | None = None
         for place in dict.fromkeys([*self._slots.places, *self._places]):
@@ -117,7 +117,7 @@ class ClusterConnections:
             self._refreshing.cancel()
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
-    def _node(self, place: Place) -> Connections:
+    def _node(self, place: HostPort) -> ServerConnections:
         if place not in self._nodes:
             self._nodes[place] = self._at(place)
         return self._nodes[place]
@@ -129,7 +129,7 @@ class ClusterConnections:
         if not self._slots.places:
             raise ConnectionError("no node tells its slots") from self._trouble
 
-    async def _place_of(self, key: str) -> Place:
+    async def _place_of(self, key: str) -> HostPort:
         await self._learn()
         place = self._slots.place_of(key_slot(key.encode()))
         if place is None:
@@ -149,22 +149,22 @@ class ClusterConnections:
         for place in dict.fromkeys([*self._slots.places, *self._places]):
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    (ranges,) = await self._node(place).run(None, lambda exchange: exchange(("CLUSTER", "SLOTS")))
+                    (ranges,) = await self._node(place).run(None, lambda pipeline: pipeline(("CLUSTER", "SLOTS")))
             except DRIVER_ERRORS as error:
                 self._trouble = error
                 continue
             if ranges:
-                self._slots = _Slots.told(ranges, by=place[0])
+                self._slots = _SlotMap.told(ranges, by=place[0])
                 break
         self._rested = asyncio.get_running_loop().time() + _REST
 
 
-class _Slots:
+class _SlotMap:
     """Who has which slot: ranges, and slots that have `moved` since."""
 
-    def __init__(self, ranges: Sequence[tuple[int, int, Place]]) -> None:
+    def __init__(self, ranges: Sequence[tuple[int, int, HostPort]]) -> None:
         self._ranges = sorted(ranges)
-        self.moved: dict[int, Place] = {}
+        self.moved: dict[int, HostPort] = {}
         self.places = frozenset(place for _, _, place in ranges)
 
     @classmethod
@@ -174,7 +174,7 @@ class _Slots:
             [(first, last, (host.decode() if host else by, port)) for first, last, (host, port, *_), *_ in ranges]
         )
 
-    def place_of(self, slot: int) -> Place | None:
+    def place_of(self, slot: int) -> HostPort | None:
         """The node that has `slot`; None where none has."""
         if slot in self.moved:
             return self.moved[slot]
@@ -185,13 +185,13 @@ class _Slots:
         return place if slot <= last else None
 
 
-def _asking(work: Work[T]) -> Work[T]:
+def _asking(work: PipelineWork[T]) -> PipelineWork[T]:
     """The same work at a node that does not have the slot yet, but takes what is asked of it: each command says so.
 
     Inside a transaction MULTI says it for all.
     """
 
-    async def asking(exchange: Exchange) -> T:
+    async def asking(pipeline: Pipeline) -> T:
         async def asked(*commands: Command, errors: bool = False) -> list[Any]:
             prefixed: list[Command] = []
             in_multi = False
@@ -200,7 +200,7 @@ def _asking(work: Work[T]) -> Work[T]:
                     prefixed.append(("ASKING",))
                 in_multi = (in_multi or command[0] == "MULTI") and command[0] != "EXEC"
                 prefixed.append(command)
-            replies = await exchange(*prefixed, errors=errors)
+            replies = await pipeline(*prefixed, errors=errors)
             return [reply for reply, command in zip(replies, prefixed, strict=True) if command != ("ASKING",)]
 
         return await work(asked)

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from app.store.address import Place
-from app.store.connections import DRIVER_ERRORS, Connections
+from app.store.address import HostPort
+from app.store.connections import DRIVER_ERRORS, ServerConnections
 
 _log = logging.getLogger(__name__)
 
@@ -21,21 +21,21 @@ _LOOK_AROUND: Final = 1.0
 _MAX_MESSAGES: Final = 1000
 
 
-class Subscriptions:
+class ClusterSubscriptions:
     """One for each node, merged; each is tried again for itself."""
 
     def __init__(
-        self, channel: str, limit: float, node: Callable[[Place], Connections], on_loss: Callable[[], object]
+        self, channel: str, limit: float, node: Callable[[HostPort], ServerConnections], on_loss: Callable[[], object]
     ) -> None:
         self._channel = channel
         self._limit = limit
         self._node = node
         self._on_loss = on_loss
         self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
-        self._tried: dict[Place, asyncio.Future[bool]] = {}
-        self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._tried: dict[HostPort, asyncio.Future[bool]] = {}
+        self._tasks: dict[HostPort, asyncio.Task[None]] = {}
 
-    def follow(self, places: AbstractSet[Place]) -> None:
+    def follow(self, places: AbstractSet[HostPort]) -> None:
         """Has a subscription at each of `places`, and at no other."""
         for place in places - self._tasks.keys():
             self._tried[place] = asyncio.get_running_loop().create_future()
@@ -48,7 +48,7 @@ class Subscriptions:
         if not any(await asyncio.gather(*self._tried.values())):
             raise ConnectionError("no node takes a subscription")
 
-    async def messages(self, places: Callable[[], AbstractSet[Place]]) -> AsyncIterator[bytes | None]:
+    async def messages(self, places: Callable[[], AbstractSet[HostPort]]) -> AsyncIterator[bytes | None]:
         """What comes on all of them; None where one was lost or is there again. Follows `places` as they change."""
         loop = asyncio.get_running_loop()
         look_around = loop.time() + _LOOK_AROUND
@@ -67,7 +67,7 @@ class Subscriptions:
         """Ends all of them."""
         self.follow(set())
 
-    async def _stay_subscribed(self, place: Place) -> None:
+    async def _stay_subscribed(self, place: HostPort) -> None:
         tried = self._tried[place]
         is_lost = False
         while True:

@@ -10,9 +10,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from app.store.address import Place, name_of
-from app.store.pipeline import Exchange, T, Work, exchange_on
-from app.store.read_batching import JoinedReads
+from app.store.address import HostPort, format_host_port
+from app.store.pipeline import Pipeline, PipelineWork, T, pipeline_on
+from app.store.read_batching import ReadBatcher
 
 # A worker's share of the store's connections; who finds none free waits, within the limit of its operation.
 MAX_CONNECTIONS: Final = 32
@@ -30,7 +30,7 @@ _MAX_MESSAGE: Final = 63
 _FAREWELL: Final = 0.1
 
 
-class Connections:
+class ServerConnections:
     """The `Topology` of one server: connections, lent one at a time; nothing is ever sent twice."""
 
     def __init__(self, make: Callable[[], Any], name: str) -> None:
@@ -41,7 +41,7 @@ class Connections:
         self._idle: list[Any] = []
         self._open: set[Any] = set()
         self._closed = False
-        self._reads = JoinedReads(self.lend)
+        self._reads = ReadBatcher(self.lend)
 
     @classmethod
     def to(cls, url: str, *, tls_verify: bool = True, **login: str | int | None) -> Self:
@@ -64,30 +64,32 @@ class Connections:
             driver_info=None,
         )
         kept = pool.connection_kwargs
-        return cls(pool.make_connection, kept["path"] if "path" in kept else name_of((kept["host"], kept["port"])))
+        return cls(
+            pool.make_connection, kept["path"] if "path" in kept else format_host_port((kept["host"], kept["port"]))
+        )
 
     def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
         """See `Topology`."""
         return self._reads.join(key, limit)
 
-    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
-        async with self._fresh() if fresh else self.lend() as exchange:
-            return await work(exchange)
+        async with self._fresh() if fresh else self.lend() as pipeline:
+            return await work(pipeline)
 
-    async def servers(self) -> tuple[Sequence[Self], Sequence[Place]]:
+    async def servers(self) -> tuple[Sequence[Self], Sequence[HostPort]]:
         """See `Topology`."""
         return [self], []
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Exchange]:
+    async def lend(self) -> AsyncIterator[Pipeline]:
         """A connection. One that an exception passes through is closed: it may be in the middle of anything."""
         async with self._free:
             self._refuse_if_closed()
             idle = self._idle
             connection = await self._ready(idle) or await self._connect()
             try:
-                yield exchange_on(connection)
+                yield pipeline_on(connection)
             except BaseException as error:
                 await self._end(connection)
                 if isinstance(error, ReadOnlyError):
@@ -99,9 +101,9 @@ class Connections:
                 await self._end(connection)
 
     @contextlib.asynccontextmanager
-    async def _fresh(self) -> AsyncIterator[Exchange]:
+    async def _fresh(self) -> AsyncIterator[Pipeline]:
         async with self._connection() as connection:
-            yield exchange_on(connection)
+            yield pipeline_on(connection)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -151,7 +153,7 @@ class Connections:
             async with asyncio.timeout(limit):
                 connection = await stack.enter_async_context(self._connection())
                 # A server that is still loading refuses PING, and would take SUBSCRIBE.
-                await exchange_on(connection)(("PING",), ("SUBSCRIBE", channel))
+                await pipeline_on(connection)(("PING",), ("SUBSCRIBE", channel))
             yield _messages(connection, limit, silence)
 
     async def _forget(self) -> None:

@@ -21,9 +21,9 @@ from redis.exceptions import (
 )
 
 from app.errors import StoreError
-from app.store.address import Place
-from app.store.connections import DRIVER_ERRORS, REFUSED, Connections
-from app.store.pipeline import Command, Exchange
+from app.store.address import HostPort
+from app.store.connections import DRIVER_ERRORS, REFUSED, ServerConnections
+from app.store.pipeline import Command, Pipeline
 from app.store.topology import Topology
 
 Role = Literal["primary", "replica"]
@@ -32,7 +32,7 @@ _PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ServerFacts:
     """A server's own account; None is what it does not tell.
 
     `server` is its host:port. `version` is that of Redis, or the one that another product says it is compatible with:
@@ -52,7 +52,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unseen:
+class UnreachableServer:
     """A server that could not be asked; `obstacle` says why, in plain words."""
 
     server: str
@@ -60,7 +60,9 @@ class Unseen:
     obstacle: str
 
 
-async def inspect(topology: Topology, at: Callable[[Place], Connections], limit: float) -> list[Facts | Unseen]:
+async def inspect(
+    topology: Topology, at: Callable[[HostPort], ServerConnections], limit: float
+) -> list[ServerFacts | UnreachableServer]:
     """The accounts of the servers that have keys, and of their replicas: each may have the keys next.
 
     The replicas are those that the servers name themselves, and those that sentinels know beside; `at` makes
@@ -77,7 +79,7 @@ async def inspect(topology: Topology, at: Callable[[Place], Connections], limit:
     return [*(each for each, _ in seen), *replicas]
 
 
-async def _look_at_replica(connections: Connections, limit: float) -> Facts | Unseen:
+async def _look_at_replica(connections: ServerConnections, limit: float) -> ServerFacts | UnreachableServer:
     try:
         seen, _ = await _look_at(connections, "replica", limit)
     finally:
@@ -85,27 +87,29 @@ async def _look_at_replica(connections: Connections, limit: float) -> Facts | Un
     return seen
 
 
-async def _look_at(connections: Connections, role: Role, limit: float) -> tuple[Facts | Unseen, list[Place]]:
+async def _look_at(
+    connections: ServerConnections, role: Role, limit: float
+) -> tuple[ServerFacts | UnreachableServer, list[HostPort]]:
     """The account of one server, and the replicas that it names."""
 
-    async def look(exchange: Exchange) -> tuple[Facts, list[Place]]:
-        return await _facts_from(exchange, connections.name, role)
+    async def look(pipeline: Pipeline) -> tuple[ServerFacts, list[HostPort]]:
+        return await _facts_from(pipeline, connections.name, role)
 
     try:
         async with asyncio.timeout(limit):
             return await connections.run(None, look)
     except DRIVER_ERRORS as error:
-        return Unseen(server=connections.name, role=role, obstacle=_obstacle([error, *_causes(error)])), []
+        return UnreachableServer(server=connections.name, role=role, obstacle=_obstacle([error, *_causes(error)])), []
 
 
-async def _facts_from(exchange: Exchange, server: str, role: Role) -> tuple[Facts, list[Place]]:
+async def _facts_from(pipeline: Pipeline, server: str, role: Role) -> tuple[ServerFacts, list[HostPort]]:
     """Where CONFIG is forbidden, as managed services have it, INFO tells the most; what both refuse is left open."""
     forbidden: list[str] = []
-    info = await _ask(exchange, ("INFO",), "INFO", forbidden)
+    info = await _ask(pipeline, ("INFO",), "INFO", forbidden)
     told = dict(line.split(":", 1) for line in (info or b"").decode(errors="replace").splitlines() if ":" in line)
     config = {}
     for parameter in _PARAMETERS:
-        if reply := await _ask(exchange, ("CONFIG", "GET", parameter), "CONFIG GET", forbidden):
+        if reply := await _ask(pipeline, ("CONFIG", "GET", parameter), "CONFIG GET", forbidden):
             config[parameter] = reply[1].decode()
     replicas = [
         dict(each.split("=", 1) for each in value.split(","))
@@ -114,7 +118,7 @@ async def _facts_from(exchange: Exchange, server: str, role: Role) -> tuple[Fact
     ]
     appendonly = config.get("appendonly", told.get("aof_enabled"))
     product = told.get("server_name")
-    facts = Facts(
+    facts = ServerFacts(
         server=server,
         role=role,
         version=told.get("redis_version"),
@@ -129,10 +133,10 @@ async def _facts_from(exchange: Exchange, server: str, role: Role) -> tuple[Fact
     return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]
 
 
-async def _ask(exchange: Exchange, command: Command, name: str, forbidden: list[str]) -> Any:
+async def _ask(pipeline: Pipeline, command: Command, name: str, forbidden: list[str]) -> Any:
     """The reply, or None where the server refuses it; where it is the user who may not, that is noted."""
     try:
-        (reply,) = await exchange(command)
+        (reply,) = await pipeline(command)
     except REFUSED as error:
         if isinstance(error, NoPermissionError):
             forbidden.append(name)

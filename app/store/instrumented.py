@@ -19,7 +19,7 @@ _OUTCOMES: Final = ("ok", "conflict", "error", "unknown")
 _BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-class MeteredStore:
+class InstrumentedStore:
     """`store`, with each operation counted by its outcome, and timed. One that is cancelled is not counted."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
@@ -31,7 +31,9 @@ class MeteredStore:
             "external_oms_store_operation_duration_seconds", "How long they took.", ("operation",), _BOUNDS
         )
         self._current, self._change, self._history = (
-            _Meter({outcome: count.labels(operation, outcome).inc for outcome in _OUTCOMES}, duration.labels(operation))
+            _OperationMetrics(
+                {outcome: count.labels(operation, outcome).inc for outcome in _OUTCOMES}, duration.labels(operation)
+            )
             for operation in ("current", "change", "history")
         )
 
@@ -60,7 +62,7 @@ class MeteredStore:
         await self._store.close()
 
 
-class _Meter:
+class _OperationMetrics:
     """Counts the operations of one kind."""
 
     def __init__(self, count: Mapping[str, Callable[[], None]], duration: Histogram) -> None:

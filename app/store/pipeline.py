@@ -11,7 +11,7 @@ T = TypeVar("T")
 Command = tuple[str | int | bytes, ...]
 
 
-class Exchange(Protocol):
+class Pipeline(Protocol):
     """Has commands answered on one connection, all in one round trip.
 
     Returns one reply for each command, or raises the first error among them; asked for `errors`, it returns those too.
@@ -20,18 +20,18 @@ class Exchange(Protocol):
     def __call__(self, *commands: Command, errors: bool = False) -> Awaitable[list[Any]]: ...  # noqa: D102 - see above
 
 
-Work = Callable[[Exchange], Awaitable[T]]
+PipelineWork = Callable[[Pipeline], Awaitable[T]]
 
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub has one word a command
 
 
-def exchange_on(connection: Any) -> Exchange:
+def pipeline_on(connection: Any) -> Pipeline:
     """The function that has commands answered on `connection`.
 
     Commands are packed by hiredis, which redis-py reads replies with: its own packing costs 5 µs for each command.
     """
 
-    async def exchange(*commands: Command, errors: bool = False) -> list[Any]:
+    async def pipeline(*commands: Command, errors: bool = False) -> list[Any]:
         if not connection.is_connected:
             raise ConnectionError("closed meanwhile")  # redis-py would connect anew, and a WATCH would be forgotten
         await connection.send_packed_command(b"".join(map(_pack, commands)))
@@ -41,7 +41,7 @@ def exchange_on(connection: Any) -> Exchange:
                 _raise_errors(reply)
         return replies
 
-    return exchange
+    return pipeline
 
 
 async def _reply(connection: Any) -> Any:

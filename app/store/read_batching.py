@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from app.store.pipeline import Exchange
+from app.store.pipeline import Pipeline
 
 
-class JoinedReads:
+class ReadBatcher:
     """Has keys read that are asked for in the same turn of the event loop on one connection, in one round trip.
 
     A batch leaves as soon as the loop has come round. It waits for nobody, and for no other batch; each key in it was
@@ -17,7 +17,7 @@ class JoinedReads:
     107 with a round trip, a limit of time and a turn in redis-py's pool of its own.
     """
 
-    def __init__(self, lend: Callable[[], AbstractAsyncContextManager[Exchange]]) -> None:
+    def __init__(self, lend: Callable[[], AbstractAsyncContextManager[Pipeline]]) -> None:
         self._lend = lend
         self._waiting: dict[str, list[asyncio.Future[bytes | None]]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -36,8 +36,8 @@ class JoinedReads:
         batch, self._waiting = self._waiting, {}
         replies: list[Any]
         try:
-            async with asyncio.timeout(limit), self._lend() as exchange:
-                replies = await exchange(*(("GET", key) for key in batch), errors=True)
+            async with asyncio.timeout(limit), self._lend() as pipeline:
+                replies = await pipeline(*(("GET", key) for key in batch), errors=True)
         except Exception as error:  # it is for those who wait
             replies = [error] * len(batch)
         except BaseException:

@@ -16,7 +16,7 @@ from functools import partial
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author, Change, Expected, Setting
 from app.store.connections import DRIVER_ERRORS, REFUSED
-from app.store.pipeline import Command, Exchange
+from app.store.pipeline import Command, Pipeline
 from app.store.stored_form import StoredChange, setting_of
 from app.store.topology import Topology
 
@@ -65,11 +65,11 @@ class RedisStore:
             raise ConcurrentUpdate(stands.version)
         return stands
 
-    async def _decide(self, attempt: "_Attempt", exchange: Exchange) -> tuple[Setting, bool]:
+    async def _decide(self, attempt: "_Attempt", pipeline: Pipeline) -> tuple[Setting, bool]:
         """The setting that stands in the end, and whether that is a conflict."""
         key, history, attempt.sent = _setting_key(attempt.tenant), _history_key(attempt.tenant), None
         # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
-        _, value, kept, time = await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+        _, value, kept, time = await pipeline(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
         stands = setting_of(key, value)
         is_conflict = attempt.expected is not None and stands.version not in attempt.expected
         if not is_conflict and stands.enabled != attempt.enabled:
@@ -78,27 +78,27 @@ class RedisStore:
         elif not is_conflict and self._min_replicas and value is not None:
             writes = [("SET", key, value)]  # again, as it stands: for the replicas to confirm
         else:
-            await exchange(("UNWATCH",))
+            await pipeline(("UNWATCH",))
             return stands, is_conflict
-        *_, executed = await exchange(("MULTI",), *writes, ("EXEC",))
+        *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
-            return setting_of(key, *await exchange(("GET", key))), True
-        await self._confirm(exchange)
+            return setting_of(key, *await pipeline(("GET", key))), True
+        await self._confirm(pipeline)
         return (attempt.sent.change.setting if attempt.sent else stands), False
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         """See `Store`."""
         key, history = _setting_key(tenant), _history_key(tenant)
 
-        async def read(exchange: Exchange) -> tuple[bytes | None, dict[int, bytes | None]]:
+        async def read(pipeline: Pipeline) -> tuple[bytes | None, dict[int, bytes | None]]:
             # Of both at once, or a cluster that is moving one of them would answer for the other alone.
-            _, value = await exchange(("EXISTS", key, history), ("GET", key))
+            _, value = await pipeline(("EXISTS", key, history), ("GET", key))
             newest = setting_of(key, value).version
             top = newest if before is None else min(newest, before - 1)
             versions = range(top, max(0, newest - self._history_length), -1)[:limit]
             older = [version for version in versions if version != newest]
-            (values,) = await exchange(("HMGET", history, *older)) if older else ([],)
+            (values,) = await pipeline(("HMGET", history, *older)) if older else ([],)
             return value if newest in versions else None, dict(zip(older, values, strict=True))
 
         try:
@@ -115,7 +115,7 @@ class RedisStore:
         """See `Store`."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._topology.run(None, lambda exchange: exchange(("PING",)))
+                await self._topology.run(None, lambda pipeline: pipeline(("PING",)))
         except DRIVER_ERRORS as error:
             raise StoreError("the store does not answer") from error
 
@@ -142,11 +142,11 @@ class RedisStore:
                 commands.append(("HDEL", history, *excess))
         return [*commands, ("PUBLISH", _CHANNEL, tenant)]
 
-    async def _confirm(self, exchange: Exchange) -> None:
+    async def _confirm(self, pipeline: Pipeline) -> None:
         """Waits until enough replicas have what was written on this very connection. Raises OutcomeUnknown."""
         if self._min_replicas:
             try:
-                (replicas,) = await exchange(("WAIT", self._min_replicas, max(1, round(self._timeout * 400))))
+                (replicas,) = await pipeline(("WAIT", self._min_replicas, max(1, round(self._timeout * 400))))
             except REFUSED as error:
                 raise OutcomeUnknown("replicas could not be asked to confirm a change") from error
             if replicas < self._min_replicas:
@@ -156,18 +156,18 @@ class RedisStore:
         """Looks once whether `sent` was stored although the answer to its EXEC was `lost`."""
         key, history = _setting_key(tenant), _history_key(tenant)
 
-        async def find(exchange: Exchange) -> bool:
-            _, value, older = await exchange(("WATCH", key), ("GET", key), ("HGET", history, sent.version))
+        async def find(pipeline: Pipeline) -> bool:
+            _, value, older = await pipeline(("WATCH", key), ("GET", key), ("HGET", history, sent.version))
             stored = [StoredChange.decode(key, value)] if value is not None else []
             stored += [StoredChange.decode(history, older, sent.version)] if older is not None else []
             found = any(each.change_id == sent.change_id for each in stored)
             if found and self._min_replicas:
-                *_, executed = await exchange(("MULTI",), ("SET", key, value), ("EXEC",))
+                *_, executed = await pipeline(("MULTI",), ("SET", key, value), ("EXEC",))
                 if executed is None:
                     raise OutcomeUnknown(
                         "a change was found stored, and changed again before replicas could confirm it"
                     )
-                await self._confirm(exchange)
+                await self._confirm(pipeline)
             return found
 
         try:
@@ -179,7 +179,7 @@ class RedisStore:
             raise OutcomeUnknown("the answer to a change was lost, and it was not found stored") from lost
         return sent.change.setting
 
-    async def rehearse(self) -> None:
+    async def probe_write(self) -> None:
         """Makes a change for a tenant that nobody can be, announces it, and takes it away. Raises StoreError.
 
         It sends what the operations send and nothing else, so that a server that takes this takes them; what it writes
@@ -188,21 +188,21 @@ class RedisStore:
         tenant = f"check:{uuid.uuid4().hex}"  # no tenant's name has a colon
         try:
             async with self.announcements(), asyncio.timeout(self._timeout):
-                await self._topology.run(_setting_key(tenant), partial(self._rehearse, tenant))
+                await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant))
         except DRIVER_ERRORS as error:
             raise StoreError("a change could not be rehearsed") from error
 
-    async def _rehearse(self, tenant: str, exchange: Exchange) -> None:
+    async def _probe_write(self, tenant: str, pipeline: Pipeline) -> None:
         key, history = _setting_key(tenant), _history_key(tenant)
-        await exchange(("WATCH", key, history), ("UNWATCH",))
-        await exchange(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
+        await pipeline(("WATCH", key, history), ("UNWATCH",))
+        await pipeline(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
         # A hash without fields is no key any more: the history, which could not be given an expiry, is never there.
         writes = [("SET", key, "", "PX", 60_000), ("HSET", history, 1, ""), ("HDEL", history, 1)]
-        *_, executed = await exchange(("MULTI",), *writes, ("PUBLISH", _CHANNEL, tenant), ("EXEC",))
+        *_, executed = await pipeline(("MULTI",), *writes, ("PUBLISH", _CHANNEL, tenant), ("EXEC",))
         if executed is None:
             raise StoreError("the store refused a transaction without a rival")
-        await self._confirm(exchange)
-        await exchange(("EXISTS", key, history), ("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
+        await self._confirm(pipeline)
+        await pipeline(("EXISTS", key, history), ("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
 
     async def close(self) -> None:
         """See `Store`."""

@@ -6,9 +6,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from app.store.address import Place
-from app.store.connections import DRIVER_ERRORS, Connections
-from app.store.pipeline import Exchange, T, Work
+from app.store.address import HostPort
+from app.store.connections import DRIVER_ERRORS, ServerConnections
+from app.store.pipeline import Pipeline, PipelineWork, T
 
 _log = logging.getLogger(__name__)
 
@@ -18,19 +18,21 @@ _INTERVAL: Final = 0.25
 _PATIENCE: Final = 0.25
 
 
-class SentinelConnections:
+class SentinelTopology:
     """The `Topology` of a primary, followed through fail-overs.
 
     `sentinels` are asked for the primary of `service` four times a second from the first use on, the one that answered
     last first; while none answers, the last known primary stands. `at` makes connections to a server.
     """
 
-    def __init__(self, sentinels: Sequence[Connections], service: str, at: Callable[[Place], Connections]) -> None:
+    def __init__(
+        self, sentinels: Sequence[ServerConnections], service: str, at: Callable[[HostPort], ServerConnections]
+    ) -> None:
         self._sentinels = list(sentinels)
         self._service = service
         self._at = at
-        self._place: Place | None = None
-        self._primary: Connections | None = None
+        self._place: HostPort | None = None
+        self._primary: ServerConnections | None = None
         self._asked = asyncio.Event()
         self._trouble: Exception | None = None  # of the sentinel that was asked last in vain
         self._following: asyncio.Task[None] | None = None
@@ -40,11 +42,11 @@ class SentinelConnections:
         async with asyncio.timeout(limit):
             return await (await self._current()).read(key, limit)
 
-    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
         return await (await self._current()).run(key, work, fresh=fresh)
 
-    async def servers(self) -> tuple[Sequence[Connections], Sequence[Place]]:
+    async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`. The sentinels know replicas that are away, and may promote them once they are back."""
         return [await self._current()], await self._replicas()
 
@@ -64,7 +66,7 @@ class SentinelConnections:
             if connections is not None:
                 await connections.close()
 
-    async def _current(self) -> Connections:
+    async def _current(self) -> ServerConnections:
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow())
         if self._primary is None:
@@ -97,23 +99,23 @@ class SentinelConnections:
                 await self._move_to(place)
                 return
 
-    async def _replicas(self) -> list[Place]:
+    async def _replicas(self) -> list[HostPort]:
         """Those that the sentinel which named the primary knows; none where it does not tell them."""
         command = ("SENTINEL", "REPLICAS", self._service)
         try:
             async with asyncio.timeout(_PATIENCE):
-                (replicas,) = await self._sentinels[0].run(None, lambda exchange: exchange(command))
+                (replicas,) = await self._sentinels[0].run(None, lambda pipeline: pipeline(command))
         except DRIVER_ERRORS:
             return []
         told = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replicas]
         return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in told]
 
-    async def _named(self, exchange: Exchange) -> Place | None:
+    async def _named(self, pipeline: Pipeline) -> HostPort | None:
         """The primary that a sentinel names; None where it knows none."""
-        (named,) = await exchange(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service))
+        (named,) = await pipeline(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service))
         return (named[0].decode(), int(named[1])) if named else None
 
-    async def _move_to(self, place: Place) -> None:
+    async def _move_to(self, place: HostPort) -> None:
         if place == self._place:
             return
         if self._place is not None:

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
-from app.store.address import Address, Place, name_of
-from app.store.cluster import ClusterConnections
-from app.store.connections import Connections
-from app.store.pipeline import T, Work
-from app.store.sentinel import SentinelConnections
+from app.store.address import Address, HostPort, format_host_port
+from app.store.cluster import ClusterTopology
+from app.store.connections import ServerConnections
+from app.store.pipeline import PipelineWork, T
+from app.store.sentinel import SentinelTopology
 
 
 class Topology(Protocol):
@@ -22,7 +22,7 @@ class Topology(Protocol):
         Reads may share a round trip. Raises what the driver raises, within `limit` seconds.
         """
 
-    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
         """What `work` returns, done on a connection to the server that has `key`, a `fresh` one if that is asked for.
 
         Where `key` is None, to any server.
@@ -31,7 +31,7 @@ class Topology(Protocol):
         effect. Raises what the driver raises; nothing else is ever done twice.
         """
 
-    async def servers(self) -> tuple[Sequence[Connections], Sequence[Place]]:
+    async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """The servers that have keys, and the replicas of which others than these know.
 
         Raises what the driver raises where nobody names them.
@@ -51,24 +51,26 @@ class Topology(Protocol):
 def connect(address: Address, *, tls_verify: bool = True) -> Topology:
     """The store at `address`; no connection is opened yet. TLS is verified, unless `tls_verify` says otherwise."""
     if address.path is not None:
-        return Connections.to(f"unix://{quote(address.path)}", username=address.username, password=address.password)
-    at = partial(connections_to, address, tls_verify=tls_verify)
+        return ServerConnections.to(
+            f"unix://{quote(address.path)}", username=address.username, password=address.password
+        )
+    at = partial(connections_for, address, tls_verify=tls_verify)
     match address.kind:
         case "server":
             return at(address.places[0])
         case "sentinels":
             bare = Address(tls=address.tls)
-            sentinels = [connections_to(bare, place, tls_verify=tls_verify) for place in address.places]
-            return SentinelConnections(sentinels, address.service, at)
+            sentinels = [connections_for(bare, place, tls_verify=tls_verify) for place in address.places]
+            return SentinelTopology(sentinels, address.service, at)
         case "cluster":
-            return ClusterConnections(address.places, at)
+            return ClusterTopology(address.places, at)
 
 
-def connections_to(address: Address, place: Place, *, tls_verify: bool) -> Connections:
+def connections_for(address: Address, place: HostPort, *, tls_verify: bool) -> ServerConnections:
     """Connections to one server of the store at `address`, with its user and its TLS; none is opened yet."""
     scheme = "rediss" if address.tls else "redis"
-    return Connections.to(
-        f"{scheme}://{name_of(place)}/{address.database}",
+    return ServerConnections.to(
+        f"{scheme}://{format_host_port(place)}/{address.database}",
         tls_verify=tls_verify,
         username=address.username,
         password=address.password,

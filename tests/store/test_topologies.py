@@ -13,10 +13,10 @@ import pytest
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store.address import Address
-from app.store.connections import MAX_CONNECTIONS, Connections
-from app.store.pipeline import T, Work
+from app.store.connections import MAX_CONNECTIONS, ServerConnections
+from app.store.pipeline import PipelineWork, T
 from app.store.redis_store import RedisStore
-from app.store.sentinel import SentinelConnections
+from app.store.sentinel import SentinelTopology
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.processes import Service, make_token
@@ -192,13 +192,13 @@ def test_a_sentinel_that_is_dead_or_hangs_is_no_matter(run: Run, guarded: Watche
     run(read())
 
 
-class Sentinel(Connections):
+class Sentinel(ServerConnections):
     """Connections that are counted, and fail where they are told to."""
 
     asked = 0
     fails = False
 
-    async def run(self, key: str | None, work: Work[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
         self.asked += 1
         if self.fails:
             raise ConnectionError
@@ -209,8 +209,8 @@ def test_the_sentinel_that_answered_last_is_asked_first(run: Run, guarded: Watch
     async def ask() -> None:
         first, second = [Sentinel.to(f"redis://127.0.0.1:{each.port}/0") for each in guarded.sentinels[:2]]
         first.fails = True
-        topology = SentinelConnections(
-            [first, second], "oms", lambda place: Connections.to(f"redis://127.0.0.1:{place[1]}")
+        topology = SentinelTopology(
+            [first, second], "oms", lambda place: ServerConnections.to(f"redis://127.0.0.1:{place[1]}")
         )
         store = RedisStore(topology, 1.0, 10)
         await store.current(tenant)
@@ -223,11 +223,11 @@ def test_the_sentinel_that_answered_last_is_asked_first(run: Run, guarded: Watch
 
 def test_whoever_waits_for_a_connection_to_a_primary_that_is_left_gets_none(run: Run, redis_url: str) -> None:
     async def wait() -> None:
-        connections = Connections.to(redis_url)
+        connections = ServerConnections.to(redis_url)
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(MAX_CONNECTIONS):
                 await stack.enter_async_context(connections.lend())
-            waiting = asyncio.create_task(connections.run(None, lambda exchange: exchange(("PING",))))
+            waiting = asyncio.create_task(connections.run(None, lambda pipeline: pipeline(("PING",))))
             await asyncio.sleep(0)
             await connections.close()
         with pytest.raises(ConnectionError):
