@@ -38,7 +38,7 @@ from app.web.middleware.error_responses import ErrorResponses
 from app.web.middleware.request_id import RequestIds
 from app.web.middleware.request_metrics import RequestMetrics
 from app.web.middleware.request_observers import RequestObserver, RequestObservers
-from app.web.middleware.streaming import Listening, Streaming
+from app.web.middleware.streaming import OpenStream, Streaming
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
 EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"
@@ -53,14 +53,14 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     """
     store = store or create_store(settings)
     observers: list[RequestObserver] = [log_request]
-    listening: Listening = contextlib.nullcontext
+    open_stream: OpenStream = contextlib.nullcontext
     numbers: Sequence[BaseRoute] = ()
     if settings.metrics_token is not None:
         metrics = Metrics(settings.metrics_directory)
         store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics, settings.metrics_token)
-        observers, listening, numbers = (
+        observers, open_stream, numbers = (
             [*observers, request_metrics.count_request],
-            request_metrics.listening,
+            request_metrics.open_stream,
             request_metrics.routes,
         )
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
@@ -97,7 +97,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     connexion_app.add_api(OFREP, name="ofrep")
     connexion_app.add_api(EXTENSIONS, name="extensions")
     connexion_app.add_api(CONTRACT, name="contract")
-    answering: ASGIApp = ErrorResponses(Streaming(connexion_app, listening))
+    answering: ASGIApp = ErrorResponses(Streaming(connexion_app, open_stream))
     if settings.cors_allow_origins:
         answering = Cors(answering, settings.cors_allow_origins)
     return RequestIds(RequestObservers(answering, observers))

@@ -70,7 +70,7 @@ class Evaluations:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ChangeEvent:
     """What a listener is told: a change, or what stands, where `is_reset` in the place of changes that are not known.
 
     No change at all is the setting that was never set.

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from app.errors import FlagNotFound
-from app.feed.feed import Feed, Listener
+from app.feed.feed import Feed, Subscriber
 from app.model import Author, Evaluation, Evaluations, Expected, History, Principal, Setting
 from app.store import Store
 
@@ -39,9 +39,9 @@ async def get_external_oms_history(store: Store, principal: Principal, limit: in
     return History(await store.history(principal.tenant, limit, before))
 
 
-async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: int | None) -> Listener:
+async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: int | None) -> Subscriber:
     """Each change of the tenant's setting after the version `last_event_id`; if that is None, first what stands."""
-    return await feed.listen(principal.tenant, after=last_event_id)
+    return await feed.subscribe(principal.tenant, after=last_event_id)
 
 
 async def evaluate_flag(store: Store, principal: Principal, key: str) -> Evaluation:

@@ -45,7 +45,7 @@ async def events(request: Request) -> Response:
 async def _events(tenant: str) -> AsyncIterator[dict[str, str]]:
     async with _store.pubsub() as subscription:
         await subscription.subscribe(f"peer:{tenant}:changes")
-        async for message in subscription.listen():
+        async for message in subscription.subscribe():
             enabled = await _enabled(tenant) if message["type"] == "subscribe" else json.loads(message["data"])
             yield {"event": "change", "data": json.dumps({"enabled": enabled})}
 

@@ -14,11 +14,11 @@ from typing import Final
 
 from app.errors import StoreError
 from app.feed.failures import cause, fail
-from app.feed.subscriber import Listener
+from app.feed.subscriber import Subscriber
 from app.feed.topic import Topic
 from app.store import Store
 
-__all__ = ["Feed", "Listener"]
+__all__ = ["Feed", "Subscriber"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Feed:
         self._subscription: asyncio.Task[None] | None = None
         self._subscribed: asyncio.Future[None]
 
-    async def listen(self, tenant: str, after: int | None) -> Listener:
+    async def subscribe(self, tenant: str, after: int | None) -> Subscriber:
         """A listener to the changes of `tenant` after the version `after`, or, if that is None, to what stands first.
 
         Raises StoreError where the store does not say what stands. The caller has to end the listener.
@@ -50,28 +50,28 @@ class Feed:
         if tenant not in self._topics:
             self._topics[tenant] = Topic(tenant, self._store)
         topic = self._topics[tenant]
-        listener = Listener(topic, self._leave)
-        topic.listeners.add(listener)
+        subscriber = Subscriber(topic, self._leave)
+        topic.subscribers.add(subscriber)
         try:
             async with asyncio.timeout(self._limit):
                 await asyncio.shield(self._subscribe())
                 await asyncio.shield(topic.read())
-                await listener.begin(after)
+                await subscriber.begin(after)
         except TimeoutError as error:
-            listener.end()
+            subscriber.end()
             raise StoreError("the store does not say in time what stands") from error
         except BaseException:
-            listener.end()
+            subscriber.end()
             raise
-        if listener.has_ended:
+        if subscriber.has_ended:
             raise StoreError("the store cannot be listened to")
-        return listener
+        return subscriber
 
-    def _leave(self, listener: Listener) -> None:
+    def _leave(self, subscriber: Subscriber) -> None:
         """Called by a listener that has ended."""
-        topic = listener.topic
-        topic.listeners.discard(listener)
-        if not topic.listeners and self._topics.get(topic.tenant) is topic:
+        topic = subscriber.topic
+        topic.subscribers.discard(subscriber)
+        if not topic.subscribers and self._topics.get(topic.tenant) is topic:
             del self._topics[topic.tenant]
         if not self._topics and self._subscription is not None:
             fail(self._subscribed, StoreError("nobody listens any more"))

@@ -5,29 +5,29 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from app.feed.topic import Topic
-from app.model import Change, Event, version_of
+from app.model import Change, ChangeEvent, version_of
 
 # With so many waiting, a listener is told no more: it reads the rest in the history, a page at a time.
-MAX_WAITING: Final = 16
+MAX_QUEUED_EVENTS: Final = 16
 
 
-class Listener:
+class Subscriber:
     """An asynchronous iterator over what one listener is told. A wait for the next event may be cancelled."""
 
     __slots__ = ("_ended", "_events", "_on_end", "_version", "_waiter", "topic")
 
-    def __init__(self, topic: Topic, on_end: "Callable[[Listener], object]") -> None:
+    def __init__(self, topic: Topic, on_end: "Callable[[Subscriber], object]") -> None:
         self.topic = topic
         self._on_end = on_end
         self._version = -1  # of the last event; none yet
-        self._events: list[Event] = []
+        self._events: list[ChangeEvent] = []
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> ChangeEvent:
         """The next event. Raises StoreError where the history cannot be read; ends where the listener has ended."""
         while not self._ended:
             if self._events:
@@ -49,7 +49,7 @@ class Listener:
         newest = self.topic.newest
         self._events.clear()
         if after is None:
-            self._put(Event(newest))
+            self._put(ChangeEvent(newest))
         elif after > version_of(newest):
             self.reset(newest)
         else:
@@ -57,15 +57,15 @@ class Listener:
             if after < version_of(newest):
                 await self._catch_up()
 
-    def tell(self, change: Change) -> None:
+    def deliver(self, change: Change) -> None:
         """Tells of the change that comes next. A listener that is not there yet reads it in the history."""
-        if version_of(change) == self._version + 1 and len(self._events) < MAX_WAITING:
-            self._put(Event(change))
+        if version_of(change) == self._version + 1 and len(self._events) < MAX_QUEUED_EVENTS:
+            self._put(ChangeEvent(change))
 
     def reset(self, newest: Change | None) -> None:
         """Tells what stands now; the changes that led there are not known."""
         self._events.clear()
-        self._put(Event(newest, is_reset=True))
+        self._put(ChangeEvent(newest, is_reset=True))
 
     def end(self) -> None:
         """Ends the iteration; what was not heard yet is not told any more."""
@@ -82,12 +82,12 @@ class Listener:
         if changes is None:
             self.reset(newest)
         for change in changes or ():
-            self._put(Event(change))
+            self._put(ChangeEvent(change))
         if not changes:
             # What the topic knows is of another past: it has to find out, or this would be asked again and again.
             await asyncio.shield(self.topic.read())
 
-    def _put(self, event: Event) -> None:
+    def _put(self, event: ChangeEvent) -> None:
         self._version = version_of(event.change)
         self._events.append(event)
         self._wake()

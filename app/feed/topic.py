@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 _PAGE: Final = 100
 
 
-class Told(Protocol):
+class ChangeReceiver(Protocol):
     """Who can be told of changes."""
 
-    def tell(self, change: Change) -> None:
+    def deliver(self, change: Change) -> None:
         """Tells of the change that comes next."""
 
     def reset(self, newest: Change | None) -> None:
@@ -33,7 +33,7 @@ class Topic:
 
     def __init__(self, tenant: str, store: Store) -> None:
         self.tenant = tenant
-        self.listeners: set[Told] = set()
+        self.subscribers: set[ChangeReceiver] = set()
         self.newest: Change | None = None
         self._store = store
         self._is_known = False
@@ -50,8 +50,8 @@ class Topic:
 
     def end(self) -> None:
         """Ends all listeners."""
-        for listener in list(self.listeners):
-            listener.end()
+        for subscriber in list(self.subscribers):
+            subscriber.end()
 
     async def after(self, version: int, heard: Change | None = None) -> list[Change] | None:
         """The next changes after `version`, oldest first.
@@ -82,7 +82,7 @@ class Topic:
         while self._wanted is not None:
             done, self._wanted = self._wanted, None
             try:
-                await self._tell()
+                await self._deliver()
             except Exception as error:
                 # Nobody goes on listening to what nobody reads, whatever the reason.
                 unforeseen = None if isinstance(error, StoreError) else error
@@ -97,7 +97,7 @@ class Topic:
                 done.set_result(None)
         self._reader = None
 
-    async def _tell(self) -> None:
+    async def _deliver(self) -> None:
         """Tells the listeners what they have not been told yet."""
         if not self._is_known:
             self.newest, self._is_known = await self.latest(), True
@@ -106,10 +106,10 @@ class Topic:
         while changes:
             for change in changes:
                 self.newest = change
-                for listener in self.listeners:
-                    listener.tell(change)
+                for subscriber in self.subscribers:
+                    subscriber.deliver(change)
             changes = await self.after(version_of(self.newest), self.newest) if len(changes) == _PAGE else []
         if changes is None:
             self.newest = await self.latest()
-            for listener in self.listeners:
-                listener.reset(self.newest)
+            for subscriber in self.subscribers:
+                subscriber.reset(self.newest)

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from app.errors import ServiceError
-from app.feed.feed import Listener
-from app.model import Event
+from app.feed.feed import Subscriber
+from app.model import ChangeEvent
 from app.web.change_json import change_fields
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _COMMENT = b":\n\n"
 
 
 async def event_stream(
-    listener: Listener, expiry: Callable[[], Awaitable[float]], heartbeat: float = HEARTBEAT
+    subscriber: Subscriber, expiry: Callable[[], Awaitable[float]], heartbeat: float = HEARTBEAT
 ) -> AsyncIterator[bytes]:
     """What goes over the wire, for as long as the listener is told anything and the token is good.
 
@@ -38,7 +38,7 @@ async def event_stream(
         while (left := await expiry() - time.time()) > 0:
             try:
                 async with asyncio.timeout(min(left, heartbeat)):
-                    event = await anext(listener, None)
+                    event = await anext(subscriber, None)
             except TimeoutError:
                 yield _COMMENT
                 continue
@@ -49,7 +49,7 @@ async def event_stream(
         _log.warning("event stream ended", extra={"cause": str(error)})
 
 
-def _encode(event: Event) -> bytes:
+def _encode(event: ChangeEvent) -> bytes:
     data = change_fields(event.change)
     kind = "reset" if event.is_reset else "change"
     return f"id: {data['version']}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from app.feed.feed import Feed, Listener
-from app.feed.subscriber import MAX_WAITING
-from app.model import Author, Change, Event, Setting, version_of
+from app.feed.feed import Feed, Subscriber
+from app.feed.subscriber import MAX_QUEUED_EVENTS
+from app.model import Author, Change, ChangeEvent, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore
 
@@ -70,39 +70,39 @@ class World:
         self.store.changes[ACME] = [Change(each, then, Author("other", "request-2")) for each in settings]
 
 
-async def take(listener: Listener, number: int) -> list[Event]:
+async def take(subscriber: Subscriber, number: int) -> list[ChangeEvent]:
     async with asyncio.timeout(5):
-        return [await anext(listener) for _ in range(number)]
+        return [await anext(subscriber) for _ in range(number)]
 
 
-async def versions(listener: Listener, number: int) -> list[int]:
-    events = await take(listener, number)
+async def versions(subscriber: Subscriber, number: int) -> list[int]:
+    events = await take(subscriber, number)
     assert not any(event.is_reset for event in events)
     return [version_of(event.change) for event in events]
 
 
-async def is_silent(listener: Listener) -> bool:
+async def is_silent(subscriber: Subscriber) -> bool:
     """Whether there is nothing to hear, once all that is under way has arrived."""
     for _ in range(100):
         await asyncio.sleep(0)
-    waiting = asyncio.ensure_future(anext(listener))
+    waiting = asyncio.ensure_future(anext(subscriber))
     for _ in range(100):
         await asyncio.sleep(0)
     return waiting.cancel()
 
 
-async def has_ended(listener: Listener) -> bool:
+async def has_ended(subscriber: Subscriber) -> bool:
     async with asyncio.timeout(5):
-        return await anext(listener, None) is None
+        return await anext(subscriber, None) is None
 
 
 def test_first_comes_what_stands_then_each_change(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        first = await world.feed.listen(ACME, after=None)
-        assert await take(first, 1) == [Event(None)]
+        first = await world.feed.subscribe(ACME, after=None)
+        assert await take(first, 1) == [ChangeEvent(None)]
         await world.flip(3)
-        second = await world.feed.listen(ACME, after=None)
+        second = await world.feed.subscribe(ACME, after=None)
         assert await versions(first, 3) == [1, 2, 3]
         await world.flip()
         assert await versions(second, 2) == [3, 4]
@@ -110,149 +110,149 @@ def test_first_comes_what_stands_then_each_change(run: Run) -> None:
         assert await is_silent(first)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_a_listener_hears_only_of_its_tenant(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        listener = await world.feed.listen(ACME, after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
         await world.flip(tenant="other")
-        assert await is_silent(listener)
+        assert await is_silent(subscriber)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 @pytest.mark.parametrize("changes", [0, 1, 99, 100, 101, 250])
 @pytest.mark.parametrize("missed", [0, 1, 100, 101, 250])
 def test_whoever_resumes_hears_all_that_was_missed(run: Run, changes: int, missed: int) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         await world.flip(changes + missed)
-        listener = await world.feed.listen(ACME, after=changes)
+        subscriber = await world.feed.subscribe(ACME, after=changes)
         await world.flip()
-        assert await versions(listener, missed + 1) == list(range(changes + 1, changes + missed + 2))
-        assert await is_silent(listener)
+        assert await versions(subscriber, missed + 1) == list(range(changes + 1, changes + missed + 2))
+        assert await is_silent(subscriber)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 @pytest.mark.parametrize(("after", "is_told"), [(0, False), (1, False), (4, False), (5, True), (6, True)])
 def test_whoever_resumes_before_what_the_history_has_is_told_what_stands(run: Run, after: int, is_told: bool) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World(history_length=3)
         await world.flip(8)
-        listener = await world.feed.listen(ACME, after=after)
+        subscriber = await world.feed.subscribe(ACME, after=after)
         if is_told:
-            assert await versions(listener, 8 - after) == list(range(after + 1, 9))
+            assert await versions(subscriber, 8 - after) == list(range(after + 1, 9))
         else:
-            assert await take(listener, 1) == [Event(world.newest(), is_reset=True)]
+            assert await take(subscriber, 1) == [ChangeEvent(world.newest(), is_reset=True)]
         await world.flip()
-        assert await versions(listener, 1) == [9]
+        assert await versions(subscriber, 1) == [9]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 @pytest.mark.parametrize("stands", [0, 1, 2])
 def test_whoever_resumes_behind_what_stands_is_told_what_stands(run: Run, stands: int) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         await world.flip(stands)
-        listener = await world.feed.listen(ACME, after=7)
-        assert await take(listener, 1) == [Event(world.newest(), is_reset=True)]
+        subscriber = await world.feed.subscribe(ACME, after=7)
+        assert await take(subscriber, 1) == [ChangeEvent(world.newest(), is_reset=True)]
         await world.flip()
-        assert await versions(listener, 1) == [stands + 1]
+        assert await versions(subscriber, 1) == [stands + 1]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_what_was_announced_while_the_subscription_was_lost_is_caught_up_with(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        listener = await world.feed.listen(ACME, after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
         world.store.cut_subscriptions()
         await world.flip(250)
-        assert await versions(listener, 250) == list(range(1, 251))
+        assert await versions(subscriber, 250) == list(range(1, 251))
         await world.flip()
-        assert await versions(listener, 1) == [251]
+        assert await versions(subscriber, 1) == [251]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 @pytest.mark.parametrize("past", [[], [True], [True, False, True], [True, False, True, False], [False] * 3])
 def test_whoever_heard_of_another_past_is_told_what_stands(run: Run, past: list[bool]) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         await world.flip(3)
-        listeners = [await world.feed.listen(ACME, after=3) for _ in range(2)]
+        subscribers = [await world.feed.subscribe(ACME, after=3) for _ in range(2)]
         world.rewrite(*past)
         if not past:
             world.store.changes.clear()
         world.store.cut_subscriptions()
-        for listener in listeners:
-            assert await take(listener, 1) == [Event(world.newest(), is_reset=True)]
+        for subscriber in subscribers:
+            assert await take(subscriber, 1) == [ChangeEvent(world.newest(), is_reset=True)]
         await world.flip()
-        for listener in listeners:
-            assert await versions(listener, 1) == [len(past) + 1]
-            assert await is_silent(listener)
+        for subscriber in subscribers:
+            assert await versions(subscriber, 1) == [len(past) + 1]
+            assert await is_silent(subscriber)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 @pytest.mark.parametrize("yields", range(12))
 def test_a_first_change_in_the_middle_of_a_reading_is_a_change(run: Run, yields: int) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        listener = await world.feed.listen(ACME, after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
         world.store.announce(ACME)
         for _ in range(yields):
             await asyncio.sleep(0)
         await world.flip()
-        assert await versions(listener, 1) == [1]
+        assert await versions(subscriber, 1) == [1]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_an_announcement_without_a_change_tells_nobody_anything(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         await world.flip()
-        listener = await world.feed.listen(ACME, after=1)
+        subscriber = await world.feed.subscribe(ACME, after=1)
         world.store.announce(ACME)
         world.store.announce("nobody")
-        assert await is_silent(listener)
+        assert await is_silent(subscriber)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_what_a_listener_does_not_take_is_not_kept_for_it_but_read_later(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        slow, quick = [await world.feed.listen(ACME, after=0) for _ in range(2)]
+        slow, quick = [await world.feed.subscribe(ACME, after=0) for _ in range(2)]
         for version in range(1, 301):
             await world.flip()
             assert await versions(quick, 1) == [version]
-        assert len(slow._events) == MAX_WAITING
+        assert len(slow._events) == MAX_QUEUED_EVENTS
         assert await versions(slow, 300) == list(range(1, 301))
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_a_wait_that_is_cancelled_loses_nothing(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        listener = await world.feed.listen(ACME, after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
         for version in range(1, 20):
-            waiting = asyncio.ensure_future(anext(listener))
+            waiting = asyncio.ensure_future(anext(subscriber))
             for _ in range(version):
                 await asyncio.sleep(0)
             waiting.cancel()
@@ -260,96 +260,96 @@ def test_a_wait_that_is_cancelled_loses_nothing(run: Run) -> None:
             await asyncio.wait([waiting])
             heard = [version] if waiting.cancelled() else [version_of(waiting.result().change)]
             if waiting.cancelled():
-                assert await versions(listener, 1) == heard
+                assert await versions(subscriber, 1) == heard
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_there_is_one_subscription_whoever_listens_and_none_without_listeners(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        listeners = [await world.feed.listen(f"tenant-{n % 7}", after=None) for n in range(50)]
+        subscribers = [await world.feed.subscribe(f"tenant-{n % 7}", after=None) for n in range(50)]
         assert world.store.subscriptions == 1
-        for listener in listeners:
-            listener.end()
-            listener.end()
-        assert await has_ended(listeners[0])
+        for subscriber in subscribers:
+            subscriber.end()
+            subscriber.end()
+        assert await has_ended(subscribers[0])
         await asyncio.sleep(0.01)
         assert world.store.subscriptions == 0
-        again = await world.feed.listen(ACME, after=None)
+        again = await world.feed.subscribe(ACME, after=None)
         assert world.store.subscriptions == 1
         await world.feed.close()
         assert await has_ended(again)
         assert world.store.subscriptions == 0
 
-    run(listen())
+    run(subscribe())
 
 
 def test_whoever_listens_while_the_store_is_away_is_told_so_at_once(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         world.store.announces = False
         for _ in range(3):
             with pytest.raises(StoreError):
-                await world.feed.listen(ACME, after=None)
+                await world.feed.subscribe(ACME, after=None)
         world.store.announces, world.store.fails = True, True
         for _ in range(3):
             with pytest.raises(StoreError):
-                await world.feed.listen(ACME, after=None)
+                await world.feed.subscribe(ACME, after=None)
         world.store.fails = False
-        assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
+        assert await take(await world.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_a_change_that_cannot_be_read_ends_the_tenants_listeners(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        listener = await world.feed.listen(ACME, after=0)
-        other = await world.feed.listen("other", after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
+        other = await world.feed.subscribe("other", after=0)
         world.store.fails = True
         await world.flip()
-        assert await has_ended(listener)
+        assert await has_ended(subscriber)
         world.store.fails = False
         await world.flip(tenant="other")
         assert await versions(other, 1) == [1]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_listeners_are_sent_away_when_the_store_stays_away(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World(patience=0.05)
-        listener = await world.feed.listen(ACME, after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
         world.store.announces = False
         world.store.cut_subscriptions()
-        assert await has_ended(listener)
+        assert await has_ended(subscriber)
         world.store.announces = True
-        assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
+        assert await take(await world.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_patience_counts_from_the_loss(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World(patience=0.1)
-        listener = await world.feed.listen(ACME, after=0)
+        subscriber = await world.feed.subscribe(ACME, after=0)
         await asyncio.sleep(0.15)
         world.store.cut_subscriptions()
         await world.flip()
-        assert await versions(listener, 1) == [1]
+        assert await versions(subscriber, 1) == [1]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
-async def behind(world: World, number: int = 30) -> Listener:
+async def behind(world: World, number: int = 30) -> Subscriber:
     """A listener that has taken nothing of so many changes."""
-    slow, quick = [await world.feed.listen(ACME, after=0) for _ in range(2)]
+    slow, quick = [await world.feed.subscribe(ACME, after=0) for _ in range(2)]
     for version in range(1, number + 1):
         await world.flip()
         assert await versions(quick, 1) == [version]
@@ -357,7 +357,7 @@ async def behind(world: World, number: int = 30) -> Listener:
 
 
 def test_a_reset_that_comes_while_a_listener_catches_up_is_all_it_is_told(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         slow = await behind(world)
         assert await versions(slow, 16) == list(range(1, 17))
@@ -378,20 +378,20 @@ def test_a_reset_that_comes_while_a_listener_catches_up_is_all_it_is_told(run: R
         for _ in range(50):
             await asyncio.sleep(0)
         go.set()
-        assert await waiting == [Event(world.newest(), is_reset=True)]
+        assert await waiting == [ChangeEvent(world.newest(), is_reset=True)]
         assert await is_silent(slow)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_a_listener_behind_a_store_that_lost_all_is_reset_once_and_then_waits(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         slow = await behind(world)
         world.store.changes.clear()  # FLUSHALL: no subscription is cut
         assert await versions(slow, 16) == list(range(1, 17))
-        assert await take(slow, 1) == [Event(None, is_reset=True)]
+        assert await take(slow, 1) == [ChangeEvent(None, is_reset=True)]
         before = world.store.readings
         assert await is_silent(slow)
         assert world.store.readings - before <= 3
@@ -399,48 +399,48 @@ def test_a_listener_behind_a_store_that_lost_all_is_reset_once_and_then_waits(ru
         assert await versions(slow, 1) == [1]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_whoever_comes_as_another_past_is_found_is_told_once(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         await world.flip(3)
-        first = await world.feed.listen(ACME, after=3)
+        first = await world.feed.subscribe(ACME, after=3)
         world.rewrite(True)
-        second = await world.feed.listen(ACME, after=None)
-        assert await take(first, 1) == [Event(world.newest(), is_reset=True)]
-        assert await take(second, 1) == [Event(world.newest())]
+        second = await world.feed.subscribe(ACME, after=None)
+        assert await take(first, 1) == [ChangeEvent(world.newest(), is_reset=True)]
+        assert await take(second, 1) == [ChangeEvent(world.newest())]
         assert await is_silent(second)
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_a_listener_that_gives_up_while_it_begins_takes_nobody_along(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         for yields in range(10):
             world = World()
-            first, second = [asyncio.ensure_future(world.feed.listen(ACME, after=None)) for _ in range(2)]
+            first, second = [asyncio.ensure_future(world.feed.subscribe(ACME, after=None)) for _ in range(2)]
             for _ in range(yields):
                 await asyncio.sleep(0)
             first.cancel()
-            assert await take(await second, 1) == [Event(None)]
+            assert await take(await second, 1) == [ChangeEvent(None)]
             await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_whoever_comes_while_the_last_listener_is_sent_away_is_refused(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        assert await is_silent(await world.feed.listen(ACME, after=0))
+        assert await is_silent(await world.feed.subscribe(ACME, after=0))
         world.store.hang, world.store.no_answer = asyncio.Event(), asyncio.Event()
         await world.flip()
         await asyncio.sleep(0.01)
         world.store.cut_subscriptions()
         await asyncio.sleep(0.01)
-        coming = asyncio.ensure_future(world.feed.listen(ACME, after=0))
+        coming = asyncio.ensure_future(world.feed.subscribe(ACME, after=0))
         await asyncio.sleep(0.01)
         world.store.fails = True
         world.store.hang.set()
@@ -449,19 +449,19 @@ def test_whoever_comes_while_the_last_listener_is_sent_away_is_refused(run: Run)
                 await coming
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_whoever_waits_for_a_reading_that_fails_is_refused_with_it(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        other = await world.feed.listen("other", after=0)
+        other = await world.feed.subscribe("other", after=0)
         assert await is_silent(other)
         before = world.store.readings
         world.store.hang, world.store.fails = asyncio.Event(), True
-        first, second = [asyncio.ensure_future(world.feed.listen(ACME, after=None)) for _ in range(2)]
+        first, second = [asyncio.ensure_future(world.feed.subscribe(ACME, after=None)) for _ in range(2)]
         await asyncio.sleep(0.01)
-        third = asyncio.ensure_future(world.feed.listen(ACME, after=None))
+        third = asyncio.ensure_future(world.feed.subscribe(ACME, after=None))
         await asyncio.sleep(0.01)
         world.store.hang.set()
         failed = await asyncio.gather(first, second, third, return_exceptions=True)
@@ -470,44 +470,44 @@ def test_whoever_waits_for_a_reading_that_fails_is_refused_with_it(run: Run) -> 
         other.end()
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 def test_a_store_that_does_not_say_in_time_what_stands_refuses(run: Run) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
         world.feed = Feed(world.store, limit=0.01)
         world.store.hang = asyncio.Event()
         with pytest.raises(StoreError):
-            await world.feed.listen(ACME, after=None)
+            await world.feed.subscribe(ACME, after=None)
         world.store.hang.set()
         world.store.hang = None
-        assert await take(await world.feed.listen(ACME, after=None), 1) == [Event(None)]
+        assert await take(await world.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
         await world.feed.close()
 
-    run(listen())
+    run(subscribe())
 
 
 class Reader:
     """A client that resumes, and what it has heard so far."""
 
-    def __init__(self, world: World, listener: Listener) -> None:
+    def __init__(self, world: World, subscriber: Subscriber) -> None:
         self.world = world
-        self.listener = listener
+        self.subscriber = subscriber
         self.heard = [0]
 
     async def resume(self) -> None:
-        self.listener.end()
-        self.listener = await self.world.feed.listen(ACME, after=self.heard[-1])
+        self.subscriber.end()
+        self.subscriber = await self.world.feed.subscribe(ACME, after=self.heard[-1])
 
     async def hear(self, number: int) -> None:
-        self.heard += await versions(self.listener, number)
+        self.heard += await versions(self.subscriber, number)
 
     def missing(self) -> int:
         return version_of(self.world.newest()) - self.heard[-1]
 
 
-async def act(reader: Reader, companion: Listener, action: str) -> None:
+async def act(reader: Reader, companion: Subscriber, action: str) -> None:
     match action:
         case "flip":
             await reader.world.flip()
@@ -526,16 +526,16 @@ async def act(reader: Reader, companion: Listener, action: str) -> None:
 @given(st.lists(st.sampled_from(["flip", "cut", "resume", "hear", "yield", "leave"]), max_size=40))
 @settings(max_examples=300, deadline=None)
 def test_whatever_happens_each_change_is_heard_once_and_in_order(actions: list[str]) -> None:
-    async def listen() -> None:
+    async def subscribe() -> None:
         world = World()
-        reader = Reader(world, await world.feed.listen(ACME, after=0))
+        reader = Reader(world, await world.feed.subscribe(ACME, after=0))
         # While it listens, what is read for the tenant outlives a reader that resumes.
-        companion = await world.feed.listen(ACME, after=None)
+        companion = await world.feed.subscribe(ACME, after=None)
         for action in actions:
             await act(reader, companion, action)
         await reader.hear(reader.missing())
         assert reader.heard == list(range(version_of(world.newest()) + 1))
-        assert await is_silent(reader.listener)
+        assert await is_silent(reader.subscriber)
         await world.feed.close()
 
-    asyncio.run(listen())
+    asyncio.run(subscribe())

@@ -138,7 +138,7 @@ def test_a_stream_ends_with_its_token(service: Service, client: Client, tenant: 
 
 
 def test_a_silent_stream_has_comments_and_ends_with_a_token_that_is_withdrawn(run: Run) -> None:
-    async def listen() -> list[bytes]:
+    async def subscribe() -> list[bytes]:
         feed, asked = Feed(FakeStore(history_length=10)), itertools.count()
 
         async def expiry() -> float:
@@ -146,11 +146,11 @@ def test_a_silent_stream_has_comments_and_ends_with_a_token_that_is_withdrawn(ru
                 raise Unauthorized("withdrawn")
             return time.time() + 60
 
-        parts = [part async for part in event_stream(await feed.listen("acme", after=0), expiry, heartbeat=0.01)]
+        parts = [part async for part in event_stream(await feed.subscribe("acme", after=0), expiry, heartbeat=0.01)]
         await feed.close()
         return parts
 
-    assert run(listen()) == [b"retry: 1000\n\n", b":\n\n", b":\n\n", b":\n\n"]
+    assert run(subscribe()) == [b"retry: 1000\n\n", b":\n\n", b":\n\n", b":\n\n"]
 
 
 def test_one_subscription_serves_all_listeners_and_goes_with_the_last(tmp_path: Path) -> None:

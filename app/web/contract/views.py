@@ -10,7 +10,7 @@ from connexion.operations import AbstractOperation
 from starlette.types import Scope
 from werkzeug.datastructures import Headers
 
-from app.feed.feed import Listener
+from app.feed.feed import Subscriber
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
 from app.web.contract.parameters import argument_name
@@ -100,7 +100,7 @@ def _(result: Evaluations, scope: Scope) -> flask.Response:
 
 
 @answer.register
-def _(result: Listener, scope: Scope) -> flask.Response:
+def _(result: Subscriber, scope: Scope) -> flask.Response:
     expiry = scope["extensions"]["connexion_context"]["expiry"]
     return StreamingResponse(
         StreamBody(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()])

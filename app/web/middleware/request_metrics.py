@@ -55,7 +55,7 @@ class RequestMetrics:
         )
         self._refusals = {reason: refusals.labels(reason) for reason in RejectionReason}
         self._streams = metrics.counter("external_oms_event_streams_total", "Streams of events that were begun.")
-        self._listeners = metrics.gauge("external_oms_event_listeners", "Streams of events that are open now.")
+        self._subscribers = metrics.gauge("external_oms_event_listeners", "Streams of events that are open now.")
         self.routes: Sequence[BaseRoute] = (Route(METRICS_PATH, self._answer),)
 
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
@@ -76,14 +76,14 @@ class RequestMetrics:
         observe(seconds)
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def open_stream(self) -> Iterator[None]:
         """Within it, one more listens to the events."""
         self._streams.inc()
-        self._listeners.inc()
+        self._subscribers.inc()
         try:
             yield
         finally:
-            self._listeners.dec()
+            self._subscribers.dec()
 
     async def _answer(self, request: Request) -> Response:
         token = bearer_token(request.scope["headers"]).encode("latin-1")

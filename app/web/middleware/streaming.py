@@ -13,7 +13,7 @@ from app.server.http_protocol import HALF_CLOSED
 
 _IN_CONTEXT = "stream"
 
-Listening = Callable[[], contextlib.AbstractContextManager[object]]
+OpenStream = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 def is_stream(scope: Scope) -> bool:
@@ -65,13 +65,13 @@ class Streaming:
     """Sends the bodies that were handed over, once all parts inside have returned.
 
     What they hold of a request would else be held for as long as its stream lasts: 28 KiB for each listener, not 19.
-    Each is sent within a `listening` of its own. In the state of the lifespan, `end_streams` ends them all, those too
+    Each is sent within a `open_stream` of its own. In the state of the lifespan, `end_streams` ends them all, those too
     that are yet to begin: for the server to call when it is told to stop.
     """
 
-    def __init__(self, app: ASGIApp, listening: Listening = contextlib.nullcontext) -> None:
+    def __init__(self, app: ASGIApp, open_stream: OpenStream = contextlib.nullcontext) -> None:
         self._app = app
-        self._listening = listening
+        self._open_stream = open_stream
         self._running: set[StreamBody] = set()
         self._stopped = False
 
@@ -86,7 +86,7 @@ class Streaming:
             if self._stopped or HALF_CLOSED in scope["state"]:
                 body.end()
             try:
-                with self._listening():
+                with self._open_stream():
                     await body.send(receive, send)
             finally:
                 self._running.discard(body)
