@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 
-from app.cli.exit import Failure
+from app.cli.exit import CommandError
 from app.errors import ServiceError
 
 GROWTH: Final = 8
@@ -16,7 +16,7 @@ MOST: Final = 20  # times the cost of an eighth of the input
 ATTEMPTS: Final = 4
 
 # What input may be rejected with.
-REJECTED: Final = (ServiceError, Failure, HTTPException, ValueError)
+REJECTED: Final = (ServiceError, CommandError, HTTPException, ValueError)
 
 
 Shape = Callable[[int], bytes]

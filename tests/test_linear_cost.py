@@ -23,8 +23,8 @@ from redis.exceptions import NoPermissionError
 from app.auth.jwks import is_trusted_address
 from app.auth.keys import Key, StaticKeySource, keys_from_jwks
 from app.auth.tokens import TokenVerifier
-from app.cli.client import Service as CommandClient
-from app.cli.output import Change, described, printable, row
+from app.cli.client import ApiClient
+from app.cli.output import ChangeRecord, described, printable, row
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
@@ -223,7 +223,7 @@ class Command:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self.transport = Answering()
-        self._client = CommandClient("http://127.0.0.1:1", "a-token")
+        self._client = ApiClient("http://127.0.0.1:1", "a-token")
         self._runner.run(self._client._http.aclose())
         self._client._http = httpx.AsyncClient(transport=self.transport)
 
@@ -270,7 +270,7 @@ OF_COMMAND: Mapping[str, Callable[[Command, bytes], object]] = {
     "event": lambda command, data: command.watch(b"event: change\ndata: " + data + b"\n\n"),
     "retry": lambda command, data: command.watch(b"retry: " + one_line(data) + b"\n\n"),
     "printed text": lambda _command, data: printable(text(data)),
-    "printed change": lambda _command, data: described(Change(1, enabled=True, changed_by=text(data))),
+    "printed change": lambda _command, data: described(ChangeRecord(1, enabled=True, changed_by=text(data))),
 }
 
 

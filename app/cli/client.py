@@ -18,8 +18,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from app.cli.exit import Failure, Kind
-from app.cli.output import Change, printable
+from app.cli.exit import CommandError, Kind
+from app.cli.output import ChangeRecord, printable
 
 # In seconds. A whole answer has the first; the stream of events is heard every 15.
 LIMIT: Final = 10.0
@@ -34,7 +34,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CurrentSetting:
     """The setting that an answer tells of, and the identifier that the request had."""
 
     enabled: bool
@@ -43,19 +43,19 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StreamMessage:
     """What the stream says; without a `change`, only that it is alive.
 
     `wait` is the pause, in seconds, that it asks for before a new connection. After a reset, changes before this one
     may not have been told.
     """
 
-    change: Change | None = None
+    change: ChangeRecord | None = None
     is_reset: bool = False
     wait: float | None = None
 
 
-class Service:
+class ApiClient:
     """The service at one address, asked with one token. Raises Failure for all that is not the answer asked for."""
 
     def __init__(self, url: str, token: str) -> None:
@@ -65,10 +65,10 @@ class Service:
         try:
             self._http = httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(LIMIT))
         except (OSError, ssl.SSLError) as error:
-            raise Failure("usage", "SSL_CERT_FILE or SSL_CERT_DIR does not lead to certificates") from error
+            raise CommandError("usage", "SSL_CERT_FILE or SSL_CERT_DIR does not lead to certificates") from error
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             variables = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
-            raise Failure(
+            raise CommandError(
                 "usage", f"{variables} names a proxy that cannot be used; it takes http://host:port"
             ) from error
 
@@ -85,9 +85,9 @@ class Service:
             if not given
         ]
         if missing:
-            raise Failure("usage", "; ".join(missing))
+            raise CommandError("usage", "; ".join(missing))
         if not _TOKEN.fullmatch(token):
-            raise Failure(
+            raise CommandError(
                 "usage", "OMS_CONFIG_TOKEN is no token: it takes the token alone, without 'Bearer' or a quote"
             )
         return cls(url, token)
@@ -100,23 +100,23 @@ class Service:
     ) -> None:
         await self._http.aclose()
 
-    async def get(self) -> Standing:
+    async def get(self) -> CurrentSetting:
         """What stands."""
-        return self._standing(await self._ask("GET", _PATH))
+        return self._current_setting(await self._ask("GET", _PATH))
 
-    async def set(self, *, enabled: bool, if_version: int | None) -> Standing:
+    async def set(self, *, enabled: bool, if_version: int | None) -> CurrentSetting:
         """What stands now that it was set; a conflict where another version stands than `if_version`."""
         condition = {} if if_version is None else {"If-Match": f'"{if_version}"'}
-        return self._standing(await self._ask("POST", _PATH, headers=condition, body={"enabled": enabled}))
+        return self._current_setting(await self._ask("POST", _PATH, headers=condition, body={"enabled": enabled}))
 
-    async def history(self, *, limit: int, before: int | None = None) -> list[Change]:
+    async def history(self, *, limit: int, before: int | None = None) -> list[ChangeRecord]:
         """At most `limit` changes, newest first, all of them older than version `before`."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
         answer = await self._ask("GET", f"{_PATH}/history", query=query)
         with self._understanding(answer):
             return [_change(each) for each in answer.content["changes"]]
 
-    async def events(self, last: int | None) -> AsyncGenerator[Event]:
+    async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
         """What stands and each change after it, or each change after version `last`, until the connection ends."""
         request_id = uuid.uuid4().hex
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "X-Request-ID": request_id}
@@ -181,46 +181,46 @@ class Service:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             text = f"there is no way to {self._url}{self._proxied()}: {_reason(error)}"
-            raise Failure("failed", text, passing=True) from error
+            raise CommandError("failed", text, passing=True) from error
         except httpx.ProxyError as error:
-            raise Failure("failed", f"the proxy does not lead to {self._url}", passing=True) from error
+            raise CommandError("failed", f"the proxy does not lead to {self._url}", passing=True) from error
         except (TimeoutError, httpx.TimeoutException) as error:
             text = f"no answer from {self._url} in time"
-            raise Failure("failed", text, request_id=request_id, passing=True, unknown=True) from error
+            raise CommandError("failed", text, request_id=request_id, passing=True, unknown=True) from error
         except SSEError as error:
             text = f"what answers at {self._url} is not the service: its answer is no stream of events"
-            raise Failure("failed", text, request_id=request_id, passing=True) from error
+            raise CommandError("failed", text, request_id=request_id, passing=True) from error
         except httpx.InvalidURL as error:
             text = f"what answers at {self._url} is not the service: it redirects to what is no URL"
-            raise Failure("failed", text, request_id=request_id, passing=True) from error
+            raise CommandError("failed", text, request_id=request_id, passing=True) from error
         except httpx.HTTPError as error:
             text = f"the connection to {self._url} broke: {_reason(error)}"
-            raise Failure("failed", text, request_id=request_id, passing=True, unknown=True) from error
+            raise CommandError("failed", text, request_id=request_id, passing=True, unknown=True) from error
 
-    def _refusal(self, response: httpx.Response, content: object, sent_id: str) -> Failure:
+    def _refusal(self, response: httpx.Response, content: object, sent_id: str) -> CommandError:
         """What an answer other than 200 means."""
         status, request_id = response.status_code, _request_id(response, sent_id)
         passing = status >= httpx.codes.INTERNAL_SERVER_ERROR
         if response.is_redirect:
             target = _target(response).replace(self._token, "[token]")
             text = f"{self._url} answers {status} and sends to {target}; OMS_CONFIG_URL takes the service's own address"
-            return Failure("failed", text, request_id=request_id, passing=True)
+            return CommandError("failed", text, request_id=request_id, passing=True)
         if not (isinstance(content, dict) and isinstance(content.get("message"), str)):
             kind: Kind = "refused" if status in _REFUSED else "failed"
             text = f"what answers at {self._url} is not the service: {_kind_of_answer(response, self._token)}"
-            return Failure(kind, text, request_id=request_id, passing=passing, unknown=passing)
+            return CommandError(kind, text, request_id=request_id, passing=passing, unknown=passing)
         message = printable(content["message"].replace(self._token, "[token]"))[:_MAX_MESSAGE]
         if status in _REFUSED:
-            return Failure("refused", f"refused ({status}): {message}", request_id=request_id)
+            return CommandError("refused", f"refused ({status}): {message}", request_id=request_id)
         if status == httpx.codes.CONFLICT:
-            return Failure("conflict", message, request_id=request_id, version=_version(response))
+            return CommandError("conflict", message, request_id=request_id, version=_version(response))
         text = f"{self._url} answers {status}: {message}"
-        return Failure("failed", text, request_id=request_id, passing=passing, unknown=passing)
+        return CommandError("failed", text, request_id=request_id, passing=passing, unknown=passing)
 
-    def _stranger(self, response: httpx.Response, request_id: str) -> Failure:
+    def _stranger(self, response: httpx.Response, request_id: str) -> CommandError:
         """An answer that looks well and is not what was asked for."""
         text = f"what answers at {self._url} is not the service: {_kind_of_answer(response, self._token)}"
-        return Failure("failed", text, request_id=_request_id(response, request_id), passing=True, unknown=True)
+        return CommandError("failed", text, request_id=_request_id(response, request_id), passing=True, unknown=True)
 
     @contextlib.contextmanager
     def _understanding(self, answer: "_Answer") -> Iterator[None]:
@@ -229,13 +229,13 @@ class Service:
         except (KeyError, TypeError, ValueError) as error:
             raise self._stranger(answer.response, answer.request_id) from error
 
-    def _standing(self, answer: "_Answer") -> Standing:
+    def _current_setting(self, answer: "_Answer") -> CurrentSetting:
         version = _version(answer.response)
         if version is None:
             text = f"the answer of {self._url} has no version (ETag); a proxy may have taken it away"
-            raise Failure("failed", text, request_id=answer.request_id, unknown=True)
+            raise CommandError("failed", text, request_id=answer.request_id, unknown=True)
         with self._understanding(answer):
-            return Standing(_boolean(answer.content["enabled"]), version, answer.request_id)
+            return CurrentSetting(_boolean(answer.content["enabled"]), version, answer.request_id)
 
     def _proxied(self) -> str:
         url = urlsplit(self._url)
@@ -277,7 +277,7 @@ _REFUSED: Final = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 def _base_url(url: str) -> str:
     """Where the contract's paths begin, whether `url` ends with /v0 already or not."""
     if not _is_address(url):
-        raise Failure("usage", "OMS_CONFIG_URL takes http://host:port or https://host, without a user or a query")
+        raise CommandError("usage", "OMS_CONFIG_URL takes http://host:port or https://host, without a user or a query")
     return f"{url.rstrip('/').removesuffix(_BASE)}{_BASE}"
 
 
@@ -335,14 +335,14 @@ def _version(response: httpx.Response) -> int | None:
     return tag and int(tag[1])
 
 
-def _event(kind: str, data: str, retry: int | None) -> Event:
+def _event(kind: str, data: str, retry: int | None) -> StreamMessage:
     wait = None if retry is None else retry / 1000
     if kind not in {"change", "reset"} or not data:  # a comment, and what may come to be told one day
-        return Event(wait=wait)
-    return Event(_change(json.loads(data)), is_reset=kind == "reset", wait=wait)
+        return StreamMessage(wait=wait)
+    return StreamMessage(_change(json.loads(data)), is_reset=kind == "reset", wait=wait)
 
 
-def _change(told: Mapping[str, Any]) -> Change:
+def _change(told: Mapping[str, Any]) -> ChangeRecord:
     """Raises KeyError, TypeError or ValueError where it is none."""
     version = told["version"]
     if type(version) is not int or version < 0:
@@ -350,7 +350,7 @@ def _change(told: Mapping[str, Any]) -> Change:
     texts = {name: told.get(name) for name in ("changed_at", "changed_by", "request_id")}
     if not all(each is None or isinstance(each, str) for each in texts.values()):
         raise TypeError
-    return Change(version, _boolean(told["enabled"]), **texts)
+    return ChangeRecord(version, _boolean(told["enabled"]), **texts)
 
 
 def _boolean(told: object) -> bool:

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from app.cli.exit import Verb
+from app.cli.exit import CliCommand
 
 _VERSIONS = click.IntRange(0, 10**18 - 1)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also where it fails.")
@@ -51,7 +51,7 @@ def oms_config(context: click.Context) -> None:
             stream.reconfigure(errors="backslashreplace")  # a subject may be in any script, and the terminal in none
 
 
-@oms_config.command(cls=Verb, epilog="\b\nExample:\n  oms-config get --json")
+@oms_config.command(cls=CliCommand, epilog="\b\nExample:\n  oms-config get --json")
 @_as_json
 def get(*, as_json: bool) -> None:
     """Print on or off, and the version.
@@ -64,7 +64,7 @@ def get(*, as_json: bool) -> None:
 
 
 @oms_config.command(
-    "set", cls=Verb, epilog="\b\nExamples:\n  oms-config set on\n  oms-config set off --if-version 7 --json"
+    "set", cls=CliCommand, epilog="\b\nExamples:\n  oms-config set on\n  oms-config set off --if-version 7 --json"
 )
 @click.argument("value", type=click.Choice(["on", "off"]))
 @click.option("--if-version", type=_VERSIONS, metavar="V", help="Only where this version stands; otherwise conflict.")
@@ -80,7 +80,9 @@ def set_(*, value: str, if_version: int | None, as_json: bool) -> None:
     setting.set_(enabled=value == "on", if_version=if_version, as_json=as_json)
 
 
-@oms_config.command(cls=Verb, epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8")
+@oms_config.command(
+    cls=CliCommand, epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8"
+)
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many at the most.")
 @click.option("--before", type=_VERSIONS, metavar="V", help="Only changes older than this version.")
 @_as_json
@@ -94,7 +96,7 @@ def history(*, limit: int, before: int | None, as_json: bool) -> None:
     setting.history(limit=limit, before=before, as_json=as_json)
 
 
-@oms_config.command(cls=Verb, epilog="\b\nExample:\n  oms-config watch --json | jq .enabled")
+@oms_config.command(cls=CliCommand, epilog="\b\nExample:\n  oms-config watch --json | jq .enabled")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each change.")
 def watch(*, as_json: bool) -> None:
     """Print what stands, then each change as it comes, until Ctrl-C.
@@ -110,7 +112,9 @@ def watch(*, as_json: bool) -> None:
     verb.watch(as_json=as_json)
 
 
-@oms_config.command(cls=Verb, epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"')
+@oms_config.command(
+    cls=CliCommand, epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"'
+)
 @click.option("--tenant", default="acme", show_default=True, help="Whose setting it opens.")
 @click.option("--subject", default="developer", show_default=True, help="Who is acting.")
 @click.option("--hours", type=click.IntRange(1, 24 * 365), default=8, show_default=True, help="How long it is good.")
@@ -129,7 +133,7 @@ def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
 
 
 @oms_config.command(
-    cls=Verb, epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json"
+    cls=CliCommand, epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: ok, findings, store.")
 def check(*, as_json: bool) -> None:

@@ -18,7 +18,7 @@ Kind = Literal["usage", "conflict", "refused", "failed"]
 
 
 @dataclass(eq=False)
-class Failure(Exception):
+class CommandError(Exception):
     """Why a verb cannot do what it was asked for: one sentence without a secret.
 
     `version` stands where that is the reason. `passing` is what may be gone with the next attempt. `unknown` is what
@@ -33,14 +33,14 @@ class Failure(Exception):
     unknown: bool = field(default=False, kw_only=True)
 
 
-class Verb(click.Command):
+class CliCommand(click.Command):
     """A command that ends with one line on stderr whatever goes wrong; with `--json`, that is one JSON object."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs it, and ends the process where it fails."""
         try:
             return super().invoke(ctx)
-        except Failure as failure:
+        except CommandError as failure:
             _print_failure(failure, as_json=ctx.params["as_json"])
             ctx.exit(STATUSES[failure.kind])
         except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def end_unwritten(error: OSError, *, as_json: bool = False) -> NoReturn:
     """Ends the process where what it has to say cannot be written, as on a full disk."""
     # What is left of it would be tried again, and fail again, as Python ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-    _print_failure(Failure("failed", f"cannot write: {error.strerror}"), as_json=as_json)
+    _print_failure(CommandError("failed", f"cannot write: {error.strerror}"), as_json=as_json)
     sys.exit(STATUSES["failed"])
 
 
@@ -87,7 +87,7 @@ def end_by(number: signal.Signals) -> NoReturn:
     sys.exit(128 + number)  # where the signal is blocked
 
 
-def _print_failure(failure: Failure, *, as_json: bool) -> None:
+def _print_failure(failure: CommandError, *, as_json: bool) -> None:
     if as_json:
         error = {"error": failure.kind, "message": failure.message, "version": failure.version}
         click.echo(json.dumps({**error, "request_id": failure.request_id}), err=True)

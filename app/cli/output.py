@@ -6,7 +6,7 @@ import click
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeRecord:
     """A change as the service tells it; at version 0, which was never set, nobody made it."""
 
     version: int
@@ -21,7 +21,7 @@ def value(enabled: bool) -> str:
     return click.style("on", fg="green") if enabled else click.style("off", fg="yellow")
 
 
-def described(change: Change) -> str:
+def described(change: ChangeRecord) -> str:
     """A change in the middle of a sentence."""
     if change.version == 0:
         return "off, never set"
@@ -30,7 +30,7 @@ def described(change: Change) -> str:
     return f"{'on' if change.enabled else 'off'}{when}{by}"
 
 
-def row(change: Change, width: int = 1) -> str:
+def row(change: ChangeRecord, width: int = 1) -> str:
     """A change in a line of its own: version, value, when, who and the request."""
     shown = f"{change.version:>{width}}  {value(change.enabled)}{'   ' if change.enabled else '  '}"
     if change.version == 0:

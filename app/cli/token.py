@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from app.cli.exit import Failure, note
+from app.cli.exit import CommandError, note
 from app.dev.signing import SECRET_FILE, signed
 from app.model import is_tenant_name
 from app.settings import Settings, SettingsError
@@ -16,10 +16,10 @@ from app.settings.cross_checks import KEY_SOURCES
 def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
     """Prints a token that the service of these variables takes."""
     if not is_tenant_name(tenant):
-        raise Failure("usage", "--tenant takes 1 to 63 of a-z 0-9 - _, a letter or digit first and last")
+        raise CommandError("usage", "--tenant takes 1 to 63 of a-z 0-9 - _, a letter or digit first and last")
     settings = _settings(os.environ)
     if settings.jwt_secret is None:
-        raise Failure("usage", "without JWT_SECRET no token can be signed here: the identity provider makes them")
+        raise CommandError("usage", "without JWT_SECRET no token can be signed here: the identity provider makes them")
     text = signed(settings.jwt_secret, settings, tenant=tenant, subject=subject, seconds=hours * 3600)
     if as_json:
         click.echo(json.dumps({"token": text, "tenant": tenant, "subject": subject, "seconds": hours * 3600}))
@@ -36,8 +36,8 @@ def _settings(environment: Mapping[str, str]) -> Settings:
             own["JWT_SECRET"] = SECRET_FILE.read_text()
         except (OSError, UnicodeError) as error:
             text = f"JWT_SECRET is not set, and {SECRET_FILE}, the secret of bin/serve, cannot be read here"
-            raise Failure("usage", text) from error
+            raise CommandError("usage", text) from error
     try:
         return Settings.read({**own, "REDIS_URL": "redis://none"})  # it is required, and no token depends on it
     except SettingsError as error:
-        raise Failure("usage", str(error)) from error
+        raise CommandError("usage", str(error)) from error

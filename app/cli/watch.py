@@ -12,8 +12,8 @@ from dataclasses import asdict
 
 import click
 
-from app.cli.client import Event, Service
-from app.cli.exit import Failure, end_at_once_on_interrupt, note
+from app.cli.client import ApiClient, StreamMessage
+from app.cli.exit import CommandError, end_at_once_on_interrupt, note
 from app.cli.output import row
 
 # In seconds, before a new connection: at first, unless the service asks for another, and the bounds of what it may ask.
@@ -27,12 +27,12 @@ def watch(*, as_json: bool) -> None:
 
 
 async def _watch(*, as_json: bool) -> None:
-    async with Service.of(os.environ) as service, aclosing(_followed(service, as_json=as_json)) as events:
+    async with ApiClient.of(os.environ) as service, aclosing(_followed(service, as_json=as_json)) as events:
         async for event in events:
             _print_event(event, as_json=as_json)
 
 
-async def _followed(service: Service, *, as_json: bool) -> AsyncGenerator[Event]:
+async def _followed(service: ApiClient, *, as_json: bool) -> AsyncGenerator[StreamMessage]:
     """What the stream says, over as many connections as it takes. The first has to succeed: it may be misdirected."""
     last: int | None = None
     first = wait = FIRST_WAIT
@@ -49,7 +49,7 @@ async def _followed(service: Service, *, as_json: bool) -> AsyncGenerator[Event]
                     first = wait = max(SHORTEST_WAIT, min(asked, LONGEST_WAIT))
                     last = last if event.change is None else event.change.version
                     yield event
-        except Failure as failure:
+        except CommandError as failure:
             if not (failure.passing and heard):
                 raise
             problem = failure.message
@@ -61,7 +61,7 @@ async def _followed(service: Service, *, as_json: bool) -> AsyncGenerator[Event]
         wait = min(2 * max(wait, FIRST_WAIT), LONGEST_WAIT)
 
 
-def _print_event(event: Event, *, as_json: bool) -> None:
+def _print_event(event: StreamMessage, *, as_json: bool) -> None:
     if event.change is None:
         _look_for_the_reader()
         return
