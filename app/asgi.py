@@ -11,10 +11,10 @@ from uvicorn.config import STARTUP_FAILURE
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
 
 from app.factory import create_app  # noqa: E402 - it imports Connexion: the filter has to stand before it
-from app.logs import capture  # noqa: E402 - sorted behind the factory
+from app.logs import install_log_hooks  # noqa: E402 - sorted behind the factory
 from app.settings import Settings  # noqa: E402 - sorted behind the factory
 
-capture()
+install_log_hooks()
 try:
     application = create_app(Settings.read(os.environ))
 except Exception:

@@ -69,7 +69,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
     }
 
 
-def capture() -> None:
+def install_log_hooks() -> None:
     """Has all that this process would write past `logging` logged: warnings, and exceptions that nobody caught.
 
     Records are made without what no line has: where in the code, and by which thread and process (Python's Logging
@@ -83,7 +83,7 @@ def capture() -> None:
     sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
-def last_words(text: str, log_format: str | None) -> str:
+def startup_error(text: str, log_format: str | None) -> str:
     """`text` as a process writes it that cannot start: as it is, or as a line of a log that machines read."""
     if log_format != "json":
         return text
@@ -95,7 +95,7 @@ def formatter(log_format: str) -> logging.Formatter:
 
     On the console a traceback follows its line, indented.
     """
-    return _Lines(
+    return _LineFormatter(
         [
             _drop_second_message,
             structlog.processors.format_exc_info,
@@ -111,7 +111,7 @@ def formatter(log_format: str) -> logging.Formatter:
 _Event = MutableMapping[str, Any]
 
 
-class _Lines(logging.Formatter):
+class _LineFormatter(logging.Formatter):
     """Has structlog's processors make a line of each record.
 
     structlog's own ProcessorFormatter copies a record first, looks through all that it has several times, and formats

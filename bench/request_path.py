@@ -25,7 +25,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from app.factory import create_app
-from app.logs import capture, logging_config
+from app.logs import install_log_hooks, logging_config
 from app.server.http_protocol import HttpProtocol
 from app.settings import Settings
 from bench.layers import Clock, measured
@@ -201,7 +201,7 @@ def main() -> None:
         store = start_store(Path(directory))
         own = {"REDIS_URL": f"redis://127.0.0.1:{store.port}/0", "JWT_SECRET": SECRET, "LOG_LEVEL": "WARNING"}
         settings = Settings.read(own | dict(each.split("=", 1) for each in counts.set))
-        capture()
+        install_log_hooks()
         logging.config.dictConfig(logging_config(settings.log_format, settings.log_level))
         try:
             if counts.stored:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jwt.utils import base64url_encode
 
-from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, last_words, logging_config
+from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, logging_config, startup_error
 from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, free_port, make_token
@@ -435,8 +435,8 @@ def test_with_json_all_lines_are_objects_those_of_a_supervisor_whose_worker_dies
 )
 def test_with_json_warnings_and_what_nobody_caught_are_objects(code: str, event: str) -> None:
     script = (
-        "import logging.config\nfrom app.logs import capture, logging_config\n"
-        f"logging.config.dictConfig(logging_config('json', 'INFO'))\ncapture()\n{code}"
+        "import logging.config\nfrom app.logs import install_log_hooks, logging_config\n"
+        f"logging.config.dictConfig(logging_config('json', 'INFO'))\ninstall_log_hooks()\n{code}"
     )
     environment = clean_environment({})
     done = subprocess.run(
@@ -454,7 +454,7 @@ def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_en
     script.write_text(
         "import runpy, app.store.connections as driver\n"
         "def broken(*_): raise RuntimeError('broken')\n"
-        "driver.Connections.to = broken\n"
+        "driver.ServerConnections.to = broken\n"
         "if __name__ == '__main__': runpy.run_module('app.server', run_name='__main__')\n"
     )
     own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "LOG_FORMAT": "json", "WEB_CONCURRENCY": workers}
@@ -475,7 +475,7 @@ def test_with_json_the_reason_for_no_start_is_an_object() -> None:
 
 @pytest.mark.parametrize("log_format", [None, "logfmt", "console", "nonsense"])
 def test_for_people_the_reason_for_no_start_is_a_sentence(log_format: str | None) -> None:
-    assert last_words("no start", log_format) == "no start"
+    assert startup_error("no start", log_format) == "no start"
 
 
 def test_the_console_has_colours_only_at_a_terminal(tmp_path: Path) -> None:

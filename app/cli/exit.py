@@ -64,7 +64,7 @@ def note(text: str, *, as_json: bool) -> None:
     click.echo(json.dumps({"note": text}) if as_json else text, err=True)
 
 
-def end_at_once_on_interrupt(last_words: str = "") -> None:
+def end_at_once_on_interrupt(startup_error: str = "") -> None:
     """From now on Ctrl-C ends the process on the spot, for there is nothing to put in order.
 
     The event loop would first wait for its threads, one of which may be asking for an address for many seconds.
@@ -72,8 +72,8 @@ def end_at_once_on_interrupt(last_words: str = "") -> None:
     """
 
     def end(_signal: int, _frame: object) -> None:
-        if last_words:
-            os.write(2, f"\n{last_words}\n".encode())
+        if startup_error:
+            os.write(2, f"\n{startup_error}\n".encode())
         end_by(signal.SIGINT)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

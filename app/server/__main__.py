@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import uvicorn
 
-from app.logs import capture, last_words, logging_config
+from app.logs import install_log_hooks, logging_config, startup_error
 from app.server.graceful_shutdown import serve
 from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import listen
@@ -23,10 +23,10 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         settings = Settings.read(environment)
         listener = listen(settings.port)
     except SettingsError as error:
-        sys.exit(last_words(str(error), environment.get("LOG_FORMAT")))
+        sys.exit(startup_error(str(error), environment.get("LOG_FORMAT")))
     except OSError as error:
         reason = f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}"
-        sys.exit(last_words(reason, settings.log_format))
+        sys.exit(startup_error(reason, settings.log_format))
     config = uvicorn.Config(
         "app.asgi:application",
         http=HttpProtocol,
@@ -45,7 +45,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         timeout_keep_alive=95,
     )
     _allow_many_connections()
-    capture()
+    install_log_hooks()
     logging.getLogger(__name__).info("listening", extra=settings.described())
     with _metrics_directory(1 if settings.metrics_token is None else settings.workers):
         serve(config, listener)
