@@ -3,12 +3,11 @@
 import contextlib
 import functools
 import gc
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import connexion
-from connexion.middleware.context import ContextMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
@@ -24,6 +23,7 @@ from app.settings import Settings
 from app.store import Store
 from app.store.instrumented import InstrumentedStore
 from app.store_factory import create_store
+from app.web.context import RequestObserver
 from app.web.contract.flask_bridge import BridgedFlask, FlaskBridge
 from app.web.contract.json_body import JsonBodyValidator
 from app.web.contract.parameters import ParameterParser
@@ -31,13 +31,14 @@ from app.web.contract.routing import ContractRouting
 from app.web.contract.security import BearerTokenHandler, ContractSecurity, Permissions
 from app.web.contract.validation import ContractValidation
 from app.web.endpoints.health import health_routes
+from app.web.endpoints.prometheus import metrics_route
 from app.web.endpoints.swagger_ui import pages
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import ErrorResponses
 from app.web.middleware.request_id import RequestIds
 from app.web.middleware.request_metrics import RequestMetrics
-from app.web.middleware.request_observers import RequestObserver, RequestObservers
+from app.web.middleware.request_observers import RequestObservers
 from app.web.middleware.streaming import OpenStream, Streaming
 
 CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
@@ -54,18 +55,16 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     store = store or create_store(settings)
     observers: list[RequestObserver] = [log_request]
     open_stream: OpenStream = contextlib.nullcontext
-    numbers: Sequence[BaseRoute] = ()
+    metrics_routes: list[BaseRoute] = []
     if settings.metrics_token is not None:
         metrics = Metrics(settings.metrics_directory)
-        store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics, settings.metrics_token)
-        observers, open_stream, numbers = (
-            [*observers, request_metrics.count_request],
-            request_metrics.open_stream,
-            request_metrics.routes,
-        )
+        store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics)
+        observers.append(request_metrics.count_request)
+        open_stream = request_metrics.open_stream
+        metrics_routes.append(metrics_route(metrics, settings.metrics_token))
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS, OFREP)}
-    others = [*health_routes(store), *numbers]
+    others = [*health_routes(store), *metrics_routes]
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
         _key_source(settings),
@@ -80,7 +79,6 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         ContractSecurity,
         ContractValidation,
         LifespanMiddleware,
-        ContextMiddleware,
     ]
     connexion_app = connexion.ConnexionMiddleware(
         FlaskBridge(BridgedFlask(__name__, static_folder=None)),

@@ -31,10 +31,10 @@ from app.preflight.findings import findings
 from app.store.address import Address
 from app.store.inspection import ServerFacts, obstacle
 from app.store.redis_store import RedisStore
+from app.web.authorization import bearer_token
+from app.web.context import request_context
 from app.web.contract.json_body import parse
-from app.web.contract.security import bearer_token
 from app.web.etags import if_match, is_not_modified
-from app.web.middleware.request_id import identify
 from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 from bench.processes import cpu_seconds
@@ -104,7 +104,7 @@ OF_REQUESTS: Mapping[str, Callable[[bytes], object]] = {
     "If-Match in several lines": lambda data: if_match([(b"if-match", each) for each in data.split(b",")]),
     "If-None-Match": lambda data: is_not_modified(header(b"if-none-match", data), 1),
     "traceparent": lambda data: trace_of({"headers": header(b"traceparent", data)}),
-    "X-Request-ID": lambda data: identify({"headers": header(b"x-request-id", data)}),
+    "X-Request-ID": lambda data: request_context({"headers": header(b"x-request-id", data)}),
     "Authorization": lambda data: bearer_token(header(b"authorization", b"Bearer " + data)),
     "body": parse,
     "body's text": lambda data: parse(json.dumps({"a": text(data)}).encode()),

@@ -12,8 +12,9 @@ import uvicorn
 import uvicorn.supervisors.multiprocess
 from uvicorn.supervisors import Multiprocess
 
-from app.server.http_protocol import STOPPING, HttpProtocol
+from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import drop_new_connections, is_backlog_empty
+from app.web.context import server_state
 
 _TICK: Final = 0.02
 # For so many ticks in a row nothing may come: a connection that a client takes for made is not made here for as long
@@ -47,7 +48,7 @@ class GracefulServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called when the server was told to stop."""
         listeners = sockets or []
-        self.lifespan.state[STOPPING] = True
+        server_state(self.lifespan.state).is_stopping = True
         for connection in self._connections:
             connection.close_after_response()
         if self.config.workers == 1:  # else the supervisor does, once for all who share the socket

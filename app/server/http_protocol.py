@@ -1,26 +1,19 @@
 """uvicorn's protocol for HTTP/1.1, with limits, and with the contract's body for the requests that it refuses."""
 
 import asyncio
-from typing import Final, cast
+from typing import cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from app.server.lingering import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_parsing import MALFORMED, RequestParsing
+from app.web.context import request_context, server_state
 from app.web.middleware.error_responses import ErrorResponse
-from app.web.middleware.request_id import NO_SNIFFING, identify, request_id_of
+from app.web.middleware.request_id import NO_SNIFFING
 
 # Requests on one connection that were sent ahead and wait for their turn.
 MAX_WAITING = 64
-# In the state that the server shares with its connections and their requests, once it was told to stop.
-STOPPING: Final = "stopping"
-# In the same state: whom to tell of a request that is refused here, as `RequestObservers` tells of all others.
-OBSERVER: Final = "account"
-# In the state of one request: the status that it was answered with here, while the application awaited its body.
-REFUSED: Final = "refused"
-# There, too, once its client sends no more: a stream that begins after that has nobody who would end it.
-HALF_CLOSED: Final = "half_closed"
 
 _TOO_MANY_WAITING = ErrorResponse(400, f"Expected at most {MAX_WAITING} requests ahead of their answers.")
 
@@ -60,6 +53,7 @@ class HttpProtocol(RequestParsing):
             max_seconds_lingering=self.max_seconds_lingering,
         )
         super().connection_made(lingering)
+        self._server = server_state(self.app_state)
         self._awaited_since = self.loop.time()
         self._watch_in(self._max_seconds_between_checks)
 
@@ -74,7 +68,7 @@ class HttpProtocol(RequestParsing):
         if self._streams():
             self._abandon()
         elif due is not None:
-            due.scope["state"][HALF_CLOSED] = True
+            request_context(cast(Scope, due.scope)).is_half_closed = True
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,8 +96,8 @@ class HttpProtocol(RequestParsing):
         if self.is_idle:
             self.transport.close_idle()
         super().shutdown()
-        if end_streams := self.app_state.get("end_streams"):
-            end_streams()
+        if self._server.end_streams is not None:
+            self._server.end_streams()
         if self._streams() and self.flow.write_paused:
             self.transport.abort()
 
@@ -129,7 +123,7 @@ class HttpProtocol(RequestParsing):
             # than is read behind an answer.
             self.cycle.keep_alive = False
         self._is_last = not self.cycle.keep_alive
-        if STOPPING in self.app_state:
+        if self._server.is_stopping:
             if before is not None and not before.response_started:
                 before.keep_alive = True  # it is not the last any more
             self.close_after_response()
@@ -270,23 +264,22 @@ class HttpProtocol(RequestParsing):
         if due.response_started or self.transport.is_closing():
             self._end_in_body(due, failure)
             return
-        due.scope["state"][REFUSED] = failure.status
+        request_context(cast(Scope, due.scope)).server_status = failure.status
         self._disconnect_running()
         self._write(failure, cast(Scope, due.scope))
 
     def _answer(self, failure: ErrorResponse, scope: Scope) -> None:
         """Answers a request that did not reach the application, and reports what was read of it."""
         self._refused = None
-        identify(scope)
         self._write(failure, scope)
-        if observer := self.app_state.get(OBSERVER):
-            observer(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
+        if self._server.observe is not None:
+            self._server.observe(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
 
     def _write(self, failure: ErrorResponse, scope: Scope) -> None:
         body = failure.body(scope)
         own = [
             *failure.head(body),
-            (b"x-request-id", request_id_of(scope).encode()),
+            (b"x-request-id", request_context(scope).request_id.encode()),
             NO_SNIFFING,
             (b"connection", b"close"),
         ]

@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from app.web.middleware.error_responses import ErrorResponse, Header
+from app.web.context import Header
+from app.web.middleware.error_responses import ErrorResponse
 
 _ONE_HOST: Final = ErrorResponse(400, "Expected one Host header.")
 _VALID_HOST: Final = ErrorResponse(400, "Expected a host name or an IP address, and a port if any, in the Host header.")

@@ -2,21 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final
 
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Receive, Scope, Send
 
-UNMATCHED: Final = "unmatched"
-
-_CONTEXT: Final = "connexion_context"
-_ROUTE: Final = "route"
-
-
-def route_of(scope: Scope) -> str:
-    """The name of the path that the request in `scope` found; `UNMATCHED` for all that found none."""
-    route: str = scope["extensions"][_CONTEXT].get(_ROUTE, UNMATCHED)
-    return route
+from app.web.context import request_context
 
 
 def named(routes: Iterable[BaseRoute], base: str = "") -> list[BaseRoute]:
@@ -45,5 +35,5 @@ class NamedRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by Starlette's Router for a request that it matches, be it with another method."""
-        scope["extensions"][_CONTEXT][_ROUTE] = self._name
+        request_context(scope).route = self._name
         await self._route.handle(scope, receive, send)

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.routing import MapAdapter
 
-from app.web.contract.views import View
-from app.web.middleware.streaming import StreamingResponse
+from app.web.context import request_context
+from app.web.contract.views import SCOPE_KEY, StreamingResponse, View
 
 _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYPE"}
 
@@ -74,10 +74,10 @@ class FlaskBridge(FlaskASGIApp):
         """ASGI: one request."""
         response, status, headers, body = await self._answer(scope)
         try:
-            await send({"type": "http.response.start", "status": status, "headers": headers})
             if isinstance(response, StreamingResponse) and scope["method"] != "HEAD":
-                response.hand_over(scope)
+                request_context(scope).event_stream = response.detach(status, headers)
             else:
+                await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
         finally:
             response.close()
@@ -127,9 +127,8 @@ def environ_of(scope: Scope) -> dict[str, Any]:
     pass for others. So is `Upgrade`: Werkzeug would look for web socket rules, and there are none.
     """
     host, port = scope.get("server") or ("localhost", None)
-    body = scope["extensions"]["connexion_context"].get("body_bytes", b"")
     environ: dict[str, Any] = {
-        "asgi.scope": scope,
+        SCOPE_KEY: scope,
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
         "PATH_INFO": scope["path"].encode().decode("latin-1"),
@@ -140,7 +139,7 @@ def environ_of(scope: Scope) -> dict[str, Any]:
         "REMOTE_ADDR": (scope.get("client") or ("",))[0],
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.get("scheme", "http"),
-        "wsgi.input": io.BytesIO(body),
+        "wsgi.input": io.BytesIO(request_context(scope).body_bytes),
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": False,

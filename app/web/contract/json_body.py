@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from app.errors import BadRequest, InvalidBody
+from app.web.context import request_context
 
 MAX_DEPTH = 32
 
@@ -35,7 +36,8 @@ class JsonBodyValidator(AbstractRequestBodyValidator):
         error = best_match(self._validator.iter_errors(value))
         if error is not None:
             raise InvalidBody(_explain(error))
-        scope["extensions"]["connexion_context"].update(body=value, body_bytes=content)
+        context = request_context(scope)
+        context.body, context.body_bytes = value, content
         return receive, scope
 
 

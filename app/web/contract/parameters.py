@@ -8,6 +8,7 @@ from jsonschema import Draft4Validator
 from starlette.types import Scope
 
 from app.errors import BadRequest
+from app.web.context import request_context
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,999}")
 _MAX_PARAMETERS = 99
@@ -35,7 +36,7 @@ class ParameterParser:
                 continue
             given = _header(scope, name) if place == "header" else query.get(name)
             values[argument_name(name)] = _read(f"{place}.{name}", given, schema) if given else schema.get("default")
-        scope["extensions"]["connexion_context"]["parameters"] = values
+        request_context(scope).parameters = values
 
 
 def argument_name(parameter: str) -> str:

@@ -24,6 +24,16 @@ class ContractRouting(RoutingMiddleware):
         self._others = others
         self._confine(self.router)
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request or the lifespan.
+
+        Connexion keeps what it learns about a request in `scope["extensions"]`, which some servers share between
+        requests, so each request gets its own.
+        """
+        if scope["type"] == "http":
+            scope["extensions"] = {**(scope.get("extensions") or {})}
+        await super().__call__(scope, receive, send)
+
     def add_api(
         self,
         specification: Specification,

@@ -15,18 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from app.auth.token_cache import TokenCache
 from app.auth.tokens import TENANT_PLACEHOLDER, VerifiedToken
-from app.errors import Forbidden, InsufficientScope, MissingToken, RejectionReason, Unauthorized
+from app.errors import Forbidden, InsufficientScope, RejectionReason
 from app.model import Principal
+from app.web.authorization import bearer_token
+from app.web.context import request_context
 
 Checked = dict[str, Any]
-
-_PRINCIPAL = "principal"
-
-
-def tenant_of(scope: Scope) -> str | None:
-    """The tenant of the request in `scope`, once its token was found good, whatever it may do."""
-    principal: Principal | None = scope["extensions"]["connexion_context"].get(_PRINCIPAL)
-    return None if principal is None else principal.tenant
 
 
 @dataclass(frozen=True)
@@ -67,9 +61,8 @@ class SecurityRequest:
 
     @property
     def context(self) -> dict[str, Any]:
-        """The context of the request."""
-        context: dict[str, Any] = self.scope["extensions"]["connexion_context"]
-        return context
+        """Connexion puts what the check returns into it; nothing here reads that."""
+        return {}
 
 
 class OperationSecurity(SecurityOperation):
@@ -124,28 +117,17 @@ class BearerTokenHandler(BearerSecurityHandler):
         return self._admit(await self._tokens.verify(token), scope)
 
     def _admit(self, verified: VerifiedToken, scope: Scope) -> Checked:
-        principal, context = verified.principal, scope["extensions"]["connexion_context"]
-        context[_PRINCIPAL] = principal
+        principal, context = verified.principal, request_context(scope)
+        context.principal = principal
         self._permissions.require(principal, scope)
         # The headers live as long as the request: an event stream holds no second copy of its token.
-        context["expiry"] = functools.partial(self._expiry, scope["headers"])
+        context.token_expiry = functools.partial(self._expiry, scope["headers"])
         return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
 
     async def _expiry(self, headers: list[tuple[bytes, bytes]]) -> float:
         """The end of a token that is valid now, in seconds since 1970. Raises as `TokenCache.verify` does."""
         token = bearer_token(headers)
         return (self._tokens.get(token) or await self._tokens.verify(token)).expires_at
-
-
-def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
-    """The token of the one `Authorization: Bearer …` header: RFC 6750, section 2.1."""
-    given = [value for name, value in headers if name == b"authorization"]
-    if len(given) > 1:
-        raise Unauthorized("There is more than one Authorization header.")
-    scheme, _, token = given[0].decode("latin-1").partition(" ") if given else ("", "", "")
-    if scheme.lower() != "bearer":
-        raise MissingToken("A bearer token is required.")
-    return token.strip(" ")
 
 
 def _host(scope: Scope) -> str | None:

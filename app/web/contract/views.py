@@ -3,9 +3,10 @@
 import functools
 import inspect
 import json
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import flask
-from connexion.context import scope as current_scope
 from connexion.operations import AbstractOperation
 from starlette.types import Scope
 from werkzeug.datastructures import Headers
@@ -13,14 +14,18 @@ from werkzeug.datastructures import Headers
 from app.feed.feed import Subscriber
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
+from app.web.context import EventStream, Header, request_context
 from app.web.contract.parameters import argument_name
 from app.web.etags import entity_tag, if_match, is_not_modified
-from app.web.middleware.streaming import StreamBody, StreamingResponse
 from app.web.ofrep import evaluation_fields
 from app.web.sse import EVENT_STREAM_HEADERS, event_stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
 _FROM_IF_MATCH = "expected"
+
+
+# Where the bridge puts the ASGI scope into the WSGI environment.
+SCOPE_KEY: Final = "asgi.scope"
 
 
 def _encoded(content: object) -> bytes:
@@ -54,16 +59,38 @@ class View:
 
     async def __call__(self, **_path_parameters: str) -> flask.Response:
         """Called by Flask; what it has read from the path is in the request's context already."""
-        scope = current_scope._get_current_object()
-        context = scope["extensions"]["connexion_context"]
-        arguments = {name: context[name] for name in self._from_context}
+        scope: Scope = flask.request.environ[SCOPE_KEY]
+        context = request_context(scope)
+        arguments = {name: getattr(context, name) for name in self._from_context}
         if self._from_parameters:
-            arguments |= {name: context["parameters"][name] for name in self._from_parameters}
+            arguments |= {name: context.parameters[name] for name in self._from_parameters}
         if self._from_body:
-            arguments |= {name: context["body"][name] for name in self._from_body}
+            arguments |= {name: context.body[name] for name in self._from_body}
         if self._is_conditional:
             arguments[_FROM_IF_MATCH] = if_match(scope["headers"])
         return answer(await self._operation(**arguments), scope)
+
+
+class StreamingResponse(flask.Response):
+    """A response whose body is `chunks`, ended by `end`. Closing it calls `end`, unless the stream was detached."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], end: Callable[[], object], headers: Headers) -> None:
+        super().__init__(iter(()), headers=headers)  # Werkzeug sets the length of a sequence
+        self._chunks = chunks
+        self._end: Callable[[], object] | None = end
+
+    def detach(self, status: int, headers: list[Header]) -> EventStream:
+        """Return the stream, which the caller must send or end. May be called once."""
+        if self._end is None:
+            raise RuntimeError("the stream was detached before")
+        stream, self._end = EventStream(status, headers, self._chunks, self._end), None
+        return stream
+
+    def close(self) -> None:
+        """End the stream, unless it was detached."""
+        super().close()
+        if self._end is not None:
+            self._end()
 
 
 @functools.singledispatch
@@ -101,10 +128,11 @@ def _(result: Evaluations, scope: Scope) -> flask.Response:
 
 @answer.register
 def _(result: Subscriber, scope: Scope) -> flask.Response:
-    expiry = scope["extensions"]["connexion_context"]["expiry"]
-    return StreamingResponse(
-        StreamBody(event_stream(result, expiry), result.end), Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()])
-    )
+    expiry = request_context(scope).token_expiry
+    if expiry is None:
+        raise TypeError("an event stream needs a token that ends it")
+    headers = Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()])
+    return StreamingResponse(event_stream(result, expiry), result.end, headers)
 
 
 def _not_modified(tag: tuple[str, str]) -> flask.Response:

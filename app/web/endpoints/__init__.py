@@ -2,4 +2,5 @@
 
 health      liveness and readiness
 swagger_ui  Swagger UI, the documents, links
+prometheus  /metrics
 """

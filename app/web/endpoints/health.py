@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.errors import StoreError
-from app.server.http_protocol import STOPPING
 from app.store import Store
+from app.web.context import server_state
 
 _LIVE: Final = "/livez"
 _READY: Final = "/readyz"
@@ -22,7 +22,7 @@ def health_routes(store: Store) -> list[Route]:
         return _answer(good=True)
 
     async def ready(request: Request) -> Response:
-        return _answer(good=STOPPING not in request.scope["state"] and await _responds(store))
+        return _answer(good=not server_state(request.scope["state"]).is_stopping and await _responds(store))
 
     return [Route(_LIVE, live), Route(_READY, ready)]
 

@@ -19,24 +19,19 @@ from app.errors import (
     InvalidBody,
     KeyUnavailable,
     MissingToken,
-    RejectionReason,
     ServiceError,
     Unauthorized,
     Unavailable,
 )
+from app.web.context import Header, request_context
 from app.web.etags import entity_tag
-from app.web.middleware.request_id import request_id_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 
 _log = logging.getLogger(__name__)
 
-Header = tuple[bytes, bytes]
-
 # What is said to one is for nobody else, and soon no longer true.
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
-_CAUSE = "cause"
-_REFUSAL = "refusal"
 _REALM = 'Bearer realm="external-oms-config"'
 
 _STATUSES: Mapping[type[ServiceError], int] = {
@@ -81,7 +76,11 @@ class ErrorResponse:
         """The body for this error, as OFREP has it on its paths, and on all others as the contract has it."""
         if is_ofrep(scope):
             return json.dumps(error_fields(scope, self.status, self.evaluation_code, self.message)).encode()
-        fields = {"error_code": _CODES[self.status], "message": self.message, "request_id": request_id_of(scope)}
+        fields = {
+            "error_code": _CODES[self.status],
+            "message": self.message,
+            "request_id": request_context(scope).request_id,
+        }
         return json.dumps(fields).encode()
 
     def head(self, body: bytes) -> list[Header]:
@@ -150,7 +149,7 @@ class ErrorResponses:
         except (Exception, asyncio.CancelledError) as error:
             failure = error_response_for(error)
             if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
-                scope["extensions"]["connexion_context"][_REFUSAL] = error.reason
+                request_context(scope).rejection_reason = error.reason
             if started or failure is INTERNAL:
                 _report(error, scope)
             if started:
@@ -163,18 +162,6 @@ class ErrorResponses:
         await send({"type": "http.response.body", "body": body})
 
 
-def cause_of(scope: Scope) -> str | None:
-    """Why the service failed in the request in `scope`, which is for the log alone; None where it did not."""
-    cause: str | None = scope["extensions"]["connexion_context"].get(_CAUSE)
-    return cause
-
-
-def rejection_reason_of(scope: Scope) -> RejectionReason | None:
-    """Why the token of the request in `scope` opened nothing; None where it was not refused."""
-    refusal: RejectionReason | None = scope["extensions"]["connexion_context"].get(_REFUSAL)
-    return refusal
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what it was raised from, all the way."""
     while error is not None:
@@ -185,6 +172,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _report(error: BaseException, scope: Scope) -> None:
     """Notes what the client is not told, for the request's line, and logs the whole story of the unforeseen."""
     cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
-    scope["extensions"]["connexion_context"][_CAUSE] = cause
+    request_context(scope).error_cause = cause
     if not isinstance(error, Unavailable | asyncio.CancelledError):
-        _log.error("request failed", extra={"request_id": request_id_of(scope), "cause": cause}, exc_info=error)
+        _log.error(
+            "request failed", extra={"request_id": request_context(scope).request_id, "cause": cause}, exc_info=error
+        )

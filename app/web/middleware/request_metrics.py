@@ -1,26 +1,17 @@
-"""What is counted of requests, and `/metrics`, where Prometheus asks for all that is counted."""
+"""Prometheus metrics of requests."""
 
-import asyncio
 import contextlib
-import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from app.errors import RejectionReason, Unauthorized
+from app.errors import RejectionReason
 from app.metrics import Metrics
-from app.web.contract.security import bearer_token
+from app.web.context import request_context
 from app.web.endpoints.health import HEALTH_PATHS
-from app.web.middleware.error_responses import rejection_reason_of
-from app.web.middleware.streaming import is_stream
-from app.web.route_names import route_of
+from app.web.endpoints.prometheus import METRICS_PATH
 
-METRICS_PATH: Final = "/metrics"
 # What a platform asks for: it would drown what callers do, and a 503 of a process that stops is no failure.
 _UNCOUNTED: Final = HEALTH_PATHS | {METRICS_PATH}
 
@@ -32,16 +23,14 @@ _OTHER: Final = "_OTHER"
 
 
 class RequestMetrics:
-    """Counts in `metrics`, and tells them to whoever sends `token`.
+    """Counts requests and their durations in `metrics`.
 
     A request is counted once it has ended, with the status 0 where its client left without an answer. A stream is
     counted when it begins, and not timed: it lasts as long as its listener likes. Requests for the metrics and
     probes are not counted.
     """
 
-    def __init__(self, metrics: Metrics, token: str) -> None:
-        self._metrics = metrics
-        self._token = token.encode()
+    def __init__(self, metrics: Metrics) -> None:
         self._durations = metrics.histogram(
             "http_server_request_duration_seconds",
             "How long requests took, streams of events left out.",
@@ -56,20 +45,18 @@ class RequestMetrics:
         self._refusals = {reason: refusals.labels(reason) for reason in RejectionReason}
         self._streams = metrics.counter("external_oms_event_streams_total", "Streams of events that were begun.")
         self._subscribers = metrics.gauge("external_oms_event_listeners", "Streams of events that are open now.")
-        self.routes: Sequence[BaseRoute] = (Route(METRICS_PATH, self._answer),)
 
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
         """An account of `RequestObservers`."""
-        route = route_of(scope)
-        if route in _UNCOUNTED:
+        context = request_context(scope)
+        if context.route in _UNCOUNTED:
             return
-        refusal = rejection_reason_of(scope)
-        if refusal is not None:
-            self._refusals[refusal].inc()
-        if is_stream(scope):
+        if context.rejection_reason is not None:
+            self._refusals[context.rejection_reason].inc()
+        if context.event_stream is not None:
             return
         method = scope.get("method", _OTHER)  # the server may have refused the request before it was read
-        labels = (method if method in _METHODS else _OTHER, route, status)
+        labels = (method if method in _METHODS else _OTHER, context.route, status)
         observe = self._observers.get(labels)
         if observe is None:
             observe = self._observers[labels] = self._durations.labels(*labels).observe
@@ -84,11 +71,3 @@ class RequestMetrics:
             yield
         finally:
             self._subscribers.dec()
-
-    async def _answer(self, request: Request) -> Response:
-        token = bearer_token(request.scope["headers"]).encode("latin-1")
-        if not hmac.compare_digest(token, self._token):
-            raise Unauthorized("The token is not the one for the metrics.")
-        numbers = await asyncio.to_thread(self._metrics.exposition)
-        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"}
-        return Response(numbers, headers=headers)

@@ -1,15 +1,11 @@
 """How each request ended, for those who keep account of it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.server.http_protocol import OBSERVER, REFUSED
-
-# Called with the request's scope, the status of its answer (0: its client left without one) and the seconds it took.
-# Of a request that the server refused while reading it, the scope has what was read.
-RequestObserver = Callable[[Scope, int, float], None]
+from app.web.context import RequestObserver, request_context, server_state
 
 
 class RequestObservers:
@@ -26,7 +22,7 @@ class RequestObservers:
         """ASGI: one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                scope.get("state", {})[OBSERVER] = self._observe
+                server_state(scope.get("state", {})).observe = self._observe
             await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
@@ -40,7 +36,7 @@ class RequestObservers:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            self._observe(scope, scope.get("state", {}).get(REFUSED, status), time.perf_counter() - began)
+            self._observe(scope, request_context(scope).server_status or status, time.perf_counter() - began)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         for observer in self._observers:

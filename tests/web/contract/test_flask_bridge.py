@@ -9,6 +9,7 @@ import flask
 import pytest
 from werkzeug.test import Client as WerkzeugClient
 
+from app.web.context import request_context
 from app.web.contract.flask_bridge import FlaskBridge, environ_of
 from tests.conftest import Run
 
@@ -63,8 +64,7 @@ def bridged(run: Run, request: str) -> tuple[Story, Any]:
 def scope_of(path: str, query: str = "", **more: Any) -> dict[str, Any]:
     return {
         "type": "http", "method": "GET", "path": path, "query_string": query.encode(), "http_version": "1.1",
-        "headers": [(b"host", b"localhost")], "server": ("localhost", 80), "extensions": {"connexion_context": {}},
-        **more,
+        "headers": [(b"host", b"localhost")], "server": ("localhost", 80), **more,
     }  # fmt: skip
 
 
@@ -260,7 +260,8 @@ BODY = b'{"enabled": true}'
 
 @pytest.mark.parametrize("framing", [(b"content-length", b"17"), (b"transfer-encoding", b"chunked")])
 def test_flask_sees_the_body_that_validation_has_read(framing: tuple[bytes, bytes]) -> None:
-    scope = scope_of("/view", extensions={"connexion_context": {"body_bytes": BODY}})
+    scope = scope_of("/view")
+    request_context(scope).body_bytes = BODY
     scope["headers"] += [framing, (b"content-type", b"application/json")]
     with flask.Flask("body").request_context(environ_of(scope)):
         assert flask.request.get_data() == BODY
@@ -286,4 +287,4 @@ def test_the_environment_is_what_a_wsgi_server_would_make() -> None:
     }  # fmt: skip
     assert expected.items() <= environ.items()
     assert "HTTP_UPGRADE" not in environ
-    assert environ["asgi.scope"]["method"] == "POST"  # where Connexion's own requests look for their context
+    assert environ["asgi.scope"]["method"] == "POST"  # the view finds the request's context there

@@ -118,7 +118,7 @@ def test_the_unforeseen_is_told_to_the_log_and_not_to_the_client(run: Run, caplo
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "extensions": {"connexion_context": {"request_id": "abc"}}}
+    scope = {"type": "http", "path": "/", "headers": [(b"x-request-id", b"abc")]}
     with caplog.at_level(logging.ERROR):
         run(ErrorResponses(breaks)(scope, None, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 500

@@ -38,14 +38,12 @@ def test_a_failure_after_the_answer_began_has_its_line_and_its_cause(
         with pytest.raises(type(error)):
             await RequestObservers(ErrorResponses(breaks), [log_request])(scope, None, send)  # type: ignore[arg-type]
 
-    context = {"request_id": "abc"}
     scope = {
         "type": "http",
         "method": "GET",
         "path": "/x",
         "raw_path": b"/x",
-        "headers": [],
-        "extensions": {"connexion_context": context},
+        "headers": [(b"x-request-id", b"abc")],
     }
     with caplog.at_level(logging.INFO):
         run(fails())
@@ -66,7 +64,7 @@ def test_each_account_is_told_once_of_each_request_and_of_nothing_else(run: Run)
 
     told: list[int] = []
     part = RequestObservers(answers, [lambda _scope, status, _seconds: told.append(status)] * 2)
-    run(part({"type": "http"}, None, send))  # type: ignore[arg-type]
+    run(part({"type": "http", "headers": []}, None, send))  # type: ignore[arg-type]
     run(part({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
     assert told == [204, 204]
 
@@ -77,7 +75,7 @@ def test_a_client_that_has_left_before_its_answer_is_told_of_with_the_status_0(r
 
     told: list[int] = []
     part = RequestObservers(ErrorResponses(reads), [lambda _scope, status, _seconds: told.append(status)])
-    run(part({"type": "http"}, None, None))  # type: ignore[arg-type]
+    run(part({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
     assert told == [0]
 
 

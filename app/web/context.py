@@ -1,0 +1,96 @@
+"""Typed state that the server and the layers of `app.web` share."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from starlette.types import Scope
+
+from app.errors import RejectionReason
+from app.model import Principal
+
+Header = tuple[bytes, bytes]
+
+# Called with the scope of a finished request, the status of its response (0 if the client left without one) and its
+# duration in seconds.
+RequestObserver = Callable[[Scope, int, float], None]
+
+UNMATCHED: Final = "unmatched"
+
+_REQUEST: Final = "external_oms.request"
+_SERVER: Final = "external_oms.server"
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventStream:
+    """A response without a known end: status, headers and the chunks of the body.
+
+    `end` makes `chunks` stop soon. It may be called more than once, also after the last chunk.
+    """
+
+    status: int
+    headers: list[Header]
+    chunks: AsyncIterator[bytes]
+    end: Callable[[], object]
+
+
+@dataclass(slots=True, eq=False)
+class RequestContext:
+    """State of one request. Each field names the layer that sets it; it has its default until then."""
+
+    request_id: str
+    # The server: the client sends no more; the status that the server answered with in place of the application.
+    is_half_closed: bool = False
+    server_status: int | None = None
+    # contract/routing and the endpoints: the template of the matched path, such as `/docs/{path}`.
+    route: str = UNMATCHED
+    # contract/security: the verified token's principal, and how to ask when the token expires (seconds since 1970).
+    principal: Principal | None = None
+    token_expiry: Callable[[], Awaitable[float]] | None = None
+    # contract/parameters and contract/json_body: the validated input.
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    body_bytes: bytes = b""
+    # contract/flask_bridge: the response that middleware/streaming sends.
+    event_stream: EventStream | None = None
+    # middleware/error_responses: why the token was rejected, and why the service failed (for the log only).
+    rejection_reason: RejectionReason | None = None
+    error_cause: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ServerState:
+    """State that the server and the application share as long as the process lives."""
+
+    # The server: set when it was told to stop.
+    is_stopping: bool = False
+    # middleware/request_observers: reports a request that the server answered itself.
+    observe: RequestObserver | None = None
+    # middleware/streaming: ends all event streams.
+    end_streams: Callable[[], None] | None = None
+
+
+def request_context(scope: Scope) -> RequestContext:
+    """Return the context of the request in `scope`, created at the first call.
+
+    The request ID is the caller's `X-Request-ID`, if there is one such header with 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    """
+    context = cast(RequestContext | None, scope.get(_REQUEST))
+    if context is None:
+        context = scope[_REQUEST] = RequestContext(_request_id(scope["headers"]))
+    return context
+
+
+def server_state(lifespan_state: MutableMapping[str, Any]) -> ServerState:
+    """Return the state of the server in the ASGI lifespan state, or in a request's `scope["state"]`, a copy of it."""
+    return cast(ServerState, lifespan_state.setdefault(_SERVER, ServerState()))
+
+
+def _request_id(headers: list[Header]) -> str:
+    given = [value for name, value in headers if name == b"x-request-id"]
+    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+        return given[0].decode()
+    return secrets.token_hex(16)

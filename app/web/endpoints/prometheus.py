@@ -1,0 +1,31 @@
+"""`/metrics`: the endpoint that Prometheus scrapes."""
+
+import asyncio
+import hmac
+from typing import Final
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.errors import Unauthorized
+from app.metrics import Metrics
+from app.web.authorization import bearer_token
+
+METRICS_PATH: Final = "/metrics"
+
+
+def metrics_route(metrics: Metrics, token: str) -> Route:
+    """Return the route of the endpoint. It raises Unauthorized for a request without `token` as its bearer token."""
+    expected = token.encode()
+
+    async def respond(request: Request) -> Response:
+        given = bearer_token(request.scope["headers"]).encode("latin-1")
+        if not hmac.compare_digest(given, expected):
+            raise Unauthorized("The token is not the one for the metrics.")
+        content = await asyncio.to_thread(metrics.exposition)
+        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"}
+        return Response(content, headers=headers)
+
+    return Route(METRICS_PATH, respond)
