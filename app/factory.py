@@ -1,14 +1,10 @@
 """The wiring: who needs whom. Nothing is decided here."""
 
 import contextlib
-import functools
 import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
-import connexion
-from connexion.middleware.lifespan import LifespanMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
@@ -24,12 +20,8 @@ from app.store import Store
 from app.store.instrumented import InstrumentedStore
 from app.store_factory import create_store
 from app.web.context import RequestObserver
-from app.web.contract.flask_bridge import BridgedFlask, FlaskBridge
-from app.web.contract.json_body import JsonBodyValidator
-from app.web.contract.parameters import ParameterParser
-from app.web.contract.routing import ContractRouting
-from app.web.contract.security import BearerTokenHandler, ContractSecurity, Permissions
-from app.web.contract.validation import ContractValidation
+from app.web.contract.application import contract_app
+from app.web.contract.security import Permissions
 from app.web.endpoints.health import health_routes
 from app.web.endpoints.prometheus import metrics_route
 from app.web.endpoints.swagger_ui import pages
@@ -41,9 +33,8 @@ from app.web.middleware.request_metrics import RequestMetrics
 from app.web.middleware.request_observers import RequestObservers
 from app.web.middleware.streaming import OpenStream, Streaming
 
-CONTRACT = Path(__file__).resolve().parent.parent / "openapi.yaml"
-EXTENSIONS = Path(__file__).resolve().parent / "extensions.yaml"
-OFREP = Path(__file__).resolve().parent / "ofrep.yaml"
+_APP = Path(__file__).resolve().parent
+DOCUMENTS = (_APP.parent / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofrep.yaml")
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
@@ -63,7 +54,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         open_stream = request_metrics.open_stream
         metrics_routes.append(metrics_route(metrics, settings.metrics_token))
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
-    documents = {f"/{document.name}": document.read_bytes() for document in (CONTRACT, EXTENSIONS, OFREP)}
+    documents = {f"/{document.name}": document.read_bytes() for document in DOCUMENTS}
     others = [*health_routes(store), *metrics_routes]
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
@@ -74,27 +65,15 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         leeway=settings.jwt_leeway,
         scopes=permissions.scopes,
     )
-    middlewares: list[Any] = [  # Connexion calls them applications; they are what makes those
-        functools.partial(ContractRouting, others=pages(documents, settings.docs_url, settings.ui_note, others)),
-        ContractSecurity,
-        ContractValidation,
-        LifespanMiddleware,
-    ]
-    connexion_app = connexion.ConnexionMiddleware(
-        FlaskBridge(BridgedFlask(__name__, static_folder=None)),
-        lifespan=_lifespan(feed, store, verifier),
-        middlewares=middlewares,
-        resolver=connexion.Resolver(operations(store, feed).__getitem__),
-        security_map={"bearer": functools.partial(BearerTokenHandler, TokenCache(verifier), permissions)},
-        validator_map={
-            "body": {"application/json": functools.partial(JsonBodyValidator, max_bytes=settings.max_body_bytes)},
-            "parameter": ParameterParser,
-        },
+    connexion_app = contract_app(
+        DOCUMENTS,
+        operations(store, feed),
+        tokens=TokenCache(verifier),
+        permissions=permissions,
+        max_body_bytes=settings.max_body_bytes,
+        others=pages(documents, settings.docs_url, settings.ui_note, others),
+        on_lifespan=_lifespan(feed, store, verifier),
     )
-    # The contract last: of two documents with one base path, Connexion asks the one that was added later first.
-    connexion_app.add_api(OFREP, name="ofrep")
-    connexion_app.add_api(EXTENSIONS, name="extensions")
-    connexion_app.add_api(CONTRACT, name="contract")
     answering: ASGIApp = ErrorResponses(Streaming(connexion_app, open_stream))
     if settings.cors_allow_origins:
         answering = Cors(answering, settings.cors_allow_origins)

@@ -72,7 +72,7 @@ def measured() -> Iterator[Clock]:
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, function)
 
-        def timed_exchange_on(connection: Any) -> Pipeline:
+        def timed_pipeline_on(connection: Any) -> Pipeline:
             return clock.timed("store", pipeline_on(connection))
 
         replace(RequestIds, "__call__", clock.timed("around", _with_send(clock, RequestIds.__call__)))
@@ -83,7 +83,7 @@ def measured() -> Iterator[Clock]:
         replace(View, "__call__", clock.timed("operation", View.__call__))
         for operation in ("current", "change"):
             replace(RedisStore, operation, clock.timed("store", getattr(RedisStore, operation)))
-        replace(app.store.connections, "exchange_on", timed_exchange_on)
+        replace(app.store.connections, "pipeline_on", timed_pipeline_on)
         yield clock
 
 

@@ -1,5 +1,6 @@
 """Adapters to Connexion and Flask, in the order in which a request meets them.
 
+application   builds the Connexion application from the parts below
 routing       finds the operation or the page
 security      verifies the bearer token and its permissions
 validation    checks media type, body and parameters against the document

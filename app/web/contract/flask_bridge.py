@@ -1,4 +1,4 @@
-"""Flask on the event loop: Connexion's FlaskApp with nothing but function calls between the two.
+"""Flask on the event loop, in place of Connexion's FlaskApp, with nothing but function calls between the two.
 
 Connexion's own bridge takes three thread hops a request. Here the very methods that `Flask.wsgi_app` and
 `Flask.full_dispatch_request` call are called in the same order, and what a view returns is awaited. A view must
@@ -9,11 +9,11 @@ functions. Flask 3.2 gives these methods other arguments.
 import inspect
 import io
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import flask
-from connexion.apps.flask import FlaskApi, FlaskASGIApp
+from connexion.apps.flask import FlaskApi
+from connexion.middleware import SpecMiddleware
 from connexion.operations import AbstractOperation
 from connexion.spec import Specification
 from starlette.types import Receive, Scope, Send
@@ -27,16 +27,12 @@ _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYP
 
 
 class BridgedFlask(flask.Flask):
-    """Flask that leaves errors to those around it, as Connexion has it, coroutines to the bridge, the host alone."""
+    """Flask subclass that propagates exceptions and ignores the Host header."""
 
     default_config = ImmutableDict(
         flask.Flask.default_config
         | {"PROPAGATE_EXCEPTIONS": True, "TRAP_BAD_REQUEST_ERRORS": True, "TRAP_HTTP_EXCEPTIONS": True}
     )
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function: the bridge awaits what a view returns. Flask's own looks at each for 3 µs."""
-        return func
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """What finds the rule for a request's path.
@@ -57,18 +53,16 @@ class BridgedApi(FlaskApi):
         return View(operation)
 
 
-class FlaskBridge(FlaskASGIApp):
-    """What Connexion's FlaskApp has its FlaskASGIApp for: `ConnexionMiddleware(EventLoopFlask(OneHostFlask(name)))`."""
+class FlaskBridge(SpecMiddleware):
+    """ASGI application that runs a Flask application, and registers OpenAPI documents on it for Connexion."""
 
     def __init__(self, flask_app: flask.Flask) -> None:
-        # Not Connexion's constructor: it would make a Flask of its own.
         self.app = flask_app
 
-    def add_api(self, specification: Specification, *, name: str | None = None, **options: Any) -> BridgedApi:
-        """Registers a document, as Connexion does, with views of our own."""
+    def add_api(self, specification: Specification, *, name: str | None = None, **options: Any) -> None:
+        """Add the operations of a document. Connexion calls it once for each."""
         api = BridgedApi(specification, **options)
         self.app.register_blueprint(api.blueprint, name=name or api.blueprint.name)
-        return api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one request."""

@@ -4,8 +4,6 @@ import json
 import math
 from typing import Any, NoReturn
 
-from connexion.json_schema import Draft4RequestValidator
-from connexion.validators import AbstractRequestBodyValidator
 from jsonschema import Draft4Validator, ValidationError
 from jsonschema.exceptions import best_match
 from starlette.exceptions import HTTPException
@@ -18,19 +16,18 @@ from app.web.context import request_context
 MAX_DEPTH = 32
 
 
-class JsonBodyValidator(AbstractRequestBodyValidator):
-    """Connexion's validator of JSON bodies: reads at most `max_bytes`, parses once, validates.
+class JsonBodyValidator:
+    """Validates JSON bodies: reads at most `max_bytes`, parses once, holds the value to `schema`.
 
     The value goes to the operation, and the bytes to Flask, through the request's context.
     """
 
-    def __init__(self, *, schema: dict[str, Any], max_bytes: int, **options: Any) -> None:
-        super().__init__(schema=schema, **options)
+    def __init__(self, *, schema: dict[str, Any], max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._validator = Draft4RequestValidator(schema, format_checker=Draft4Validator.FORMAT_CHECKER)
+        self._validator = Draft4Validator(schema, format_checker=Draft4Validator.FORMAT_CHECKER)
 
-    async def wrap_receive(self, receive: Receive, *, scope: Scope) -> tuple[Receive, Scope]:
-        """Reads and checks the body. Raises BadRequest, or HTTPException 413 before too much is read."""
+    async def validate(self, receive: Receive, scope: Scope) -> None:
+        """Read and check the body. Raises BadRequest, or HTTPException 413 before too much is read."""
         content = await _read(receive, scope, self._max_bytes)
         value = parse(content)
         error = best_match(self._validator.iter_errors(value))
@@ -38,7 +35,6 @@ class JsonBodyValidator(AbstractRequestBodyValidator):
             raise InvalidBody(_explain(error))
         context = request_context(scope)
         context.body, context.body_bytes = value, content
-        return receive, scope
 
 
 async def _read(receive: Receive, scope: Scope, max_bytes: int) -> bytes:

@@ -23,7 +23,7 @@ class ParameterParser:
     through the request's context, with the document's default where one is not given.
     """
 
-    def __init__(self, parameters: list[dict[str, Any]], **_options: Any) -> None:
+    def __init__(self, parameters: list[dict[str, Any]]) -> None:
         self._parameters = [(each["in"], each["name"], _known_schema(each)) for each in parameters]
 
     def validate(self, scope: Scope) -> None:

@@ -1,78 +1,72 @@
-"""Connexion's routing, made to answer for a path as a whole."""
+"""Finds the operation of a request by its path and method."""
 
-from collections import defaultdict
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
 
-from connexion.middleware.routing import RoutingMiddleware
+from connexion.middleware import SpecMiddleware
+from connexion.middleware.abstract import ROUTING_CONTEXT
 from connexion.spec import Specification
 from starlette.exceptions import HTTPException
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.route_names import named
+from app.web.context import request_context
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+_METHODS: Final = frozenset({"delete", "get", "head", "options", "patch", "post", "put", "trace"})
 
 
-class ContractRouting(RoutingMiddleware):
-    """Stands where Connexion has its RoutingMiddleware.
+class ContractRouting(SpecMiddleware):
+    """Connexion middleware in the place of `RoutingMiddleware`. Also runs the lifespan.
 
-    A path is what it is: none is redirected for a slash at its end. What a document lacks goes to `others`; a method
-    that a path lacks is a 405 with all that it has, and OPTIONS is answered with them.
+    Connexion makes one route for each method, so a 405 names only the methods of the first, and it redirects paths
+    with a slash at their end. Here a path is one route. Paths that no document describes go to `others`.
     """
 
-    def __init__(self, app: ASGIApp, *, others: ASGIApp) -> None:
-        super().__init__(app)
-        self._others = others
-        self._confine(self.router)
+    def __init__(self, app: ASGIApp, *, others: ASGIApp, on_lifespan: Lifespan) -> None:
+        self._app = app
+        self._router = Router(redirect_slashes=False, default=others, lifespan=on_lifespan)
+
+    def add_api(self, specification: Specification, **_options: Any) -> None:
+        """Add the paths of a document. Connexion calls it once for each."""
+        for path, item in specification["paths"].items():
+            operations = {name.upper(): item[name]["operationId"] for name in item.keys() & _METHODS}
+            route = specification.base_path + path
+            self._router.routes.append(
+                Route(route, PathEndpoint(self._app, route, specification.base_path, operations))
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or the lifespan.
-
-        Connexion keeps what it learns about a request in `scope["extensions"]`, which some servers share between
-        requests, so each request gets its own.
-        """
-        if scope["type"] == "http":
-            scope["extensions"] = {**(scope.get("extensions") or {})}
-        await super().__call__(scope, receive, send)
-
-    def add_api(
-        self,
-        specification: Specification,
-        base_path: str | None = None,
-        arguments: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        """Registers a document, as Connexion does."""
-        super().add_api(specification, base_path, arguments, **options)
-        router = cast(Router, cast(Mount, self.router.routes[-1]).app)
-        self._confine(router)
-        methods = defaultdict[str, set[str]](set)
-        for route in router.routes:
-            if isinstance(route, Route):
-                methods[route.path] |= route.methods or set()
-        for path, allowed in methods.items():
-            # Last, and without methods: Starlette would answer for the first route of the path alone.
-            router.routes.append(Route(path, MethodNotAllowed(allowed)))
-        router.routes[:] = named(router.routes, cast(Mount, self.router.routes[-1]).path)
-
-    def _confine(self, router: Router) -> None:
-        router.redirect_slashes = False
-        router.default = self._elsewhere
-
-    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands on the request as it came: below a document's base, Starlette has made the base part of the scope."""
-        await self._others({**scope, "root_path": scope.get("app_root_path", "")}, receive, send)
+        """Handle one request or the lifespan."""
+        await self._router(scope, receive, send)
 
 
-class MethodNotAllowed:
-    """Answers, on a path with the methods `allowed`, for every other."""
+class PathEndpoint:
+    """ASGI application for one path: hands a request to its operation, answers OPTIONS, raises 405 otherwise."""
 
-    def __init__(self, allowed: set[str]) -> None:
-        self._allow = ", ".join(sorted(allowed | {"OPTIONS"}))
+    def __init__(self, app: ASGIApp, route: str, base_path: str, operations: Mapping[str, str]) -> None:
+        self._app = app
+        self._route = route
+        if "GET" in operations:
+            operations = {"HEAD": operations["GET"], **operations}
+        self._found = {
+            method: {"api_base_path": base_path, "operation_id": operation} for method, operation in operations.items()
+        }
+        self._allow = ", ".join(sorted({*operations, "OPTIONS"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
-        if scope["method"] != "OPTIONS":
+        """Handle one request."""
+        request_context(scope).route = self._route
+        found = self._found.get(scope["method"])
+        if found is not None:
+            # Some servers share this dictionary between requests, so each request gets its own.
+            scope["extensions"] = {**(scope.get("extensions") or {}), ROUTING_CONTEXT: found}
+            await self._app(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            headers = [(b"allow", self._allow.encode())]
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        else:
             raise HTTPException(405, f"Expected one of the methods {self._allow}.", {"Allow": self._allow})
-        headers = [(b"allow", self._allow.encode())]
-        await send({"type": "http.response.start", "status": 204, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})

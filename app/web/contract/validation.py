@@ -1,32 +1,27 @@
 """Connexion's validation, with the media type read strictly and the validators made once, at start."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from connexion.middleware.request_validation import (
-    RequestValidationAPI,
-    RequestValidationMiddleware,
-    RequestValidationOperation,
-)
+from connexion.middleware.request_validation import RequestValidationAPI, RequestValidationMiddleware
 from connexion.operations import AbstractOperation
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.http import parse_options_header
 
+from app.web.contract.json_body import JsonBodyValidator
+from app.web.contract.parameters import ParameterParser
 
-class OperationValidation(RequestValidationOperation):
+
+class OperationValidation:
     """The validation of one operation: of its parameters and, where it has one, of its body by its media type.
 
     It takes one `Content-Type`, of a type that the operation consumes, in any case, with no charset but UTF-8.
     Connexion's own reading guesses where there is none, ignores the case in one place but not in the next, and skips
-    the validation of what it does not recognise; and it works out anew for each request what the document says of the
-    operation, for 20 µs.
+    the validation of what it does not recognise. It also makes its validators again for each request.
     """
 
-    def __init__(
-        self, next_app: ASGIApp, operation: AbstractOperation, parameters: Any, bodies: Mapping[str, Any]
-    ) -> None:
-        super().__init__(next_app, operation=operation)
+    def __init__(self, next_app: ASGIApp, parameters: ParameterParser, bodies: Mapping[str, JsonBodyValidator]) -> None:
+        self._next_app = next_app
         self._parameters = parameters
         self._bodies = bodies
 
@@ -34,9 +29,8 @@ class OperationValidation(RequestValidationOperation):
         """ASGI: one request. Raises BadRequest and HTTPException."""
         self._parameters.validate(scope)
         if self._bodies:
-            body = self._bodies[self._media_type(scope["headers"])]
-            receive, scope = await body.wrap_receive(receive, scope=scope)
-        await self.next_app(scope, receive, send)
+            await self._bodies[self._media_type(scope["headers"])].validate(receive, scope)
+        await self._next_app(scope, receive, send)
 
     def _media_type(self, headers: list[tuple[bytes, bytes]]) -> str:
         given = [value for name, value in headers if name == b"content-type"]
@@ -51,21 +45,13 @@ class OperationValidation(RequestValidationOperation):
 
 
 class ValidationApi(RequestValidationAPI):
-    """Makes each operation's validators once, from the arguments that Connexion gives them for each request."""
+    """Makes each operation's validators once."""
 
-    def make_operation(self, operation: AbstractOperation) -> OperationValidation:
-        """The validation of one operation of the document."""
-        bodies = {
-            media_type: self.validator_map["body"][media_type](
-                schema=operation.body_schema(media_type),
-                required=operation.request_body.get("required", False),
-                encoding="utf-8",
-                strict_validation=self.strict_validation,
-            )
-            for media_type in operation.consumes
-        }
-        parameters = self.validator_map["parameter"](parameters=operation.parameters, uri_parser=None)
-        return OperationValidation(self.next_app, operation, parameters, bodies)
+    def make_operation(self, operation: AbstractOperation) -> OperationValidation:  # type: ignore[override]
+        """Return the validation of one operation of the document."""
+        validators = self.validator_map["body"]
+        bodies = {each: validators[each](schema=operation.body_schema(each)) for each in operation.consumes}
+        return OperationValidation(self.next_app, self.validator_map["parameter"](operation.parameters), bodies)
 
 
 class ContractValidation(RequestValidationMiddleware):
