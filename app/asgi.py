@@ -5,13 +5,12 @@ import os
 import sys
 import warnings
 
-from uvicorn.config import STARTUP_FAILURE
-
 # Connexion 3.3 imports Starlette's test client, which then says that it is deprecated.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
 
 from app.factory import create_app  # noqa: E402 - it imports Connexion: the filter has to stand before it
 from app.logs import install_log_hooks  # noqa: E402 - sorted behind the factory
+from app.server import STARTUP_FAILURE  # noqa: E402 - sorted behind the factory
 from app.settings import Settings  # noqa: E402 - sorted behind the factory
 
 install_log_hooks()

@@ -10,3 +10,7 @@ lingering          ends connections: lingering close, reset
 graceful_shutdown  runs the worker processes and stops them without dropped requests
 listen_socket      the listening socket that the workers share
 """
+
+from uvicorn.config import STARTUP_FAILURE
+
+__all__ = ["STARTUP_FAILURE"]

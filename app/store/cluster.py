@@ -7,13 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, Self, cast
 
-from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, TryAgainError
-
 from app.store.address import HostPort
 from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import DRIVER_ERRORS, ServerConnections
-from app.store.pipeline import Command, Pipeline, PipelineWork, T
+from app.store.pipeline import Command, Pipeline, PipelineWork, T, driver_errors, key_slot
 
 # How often work is begun again for one caller, and after how many seconds where its slot is between two nodes.
 _MAX_TURNS: Final = 8
@@ -67,12 +64,12 @@ class ClusterTopology:
         for _ in range(_MAX_TURNS):
             try:
                 return await work(self._node(place), asking=asking)
-            except MovedError as moved:
+            except driver_errors.MovedError as moved:
                 place, asking = (moved.host or place[0], moved.port), False
                 self._slots.moved[moved.slot_id] = place
-            except AskError as ask:
+            except driver_errors.AskError as ask:
                 place, asking = (ask.host or place[0], ask.port), True
-            except TryAgainError:
+            except driver_errors.TryAgainError:
                 await asyncio.sleep(_BETWEEN)
             except DRIVER_ERRORS:
                 self._refresh()

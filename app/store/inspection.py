@@ -9,21 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-
 from app.errors import StoreError
 from app.store.address import HostPort
 from app.store.connections import DRIVER_ERRORS, REFUSED, ServerConnections
-from app.store.pipeline import Command, Pipeline
+from app.store.pipeline import Command, Pipeline, driver_errors
 from app.store.topology import Topology
 
 Role = Literal["primary", "replica"]
@@ -138,7 +127,7 @@ async def _ask(pipeline: Pipeline, command: Command, name: str, forbidden: list[
     try:
         (reply,) = await pipeline(command)
     except REFUSED as error:
-        if isinstance(error, NoPermissionError):
+        if isinstance(error, driver_errors.NoPermissionError):
             forbidden.append(name)
         return None
     return reply
@@ -148,12 +137,12 @@ async def _ask(pipeline: Pipeline, command: Command, name: str, forbidden: list[
 # and AUTH is one.
 _OBSTACLES: Final[dict[type[BaseException], str]] = {
     TimeoutError: "it did not answer in time (REDIS_TIMEOUT)",
-    AuthenticationError: "it does not take this user and password",
-    BusyLoadingError: "it is loading its data still",
-    OutOfMemoryError: "its memory is full (maxmemory)",
-    ReadOnlyError: "it is a replica, which takes no writes",
-    ResponseError: "it refused a command that the service needs",
-    RedisError: "it did not answer as Redis does, or closed the connection",
+    driver_errors.AuthenticationError: "it does not take this user and password",
+    driver_errors.BusyLoadingError: "it is loading its data still",
+    driver_errors.OutOfMemoryError: "its memory is full (maxmemory)",
+    driver_errors.ReadOnlyError: "it is a replica, which takes no writes",
+    driver_errors.ResponseError: "it refused a command that the service needs",
+    driver_errors.RedisError: "it did not answer as Redis does, or closed the connection",
 }
 
 
@@ -172,7 +161,9 @@ def _obstacle(causes: Sequence[BaseException]) -> str:
     if isinstance(causes[0], LookupError):
         return str(causes[0])
     for cause in causes:
-        if isinstance(cause, NoPermissionError | ExecAbortError) and "permission" in str(cause):
+        if isinstance(cause, driver_errors.NoPermissionError | driver_errors.ExecAbortError) and "permission" in str(
+            cause
+        ):
             return _forbidden(str(cause))
         # redis-py wraps what the system said; the system's words say more.
         if isinstance(cause, OSError) and cause.errno is not None:

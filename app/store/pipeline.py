@@ -4,11 +4,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import hiredis
-from redis.exceptions import ResponseError
+from redis import crc, exceptions
 
 T = TypeVar("T")
 
 Command = tuple[str | int | bytes, ...]
+
+# For the modules of `app.store` that do not import the driver: its errors, and the slot of a key on a cluster.
+driver_errors = exceptions
+key_slot = crc.key_slot
 
 
 class Pipeline(Protocol):
@@ -47,7 +51,7 @@ def pipeline_on(connection: Any) -> Pipeline:
 async def _reply(connection: Any) -> Any:
     try:
         return await connection.read_response()
-    except ResponseError as error:
+    except driver_errors.ResponseError as error:
         return error
 
 
