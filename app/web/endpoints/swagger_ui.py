@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,9 +10,8 @@ import swagger_ui_bundle
 import yaml
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, Router, request_response
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,8 +34,6 @@ _PROTECTION = {
     "X-Frame-Options": "DENY",  # for browsers that do not have frame-ancestors
 }
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def pages(
     documents: Mapping[str, bytes], docs_url: str, note: str | None = None, others: Sequence[BaseRoute] = ()
@@ -49,24 +46,18 @@ def pages(
     """
     shown = [{"name": yaml.safe_load(content)["info"]["title"], "url": path} for path, content in documents.items()]
 
-    async def to_page(_request: Request) -> Response:
-        return RedirectResponse(PAGE_PATH)
-
-    async def to_docs(request: Request) -> Response:
+    async def to_docs(scope: Scope, receive: Receive, send: Send) -> None:
         # As it was sent: decoded, a path may have a question mark, and lacks what tells one slash from another.
-        path, query = request.scope["raw_path"], request.scope["query_string"]
-        return RedirectResponse(docs_url + quote(path + (b"?" + query if query else b""), _URL_CHARACTERS))
+        path, query = scope["raw_path"], scope["query_string"]
+        target = docs_url + quote(path + (b"?" + query if query else b""), _URL_CHARACTERS)
+        await RedirectResponse(target)(scope, receive, send)
 
-    async def to_index(request: Request) -> Response:
-        return await page_files.get_response("index.html", request.scope)
-
-    page_files = Files(directory=PAGE)
+    page_files = Files(directory=PAGE, html=True)
     bundle = Files(directory=str(swagger_ui_bundle.swagger_ui_path))
     configuration = json.dumps({"urls": shown, "note": note}).encode()
-    endpoints: dict[str, Endpoint] = {
-        "/": to_page,
-        PAGE_PATH.rstrip("/"): to_page,
-        PAGE_PATH: to_index,
+    endpoints: dict[str, ASGIApp] = {
+        "/": RedirectResponse(PAGE_PATH),
+        PAGE_PATH.rstrip("/"): RedirectResponse(PAGE_PATH),
         PAGE_PATH + "page.json": _fixed(configuration, "application/json"),
         "/docs/{path:path}": to_docs,
         **{path: _fixed(content, "application/yaml") for path, content in documents.items()},
@@ -74,7 +65,7 @@ def pages(
     return Router(
         named(
             [
-                *(Route(path, PageHeaders(request_response(endpoint))) for path, endpoint in endpoints.items()),
+                *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),
                 Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
                 Mount(PAGE_PATH, PageHeaders(page_files)),
                 *others,
@@ -84,15 +75,16 @@ def pages(
     )
 
 
-def _fixed(content: bytes, media_type: str) -> Endpoint:
+def _fixed(content: bytes, media_type: str) -> ASGIApp:
     """Return the endpoint of content that stays the same until the next release, with its digest as `ETag`."""
     digest = hashlib.sha256(content).hexdigest()[:32]
     headers = {"ETag": entity_tag(digest)}
+    whole = Response(content, media_type=media_type, headers=headers)
+    not_modified = Response(status_code=304, headers=headers)
 
-    async def respond(request: Request) -> Response:
-        if is_not_modified(request.scope["headers"], digest):
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=media_type, headers=headers)
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        response = not_modified if is_not_modified(scope["headers"], digest) else whole
+        await response(scope, receive, send)
 
     return respond
 
