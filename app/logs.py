@@ -70,13 +70,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
 
 
 def install_log_hooks() -> None:
-    """Has all that this process would write past `logging` logged: warnings, and exceptions that nobody caught.
-
-    Records are made without what no line has: where in the code, and by which thread and process (Python's Logging
-    HOWTO, "Optimization"); of a request's line, it is a tenth.
-    """
-    logging._srcfile = None
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    """Has all that this process would write past `logging` logged: warnings, and exceptions that nobody caught."""
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
