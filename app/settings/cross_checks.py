@@ -1,4 +1,4 @@
-"""What is wrong with variables that are good each for itself: keys, secrets and algorithms that do not fit."""
+"""Contradictions between variables: keys, secrets and algorithms that do not fit each other."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
 
 
 def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with variables that are good each for itself."""
+    """Yield each contradiction between variables that are valid on their own."""
     given = [variable for variable in OWN_KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
     yield from _unfit_secrets(environment, values.get("jwt_algorithms", ()))
@@ -47,5 +47,5 @@ def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
 
 
 def usual_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
-    """The first that fits: HS256, what the key is for, or RS256."""
+    """Return the default: HS256 for a secret, what fits the public key, else RS256."""
     return _fitting_algorithms(pem, secret=secret)[:1]
