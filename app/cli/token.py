@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import click
 
 from app.cli.exit import CommandError, note
-from app.dev.signing import SECRET_FILE, signed
+from app.dev.signing import SECRET_FILE, sign_token
 from app.model import is_tenant_name
 from app.settings import Settings, SettingsError
 from app.settings.cross_checks import KEY_SOURCES
@@ -20,7 +20,7 @@ def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
     settings = _settings(os.environ)
     if settings.jwt_secret is None:
         raise CommandError("usage", "without JWT_SECRET no token can be signed here: the identity provider makes them")
-    text = signed(settings.jwt_secret, settings, tenant=tenant, subject=subject, seconds=hours * 3600)
+    text = sign_token(settings.jwt_secret, settings, tenant=tenant, subject=subject, seconds=hours * 3600)
     if as_json:
         click.echo(json.dumps({"token": text, "tenant": tenant, "subject": subject, "seconds": hours * 3600}))
         return

@@ -1,5 +1,5 @@
-"""What only development needs.
+"""Development only: `bin/serve` and its tokens.
 
-launcher  `bin/serve`: the web process with a store of its own
+launcher  `bin/serve`: runs the web process with its own store
 signing   tokens for development
 """

@@ -11,16 +11,12 @@ from app.settings import Settings
 DATA = Path(".data")  # of `bin/serve`, in the checkout
 SECRET_FILE = DATA / "secret"
 TENANT = "acme"
-SUBJECT = "developer"
 
 
-def signed(secret: str, settings: Settings, *, seconds: int, tenant: str = TENANT, subject: str = SUBJECT) -> str:
-    """A token of `tenant` that is good for everything with a service of these settings, for so long."""
-    return jwt.encode(_claims(settings, tenant, subject, seconds), secret, settings.algorithms[0])
-
-
-def _claims(settings: Settings, tenant: str, subject: str, seconds: int) -> dict[str, object]:
-    scopes = [scope for scope in (settings.jwt_read_scope, settings.jwt_write_scope) if scope]
+def sign_token(
+    secret: str, settings: Settings, *, seconds: int, tenant: str = TENANT, subject: str = "developer"
+) -> str:
+    """Return a token of `tenant` with every scope, for a service with these settings, valid for `seconds`."""
     issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACEHOLDER, tenant)
     claims = {
         "sub": subject,
@@ -28,6 +24,6 @@ def _claims(settings: Settings, tenant: str, subject: str, seconds: int) -> dict
         "exp": int(time.time()) + seconds,
         "aud": settings.jwt_audience,
         "iss": issuer,
-        "scope": " ".join(scopes),
+        "scope": " ".join(filter(None, (settings.jwt_read_scope, settings.jwt_write_scope))),
     }
-    return {name: value for name, value in claims.items() if value}
+    return jwt.encode({name: value for name, value in claims.items() if value}, secret, settings.algorithms[0])
