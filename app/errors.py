@@ -1,6 +1,10 @@
 """What can go wrong, one kind for each thing that a caller tells apart. What it means over HTTP is decided in `web`."""
 
 import enum
+import os
+import socket
+import ssl
+from collections.abc import Iterator
 
 
 class RejectionReason(enum.StrEnum):
@@ -92,3 +96,22 @@ class KeyUnavailable(Unavailable):
     """The key that a token asks for cannot be had from its issuer now: nobody can say whether the token is good."""
 
     reason = RejectionReason.KEY_UNAVAILABLE
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, its cause, the cause of that, and so on. Of a group, only the first error counts."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = first or cause.__cause__ or cause.__context__
+
+
+def system_reason(error: BaseException) -> str | None:
+    """Return the text of the system, TLS or resolver error that caused `error`, without an address."""
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno is not None:
+            # asyncio adds the address to system errors. TLS and the resolver have error numbers of their own.
+            has_own_numbers = isinstance(cause, ssl.SSLError | socket.gaierror)
+            return str(cause.strerror) if has_own_numbers else os.strerror(cause.errno)
+    return None

@@ -24,12 +24,12 @@ from app.auth.jwks import is_trusted_address
 from app.auth.keys import Key, StaticKeySource, keys_from_jwks
 from app.auth.tokens import TokenVerifier
 from app.cli.client import ApiClient
-from app.cli.output import ChangeRecord, described, printable, row
+from app.cli.output import ChangeRecord, printable, row
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
+from app.preflight.inspection import ServerFacts, obstacle
 from app.store.address import Address
-from app.store.inspection import ServerFacts, obstacle
 from app.store.redis_store import RedisStore
 from app.web.authorization import bearer_token
 from app.web.context import request_context
@@ -149,10 +149,9 @@ def refused_command(data: bytes) -> None:
     obstacle(error)
 
 
-def told_version(data: bytes) -> None:
+def reported_policy(data: bytes) -> None:
     facts = ServerFacts(
-        server="a:1", role="primary", version=text(data), product=None, maxmemory_policy="noeviction", appendonly=True,
-        appendfsync="always", replicas=1,
+        server="a:1", role="primary", maxmemory_policy=text(data), appendonly=True, appendfsync="always", replicas=1
     )  # fmt: skip
     findings([facts], Address(places=(("localhost", 1),)), tls_verify=True)
 
@@ -175,7 +174,7 @@ OF_STORE_AND_PROVIDER: Mapping[str, Callable[[bytes], object]] = {
     "stored value": read_stored,
     "stored text": lambda data: read_stored(stored_text(data)),
     "command that the store refuses": refused_command,
-    "version that the store tells": told_version,
+    "policy that the store reports": reported_policy,
     "key set of many keys": many_published,
     "key's identifier": key_with(kid=""),
     "key's modulus": key_with(n=""),
@@ -223,12 +222,11 @@ class Command:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self.transport = Answering()
-        self._client = ApiClient("http://127.0.0.1:1", "a-token")
-        self._runner.run(self._client._http.aclose())
-        self._client._http = httpx.AsyncClient(transport=self.transport)
+        self._http = httpx.AsyncClient(transport=self.transport)
+        self._client = ApiClient(self._http, "http://127.0.0.1:1", "a-token")
 
     def close(self) -> None:
-        self._runner.run(self._client._http.aclose())
+        self._runner.run(self._http.aclose())
         self._runner.close()
 
     def get(self, status: int = 200, body: bytes = b'{"enabled":true}', **headers: bytes) -> None:
@@ -270,7 +268,7 @@ OF_COMMAND: Mapping[str, Callable[[Command, bytes], object]] = {
     "event": lambda command, data: command.watch(b"event: change\ndata: " + data + b"\n\n"),
     "retry": lambda command, data: command.watch(b"retry: " + one_line(data) + b"\n\n"),
     "printed text": lambda _command, data: printable(text(data)),
-    "printed change": lambda _command, data: described(ChangeRecord(1, enabled=True, changed_by=text(data))),
+    "printed change": lambda _command, data: row(ChangeRecord(1, enabled=True, changed_by=text(data))),
 }
 
 

@@ -1,32 +1,34 @@
 """The command `oms-config`, also `python -m app.cli`.
 
-    commands    its verbs: names, options and help
-    setting     get, set, history
-    watch    watch
-    token     token
-    check    check
-    client     the client of the HTTP interface
-    exit      how each verb ends: status, line, signal
-    output       how settings and changes look on the screen
+    commands  the verbs: names, options and help
+    get       prints the current setting
+    set       changes the setting
+    history   prints changes
+    watch     prints each change as it is made
+    token     signs a token for development
+    check     runs the preflight check
+    client    HTTP client of the service
+    exit      exit statuses and the line on stderr
+    output    prints results as text or JSON
 
-Imports go down only: commands; then setting, watching, signing and checking, each imported when its verb runs; then
-service; then ending and lines.
+`commands` imports a verb when it runs, so help and completion are fast. Imports go down this list.
 """
 
 import os
 import signal
+import sys
 
 
 def main() -> None:
-    """Runs the command with the process's arguments. Ctrl-C ends it without a traceback from here on."""
-    try:
-        from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come while it is imported
-        from app.cli.exit import end_unwritten  # noqa: PLC0415 - the same
+    """Run the command with the arguments of the process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process at once, without a traceback
+    from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come during this import
+    from app.cli.exit import STATUSES  # noqa: PLC0415 - the same
 
-        try:
-            oms_config(prog_name="oms-config")
-        except OSError as error:
-            end_unwritten(error)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+    try:
+        oms_config(prog_name="oms-config")
+    except OSError as error:
+        sys.stderr.write(f"error   cannot write the output: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again when it exits
+        sys.exit(STATUSES["failed"])

@@ -1,14 +1,20 @@
-"""The verbs of `oms-config`: names, options and help. What each of them does is imported when it runs."""
+"""The verbs of `oms-config`: names, options and help. The code of a verb is imported when it runs."""
 
 import os
 import sys
 
 import click
 
-from app.cli.exit import CliCommand
-
 _VERSIONS = click.IntRange(0, 10**18 - 1)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also where it fails.")
+
+
+def _remember_json(context: click.Context, _option: click.Parameter, as_json: bool) -> None:
+    context.obj = as_json
+
+
+_json = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_remember_json, help="Print JSON, also if the command fails."
+)
 
 _GROUP_HELP_END = """\b
 Variables:
@@ -20,9 +26,9 @@ Variables:
 Exit status:
   0  done
   2  the command, a variable or a setting is wrong
-  3  conflict: another version stands, and nothing was changed
-  4  refused: the token is not good (401), or not for this (403)
-  5  the service, or the way to it, failed
+  3  conflict: another version is current, and nothing was changed
+  4  refused: the token is rejected (401), or does not allow this (403)
+  5  the service, or the connection to it, failed
 
 \b
 Examples:
@@ -51,75 +57,71 @@ def oms_config(context: click.Context) -> None:
             stream.reconfigure(errors="backslashreplace")  # a subject may be in any script, and the terminal in none
 
 
-@oms_config.command(cls=CliCommand, epilog="\b\nExample:\n  oms-config get --json")
-@_as_json
-def get(*, as_json: bool) -> None:
+@oms_config.command(epilog="\b\nExample:\n  oms-config get --json")
+@_json
+def get() -> None:
     """Print on or off, and the version.
 
     With --json: {"enabled", "version"}.
     """
-    from app.cli import setting  # noqa: PLC0415 - httpx: help and completion do without
+    from app.cli.get import get as run
 
-    setting.get(as_json=as_json)
+    run()
 
 
-@oms_config.command(
-    "set", cls=CliCommand, epilog="\b\nExamples:\n  oms-config set on\n  oms-config set off --if-version 7 --json"
-)
+@oms_config.command("set", epilog="\b\nExamples:\n  oms-config set on\n  oms-config set off --if-version 7 --json")
 @click.argument("value", type=click.Choice(["on", "off"]))
-@click.option("--if-version", type=_VERSIONS, metavar="V", help="Only where this version stands; otherwise conflict.")
-@_as_json
-def set_(*, value: str, if_version: int | None, as_json: bool) -> None:
-    """Set it, and say what has changed and who had set it before.
-
-    Setting what stands already changes nothing. With --json: {"enabled", "version", "changed", "previous": {"version",
-    "enabled", "changed_at", "changed_by"}}, where "changed" and "previous" are null if they cannot be told.
-    """
-    from app.cli import setting  # noqa: PLC0415 - httpx: help and completion do without
-
-    setting.set_(enabled=value == "on", if_version=if_version, as_json=as_json)
-
-
-@oms_config.command(
-    cls=CliCommand, epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8"
+@click.option(
+    "--if-version", type=_VERSIONS, metavar="V", help="Only if this version is current; otherwise it is a conflict."
 )
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many at the most.")
+@_json
+def set_(*, value: str, if_version: int | None) -> None:
+    """Change the setting, and print the change before it.
+
+    Setting the current value changes nothing. With --json: {"enabled", "version", "changed", "previous": {"version",
+    "enabled", "changed_at", "changed_by"}}; "changed" and "previous" are null if the history cannot be read.
+    """
+    from app.cli.set import set_ as run
+
+    run(enabled=value == "on", if_version=if_version)
+
+
+@oms_config.command(epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most this many.")
 @click.option("--before", type=_VERSIONS, metavar="V", help="Only changes older than this version.")
-@_as_json
-def history(*, limit: int, before: int | None, as_json: bool) -> None:
+@_json
+def history(*, limit: int, before: int | None) -> None:
     """Print the changes, newest first: version, value, when, by whom, and the request's identifier.
 
     With --json: {"changes": [{"version", "enabled", "changed_at", "changed_by", "request_id"}]}.
     """
-    from app.cli import setting  # noqa: PLC0415 - httpx: help and completion do without
+    from app.cli.history import history as run
 
-    setting.history(limit=limit, before=before, as_json=as_json)
+    run(limit=limit, before=before)
 
 
-@oms_config.command(cls=CliCommand, epilog="\b\nExample:\n  oms-config watch --json | jq .enabled")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each change.")
-def watch(*, as_json: bool) -> None:
-    """Print what stands, then each change as it comes, until Ctrl-C.
+@oms_config.command(epilog="\b\nExample:\n  oms-config watch --json | jq .enabled")
+@_json
+def watch() -> None:
+    """Print the current setting, then each change as it is made, until Ctrl-C.
 
-    Connects again when the connection ends, and misses nothing meanwhile; stderr tells of it. It ends where the token
-    is refused, and where the first connection fails.
+    Connects again when the connection ends, and misses nothing meanwhile; stderr says so. It ends if the token is
+    rejected, or if the first connection fails.
 
-    With --json: {"event", "version", "enabled", "changed_at", "changed_by"}; the event is "change", or "reset" where
+    With --json: {"event", "version", "enabled", "changed_at", "changed_by"}; the event is "change", or "reset" if
     changes before it may be missing.
     """
-    from app.cli import watch as verb  # noqa: PLC0415 - httpx: help and completion do without
+    from app.cli.watch import watch as run
 
-    verb.watch(as_json=as_json)
+    run()
 
 
-@oms_config.command(
-    cls=CliCommand, epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"'
-)
+@oms_config.command(epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"')
 @click.option("--tenant", default="acme", show_default=True, help="Whose setting it opens.")
 @click.option("--subject", default="developer", show_default=True, help="Who is acting.")
-@click.option("--hours", type=click.IntRange(1, 24 * 365), default=8, show_default=True, help="How long it is good.")
-@_as_json
-def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
+@click.option("--hours", type=click.IntRange(1, 24 * 365), default=8, show_default=True, help="How long it is valid.")
+@_json
+def token(*, tenant: str, subject: str, hours: int) -> None:
     """Sign a token for development.
 
     Takes JWT_SECRET and the other JWT_ variables of the web process; without them, the secret of bin/serve in this
@@ -127,20 +129,18 @@ def token(*, tenant: str, subject: str, hours: int, as_json: bool) -> None:
 
     With --json: {"token", "tenant", "subject", "seconds"}.
     """
-    from app.cli import token as verb  # noqa: PLC0415 - the settings and cryptography: help and completion do without
+    from app.cli.token import token as run
 
-    verb.token(tenant=tenant, subject=subject, hours=hours, as_json=as_json)
+    run(tenant=tenant, subject=subject, hours=hours)
 
 
-@oms_config.command(
-    cls=CliCommand, epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: ok, findings, store.")
-def check(*, as_json: bool) -> None:
-    """Say what the store would lose, before a release goes out.
+@oms_config.command(epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json")
+@_json
+def check() -> None:
+    """Print what the store would lose, before a release goes out.
 
-    Takes the variables of the web process. Has each server of the store, replicas too, tell how it is configured, makes
-    a change of its own, and takes it away.
+    Takes the variables of the web process. Asks each server of the store, replicas too, how it is configured. Then it
+    makes a change for a tenant that cannot exist, and removes it.
 
     \b
     Exit status:
@@ -149,6 +149,6 @@ def check(*, as_json: bool) -> None:
       2  a setting is bad or missing
       5  the store cannot be reached, or does not do what the service needs
     """
-    from app.cli import check as verb  # noqa: PLC0415 - the driver of the store: the other verbs do without
+    from app.cli.check import check as run
 
-    verb.check(as_json=as_json)
+    run()

@@ -1,5 +1,6 @@
-"""How settings and changes look on the screen."""
+"""Prints results and notes, as text or as JSON."""
 
+import json
 from dataclasses import dataclass
 
 import click
@@ -7,7 +8,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """A change as the service tells it; at version 0, which was never set, nobody made it."""
+    """A change as the service sends it. Version 0 stands for a setting that was never set."""
 
     version: int
     enabled: bool
@@ -16,31 +17,37 @@ class ChangeRecord:
     request_id: str | None = None
 
 
+def wants_json() -> bool:
+    """Return True if the verb that runs was given `--json`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.obj)
+
+
+def print_result(document: object, *lines: str) -> None:
+    """Print `document` with `--json`, otherwise `lines`."""
+    for line in [json.dumps(document)] if wants_json() else lines:
+        click.echo(line)
+
+
+def note(text: str) -> None:
+    """Print on stderr what is not part of the result."""
+    click.echo(json.dumps({"note": text}) if wants_json() else text, err=True)
+
+
 def value(enabled: bool) -> str:
-    """`on` or `off`, in colour."""
+    """Return `on` or `off`, in colour."""
     return click.style("on", fg="green") if enabled else click.style("off", fg="yellow")
 
 
-def described(change: ChangeRecord) -> str:
-    """A change in the middle of a sentence."""
-    if change.version == 0:
-        return "off, never set"
-    when = f" since {printable(change.changed_at)}" if change.changed_at else ""
-    by = f", by {printable(change.changed_by)}" if change.changed_by else ""
-    return f"{'on' if change.enabled else 'off'}{when}{by}"
-
-
 def row(change: ChangeRecord, width: int = 1) -> str:
-    """A change in a line of its own: version, value, when, who and the request."""
+    """Return a change as one line: version, value, time, author and request ID."""
     shown = f"{change.version:>{width}}  {value(change.enabled)}{'   ' if change.enabled else '  '}"
     if change.version == 0:
         return f"{shown}never set"
-    who = printable(change.changed_by or "-")
-    when = printable(change.changed_at or "-")
     request = f"  {printable(change.request_id)}" if change.request_id else ""
-    return f"{shown}{when}  {who}{request}"
+    return f"{shown}{printable(change.changed_at or '-')}  {printable(change.changed_by or '-')}{request}"
 
 
-def printable(text: str) -> str:
-    """`text` without what would command a terminal: a subject is whatever its issuer puts into a token."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+def printable(text: object) -> str:
+    """Escape everything that could control a terminal. An issuer may put any text into a subject."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text))

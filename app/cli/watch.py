@@ -1,82 +1,74 @@
 """The verb watch."""
 
 import asyncio
+import errno
 import json
-import os
 import random
 import select
 import sys
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
+from typing import Final
 
 import click
 
-from app.cli.client import ApiClient, StreamMessage
-from app.cli.exit import CommandError, end_at_once_on_interrupt, note
-from app.cli.output import row
+from app.cli.client import StreamMessage, open_client
+from app.cli.exit import CommandError
+from app.cli.output import note, row, wants_json
 
-# In seconds, before a new connection: at first, unless the service asks for another, and the bounds of what it may ask.
-FIRST_WAIT, SHORTEST_WAIT, LONGEST_WAIT = 0.5, 0.1, 10.0
-
-
-def watch(*, as_json: bool) -> None:
-    """Prints what stands and each change after it, until Ctrl-C or a failure that another connection does not mend."""
-    end_at_once_on_interrupt()
-    asyncio.run(_watch(as_json=as_json))
+# In seconds, between two connections. The wait doubles with each failed attempt.
+_FIRST_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 10.0
 
 
-async def _watch(*, as_json: bool) -> None:
-    async with ApiClient.of(os.environ) as service, aclosing(_followed(service, as_json=as_json)) as events:
-        async for event in events:
-            _print_event(event, as_json=as_json)
+def watch() -> None:
+    """Print the current setting and each change, over as many connections as that takes."""
+    asyncio.run(_watch())
 
 
-async def _followed(service: ApiClient, *, as_json: bool) -> AsyncGenerator[StreamMessage]:
-    """What the stream says, over as many connections as it takes. The first has to succeed: it may be misdirected."""
-    last: int | None = None
-    first = wait = FIRST_WAIT
-    heard = interrupted = False
-    while True:
-        problem = "the stream ended"
-        try:
-            async with aclosing(service.events(last)) as events:
-                async for event in events:
-                    if interrupted:
-                        note("connected again", as_json=as_json)
-                    heard, interrupted = True, False
-                    asked = first if event.wait is None else event.wait
-                    first = wait = max(SHORTEST_WAIT, min(asked, LONGEST_WAIT))
-                    last = last if event.change is None else event.change.version
-                    yield event
-        except CommandError as failure:
-            if not (failure.passing and heard):
-                raise
-            problem = failure.message
-        interrupted = True
-        # Less a random part, so that not all who were cut off come back at once.
-        pause = wait * random.SystemRandom().uniform(0.5, 1)
-        note(f"{problem}; connecting again in {pause:.1f} s", as_json=as_json)
-        await asyncio.sleep(pause)
-        wait = min(2 * max(wait, FIRST_WAIT), LONGEST_WAIT)
+async def _watch() -> None:
+    """Reconnect until the service rejects the request. The first connection has to succeed: the URL may be wrong."""
+    version: int | None = None
+    wait = _FIRST_WAIT
+    connected = reconnecting = False
+    async with open_client() as client:
+        while True:
+            problem = "the stream ended"
+            try:
+                async with aclosing(client.events(version)) as messages:
+                    async for message in messages:
+                        if reconnecting:
+                            note("connected again")
+                        connected, reconnecting, wait = True, False, _FIRST_WAIT
+                        version = message.change.version if message.change else version
+                        _print(message)
+            except CommandError as error:
+                if error.kind != "failed" or not connected:
+                    raise
+                problem = error.message
+            reconnecting = True
+            # The random part spreads the clients that lost their connections at the same moment.
+            pause = wait * random.SystemRandom().uniform(0.5, 1)
+            note(f"{problem}; connecting again in {pause:.1f} s")
+            await asyncio.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
 
-def _print_event(event: StreamMessage, *, as_json: bool) -> None:
-    if event.change is None:
-        _look_for_the_reader()
-        return
-    if as_json:
-        told = {name: each for name, each in asdict(event.change).items() if name != "request_id"}
-        click.echo(json.dumps({"event": "reset" if event.is_reset else "change", **told}))
-        return
-    if event.is_reset:
-        note("the history does not reach back so far: changes may be missing; now stands:", as_json=False)
-    click.echo(row(event.change))
+def _print(message: StreamMessage) -> None:
+    if message.change is None:
+        _check_reader()
+    elif wants_json():
+        shown = {name: each for name, each in asdict(message.change).items() if name != "request_id"}
+        click.echo(json.dumps({"event": message.event, **shown}))
+    else:
+        if message.event == "reset":
+            note("the history does not reach back to the last version seen: changes may be missing; the current one:")
+        click.echo(row(message.change))
 
 
-def _look_for_the_reader() -> None:
-    """Raises BrokenPipeError where nobody reads any more: as in `watch | head -1`, with no other change to come."""
+def _check_reader() -> None:
+    """Raise BrokenPipeError if the reader of stdout has gone, as in `watch | head -1`, even if no change comes."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
-    if any(what & select.POLLERR for _, what in poll.poll(0)):
-        raise BrokenPipeError
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, "stdout")

@@ -11,7 +11,6 @@ address         where it is
 read_batching   reads that share a round trip
 pipeline        one round trip
 instrumented    a store whose operations are counted
-inspection      what a server says of itself, and what stood in the way
 """
 
 from collections.abc import AsyncIterator

@@ -20,7 +20,7 @@ VERBS = {"check", "get", "history", "set", "token", "watch"}
 def test_a_token_signed_here_opens_the_service(service: Service, tenant: str) -> None:
     url = f"http://127.0.0.1:{service.port}"
     done = oms_config("token", "--tenant", tenant, "--subject", "anna", JWT_SECRET=SECRET)
-    assert (done.returncode, done.stderr) == (0, f"for the tenant {tenant}, good for 8 h\n")
+    assert (done.returncode, done.stderr) == (0, f"for the tenant {tenant}, valid for 8 h\n")
     assert oms_config("set", "on", url=url, token=done.stdout).returncode == 0
     assert "  anna  " in oms_config("history", url=url, token=done.stdout).stdout
     told = answer(oms_config("token", "--tenant", tenant, "--hours", "2", "--json", JWT_SECRET=SECRET))

@@ -7,7 +7,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 import redis
 
 from tests.cli.command import COMMAND, Stranger, Watcher
@@ -93,17 +92,16 @@ def test_watch_ends_with_its_token(service: Service, tenant: str, tmp_path: Path
         assert watcher.ends() == 4
         ended, refused = map(json.loads, watcher.errors.splitlines())
     assert re.fullmatch(r"the stream ended; connecting again in \d\.\d s", ended["note"])
-    assert (refused["error"], refused["message"]) == ("refused", "refused (401): The token has expired.")
+    assert refused["error"] == "refused"
+    assert refused["message"].endswith(" answers 401: The token has expired.")
 
 
-def test_watch_comes_back_with_the_version_that_it_has_when_the_stream_says(tmp_path: Path) -> None:
+def test_watch_reconnects_with_the_version_that_it_has(tmp_path: Path) -> None:
     data = '{"version": 7, "enabled": true, "changed_at": "x", "changed_by": null}'
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-    stream = f"{head}retry: 100\n\nid: 7\nevent: change\ndata: {data}\n\n".encode()
+    stream = f"{head}id: 7\nevent: change\ndata: {data}\n\n".encode()
     with Stranger(stream) as stranger, Watcher(tmp_path, url=stranger.url, token="a.b.c") as watcher:
         assert [watcher.line(), watcher.line()] == ["7  on   x  -"] * 2
-        waits = re.findall(r"connecting again in (\S+) s", watcher.errors)
-        assert set(waits) == {"0.1"}
     first, second, *_ = stranger.asked
     assert b"last-event-id" not in first.lower()
     assert b"last-event-id: 7\r\n" in second.lower()
@@ -124,18 +122,6 @@ def test_watch_ends_soon_after_its_reader(service: Service, tenant: str) -> None
     assert process.stderr is not None
     assert process.stdout.readline() == "0  off  never set\n"
     process.stdout.close()
-    assert process.wait(30) == -signal.SIGPIPE
+    assert process.wait(30) == 1
     assert process.stderr.read() == ""
     process.stderr.close()
-
-
-@pytest.mark.parametrize("retry", ["0", "-5000"])
-def test_a_service_cannot_ask_for_connections_without_a_pause(tmp_path: Path, retry: str) -> None:
-    stream = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: {retry}\n\n".encode()
-    with Stranger(stream) as stranger, Watcher(tmp_path, url=stranger.url, token="eyJ.x.y") as watcher:
-        deadline = time.monotonic() + 20
-        while len(stranger.asked) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert "connecting again in 0.1 s" in watcher.errors
-        assert "connecting again in 0.0 s" not in watcher.errors
-        assert "connecting again in -" not in watcher.errors
