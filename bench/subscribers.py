@@ -1,4 +1,4 @@
-"""Many listeners at little cost: one process, one thread, and a socket for each."""
+"""Many subscribers at low cost: one process, one thread and one socket per subscriber."""
 
 import multiprocessing
 import select
@@ -11,29 +11,29 @@ from typing import NoReturn, Self
 
 from tests.contract import PATH
 
-# Listeners that wait for their first event at the same time; more of them would overflow the server's backlog.
-_MAX_OPENING = 64
-_SECONDS_TO_WAIT = 120.0
-# What each event has once, and a comment never.
+# Subscribers that connect at the same time. More would overflow the server's listen queue.
+_MAX_CONNECTING = 64
+_EVENT_TIMEOUT = 120.0
+# Each event contains this once, and a comment never does.
 _EVENT = b"data: "
 
 
-class Listeners:
-    """Listeners to the server on `port`, one with each token, in a process of their own.
+class Subscribers:
+    """Subscribers to the server on `port`, one per token, in a separate process. Use it as a context manager.
 
-    They have had their first event once the block begins, and leave where it ends.
+    When the block starts, each has received its first event. When the block ends, they disconnect.
     """
 
     def __init__(self, port: int, tokens: Sequence[str]) -> None:
-        context = multiprocessing.get_context("fork")  # at once, and without importing anything anew
-        self._heard, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_listen, args=(port, tokens, sender), daemon=True)
+        context = multiprocessing.get_context("fork")  # starts fast, because it imports nothing again
+        self._times, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(port, tokens, sender), daemon=True)
         self._process.start()
-        sender.close()  # the process has its own; where that ends, so does the pipe
+        sender.close()  # the process has its own copy; when it ends, `recv` raises EOFError
 
     def __enter__(self) -> Self:
         try:
-            self.last_heard()
+            self.wait_for_next_event()
         except BaseException:
             self.__exit__()
             raise
@@ -42,58 +42,61 @@ class Listeners:
     def __exit__(self, *_error: object) -> None:
         self._process.terminate()
         self._process.join()
-        self._heard.close()
+        self._times.close()
 
-    def last_heard(self) -> float:
-        """Waits until the last of them has had one event more, and says when that was, by the monotonic clock."""
-        if not self._heard.poll(_SECONDS_TO_WAIT):
-            raise TimeoutError(f"not every listener has had its event within {_SECONDS_TO_WAIT:.0f} s")
+    def wait_for_next_event(self) -> float:
+        """Wait until each subscriber has received one more event. Return the time of the last, by `time.monotonic`.
+
+        Raises TimeoutError after 120 seconds, and ConnectionError if a subscriber was disconnected.
+        """
+        if not self._times.poll(_EVENT_TIMEOUT):
+            raise TimeoutError(f"not every subscriber received its event within {_EVENT_TIMEOUT:.0f} s")
         try:
-            return float(self._heard.recv())
+            return float(self._times.recv())
         except EOFError:
-            raise ConnectionError("a listener was cut off; its process says which") from None
+            raise ConnectionError("a subscriber was disconnected; the traceback above has the reason") from None
 
 
-class _Listener:
-    """One connection, and how many events came over it."""
+class _Subscriber:
+    """One connection, and the number of events received on it."""
 
     def __init__(self, port: int, token: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.events = 0
-        self._rest = b""  # of what came last, where an event may have begun
+        self._unparsed = b""  # the end of the last data, which may be the start of `_EVENT`
         head = f"GET {PATH}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
         self.socket.sendall(head.encode())
 
     def receive(self) -> range:
-        """The numbers of the events that have come; the first of all is 0."""
+        """Receive data and return the numbers of the events in it. The first event has the number 0."""
         received = self.socket.recv(65536)
-        data = self._rest + received
+        data = self._unparsed + received
         if not received or (not self.events and b"HTTP/1." in data and b" 200 " not in data):
-            raise ConnectionError(f"a listener was cut off after {self.events} events: {data.decode()}")
+            raise ConnectionError(f"a subscriber was disconnected after {self.events} events: {data.decode()}")
         first, self.events = self.events, self.events + data.count(_EVENT)
-        self._rest = data[1 - len(_EVENT) :]
+        self._unparsed = data[1 - len(_EVENT) :]
         return range(first, self.events)
 
 
-def _listen(port: int, tokens: Sequence[str], heard: Connection) -> NoReturn:
-    """Listens until the process is ended, and sends the time whenever all have had one event more."""
+def _run(port: int, tokens: Sequence[str], sender: Connection) -> NoReturn:
+    """Receive events until the process is terminated. Send the time whenever all subscribers have one more event."""
     waiting = list(reversed(tokens))
-    listeners: dict[int, _Listener] = {}
+    subscribers: dict[int, _Subscriber] = {}
     poll = select.epoll()
-    had = Counter[int]()
+    received = Counter[int]()
 
     def open_one() -> None:
-        listener = _Listener(port, waiting.pop())
-        listeners[listener.socket.fileno()] = listener
-        poll.register(listener.socket, select.EPOLLIN)
+        subscriber = _Subscriber(port, waiting.pop())
+        subscribers[subscriber.socket.fileno()] = subscriber
+        poll.register(subscriber.socket, select.EPOLLIN)
 
-    for _ in range(min(_MAX_OPENING, len(waiting))):
+    for _ in range(min(_MAX_CONNECTING, len(waiting))):
         open_one()
     while True:
         for descriptor, _ in poll.poll():
-            for number in listeners[descriptor].receive():
-                had[number] += 1
-                if had[number] == len(tokens):
-                    heard.send(time.monotonic())
+            for number in subscribers[descriptor].receive():
+                received[number] += 1
+                if received[number] == len(tokens):
+                    sender.send(time.monotonic())
                 if number == 0 and waiting:
                     open_one()
