@@ -1,7 +1,7 @@
-"""How the lines look that any part of the process logs, the server and the libraries included.
+"""Logging configuration: one line per record for the whole process, including the server and libraries.
 
-What a line says comes in part from strangers: a path, a message of the store's. It can neither end its line nor steer a
-terminal, and whatever looks like a token in it is left out.
+Log lines contain text from outside, such as paths and messages from Redis. Such text cannot start a new line or send
+control characters to a terminal. Everything that looks like a token is removed from it.
 """
 
 import logging
@@ -27,32 +27,32 @@ _RENDERERS: Mapping[str, Callable[[], Any]] = {
         colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     ),
 }
-# What every record has; all else was given to it as `extra`.
-_RECORDS_OWN = frozenset(logging.makeLogRecord({}).__dict__)
-# The header of a JWT is a JSON object: `eyJ` is `{"`. White space before the name makes `eyA`, `ewo`, `ew0` or `ewk`,
-# which words such as "framework" have too, but not in front of a whole header. The pattern takes everything that can
-# belong to a token up to its end. It therefore reads no character twice, however often a header begins in them.
+# Attributes of every record. All others come from `extra`.
+_STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__)
+# A JWT starts with a JSON object in base64url: `eyJ` is `{"`. With white space after the brace, it starts with `eyA`,
+# `ewo`, `ew0` or `ewk`. Words such as "framework" contain these too, so a minimum length must follow. The pattern
+# consumes all characters that can belong to a token. It thus reads each character once: its cost is linear.
 _TOKEN = re.compile(r"(?:eyJ|e(?:y[AIKL]|w[0ko])[\w-]{15})[\w.=%-]*", re.ASCII)
 _TOKEN_CHARACTERS = re.compile(r"[\w.=%-]*", re.ASCII)
-# A percent sign that was encoded once or several times.
+# A percent sign that was percent-encoded one or more times.
 _ENCODED_PERCENT = re.compile("%(?:25)+")
 _MAX_DECODINGS = 3
 
-# In bytes of a line; a character that is escaped takes up to twelve.
+# In bytes of the written line, where an escaped character takes up to twelve bytes.
 MAX_FIELD_BYTES: Final = 8 * 1024
 MAX_TRACEBACK_BYTES: Final = 64 * 1024
 _WIDEST_ESCAPE: Final = 12
 _MAX_UNCHECKED: Final = MAX_FIELD_BYTES // _WIDEST_ESCAPE
-_LEFT_OUT: Final = "[... {} characters left out ...]"
+_CUT_MARK: Final = "[... {} characters left out ...]"
 
 _log = logging.getLogger(__name__)
 
 
 def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
-    """For `logging.config.dictConfig`, here or in a process that is yet to start: lines on stderr.
+    """Return the configuration for `logging.config.dictConfig`: one line per record on stderr.
 
-    `log_format` is logfmt, json or console; `log_level` the lowest level that is written. What libraries say at DEBUG
-    never is: headers, pushed messages and bodies are among it.
+    It can be passed to another process. `log_format` is logfmt, json or console, and `log_level` is the lowest level
+    that is written. Libraries never log at DEBUG, because they would write headers and bodies.
     """
     return {
         "version": 1,
@@ -62,7 +62,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "INFO" if log_level == "DEBUG" else log_level},
         "loggers": {
             "app": {"level": log_level},
-            # The service writes its own line for each request.
+            # `app` logs each request itself.
             "uvicorn.access": {"handlers": [], "propagate": False},
             "httpx": {"level": "WARNING" if log_level in {"DEBUG", "INFO"} else log_level},
         },
@@ -70,7 +70,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
 
 
 def install_log_hooks() -> None:
-    """Has all that this process would write past `logging` logged: warnings, and exceptions that nobody caught."""
+    """Route warnings and uncaught exceptions of this process through `logging`."""
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
@@ -78,23 +78,23 @@ def install_log_hooks() -> None:
 
 
 def startup_error(text: str, log_format: str | None) -> str:
-    """`text` as a process writes it that cannot start: as it is, or as a line of a log that machines read."""
+    """Return `text`, the reason why the process does not start, as a JSON log line if `log_format` is json."""
     if log_format != "json":
         return text
     return formatter("json").format(logging.makeLogRecord({"msg": text, "levelname": "CRITICAL", "levelno": 50}))
 
 
 def formatter(log_format: str) -> logging.Formatter:
-    """Makes each record one line, with the fields that were given to it as `extra`.
+    """Return a formatter that writes each record as one line, with the fields from `extra`.
 
-    On the console a traceback follows its line, indented.
+    In the format `console`, an indented traceback follows the line.
     """
     return _LineFormatter(
         [
-            _drop_second_message,
+            _without_color_message,
             structlog.processors.format_exc_info,
-            _safe,
-            *([] if log_format == "json" else [_printable]),  # JSON has escapes for all that is not ASCII
+            _sanitized,
+            *([] if log_format == "json" else [_printable]),  # JSON escapes unprintable characters itself
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             *([_indented] if log_format == "console" else []),
             _RENDERERS[log_format](),
@@ -106,10 +106,9 @@ _Event = MutableMapping[str, Any]
 
 
 class _LineFormatter(logging.Formatter):
-    """Has structlog's processors make a line of each record.
+    """Formats records with structlog's processors.
 
-    structlog's own ProcessorFormatter copies a record first, looks through all that it has several times, and formats
-    it once more at the end: a third of what a request's line costs.
+    structlog's ProcessorFormatter also copies and formats each record, which takes a third of the cost of a line.
     """
 
     def __init__(self, processors: Sequence[Callable[[object, str, _Event], Any]]) -> None:
@@ -117,23 +116,23 @@ class _LineFormatter(logging.Formatter):
         self._processors = processors
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of `record`, or its lines, where there is a traceback for people.
+        """Return the line of `record`, with further lines for a traceback on the console.
 
-        Of a record that does not become one, such as of arguments that do not fit its message, it says so. `logging`
-        would write the record itself instead, over many lines and with the tokens that are in it.
+        If the record cannot be formatted, for example because its arguments do not fit its message, return a line that
+        reports this. `logging` would print the raw record instead, over several lines and including tokens.
         """
         try:
             return self._line(record)
         except Exception as error:
-            said = {"msg": "a log record cannot be written", "levelname": "ERROR"}
+            report = {"msg": "a log record cannot be written", "levelname": "ERROR"}
             template = record.msg if isinstance(record.msg, str) else None
-            fault = {"logger": record.name, "fault": type(error).__name__, "template": template}
-            return self._line(logging.makeLogRecord({**said, **fault}))
+            fields = {"logger": record.name, "fault": type(error).__name__, "template": template}
+            return self._line(logging.makeLogRecord({**report, **fields}))
 
     def _line(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
-        given = {key: value for key, value in record.__dict__.items() if key not in _RECORDS_OWN}
-        line: Any = {"event": record.getMessage(), **given, "level": level}
+        extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD_ATTRIBUTES}
+        line: Any = {"event": record.getMessage(), **extra, "level": level}
         if record.exc_info:
             line["exc_info"] = record.exc_info
         for processor in self._processors:
@@ -141,60 +140,61 @@ class _LineFormatter(logging.Formatter):
         return str(line)
 
 
-def _drop_second_message(_logger: object, _name: str, event: _Event) -> _Event:
-    event.pop("color_message", None)  # uvicorn's, for its own formatter
+def _without_color_message(_logger: object, _name: str, event: _Event) -> _Event:
+    event.pop("color_message", None)  # the message again, for uvicorn's formatter
     return event
 
 
-def _safe(_logger: object, _name: str, event: _Event) -> _Event:
-    """Makes text of everything that JSON cannot hold, bounds it and removes tokens from it."""
+def _sanitized(_logger: object, _name: str, event: _Event) -> _Event:
+    """Convert values that JSON cannot represent to text, limit the length of text and remove tokens from it."""
     for key, value in event.items():
         if type(value) is str:
             text = value
-        # JSON has no word for a number that is not finite: it becomes text.
+        # JSON has no NaN and no infinity: they become text.
         elif value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
             continue
         else:
             text = event[key] = str(value)
-        # Most texts are short and cannot hold a token: not even its first two letters, nor encoded ones.
+        # Most texts are short and cannot contain a token, because they have neither its first two letters nor a `%`.
         if len(text) > _MAX_UNCHECKED or "ey" in text or "ew" in text or "%" in text:
             event[key] = _bounded(text, MAX_TRACEBACK_BYTES if key == "exception" else MAX_FIELD_BYTES)
     return event
 
 
 def _bounded(text: str, limit: int) -> str:
-    """The text without tokens. If that takes more than `limit` bytes in a line, its middle is left out.
+    """Return `text` without tokens, and without its middle part if it would take more than `limit` bytes in a line.
 
-    A long text is cut before anything else, so that the work is bounded too.
+    A long text is cut first, so that the work is bounded too.
     """
     cleaned = ""
     for size in (limit, limit // 2, limit // _WIDEST_ESCAPE):
-        cleaned = _ends(text, size) if len(text) > size else _without_tokens(text)
+        cleaned = _cut(text, size) if len(text) > size else _without_tokens(text)
         if len(cleaned) <= limit // _WIDEST_ESCAPE or len(encode_basestring_ascii(cleaned)) <= limit:
             break
     return cleaned
 
 
-def _ends(text: str, size: int) -> str:
-    """The beginning and the end of a text that is longer than `size`, without tokens and without parts of one."""
-    kept = size - len(_LEFT_OUT.format(len(text)))
+def _cut(text: str, size: int) -> str:
+    """Return the beginning and the end of a text longer than `size`, without tokens and parts of tokens."""
+    kept = size - len(_CUT_MARK.format(len(text)))
     beginning, end = text[: kept * 3 // 4], text[-(kept // 4) :]
-    rest = _TOKEN_CHARACTERS.match(end)  # may be the end of a token
-    end = end[rest.end() :] if rest else end
-    left_out = _LEFT_OUT.format(len(text) - len(beginning) - len(end))
+    token_end = _TOKEN_CHARACTERS.match(end)  # possibly the rest of a token that was cut
+    end = end[token_end.end() :] if token_end else end
+    left_out = _CUT_MARK.format(len(text) - len(beginning) - len(end))
     return _without_tokens(beginning, is_cut=True) + left_out + _without_tokens(end)
 
 
 def _without_tokens(text: str, *, is_cut: bool = False) -> str:
-    """The text with `[token]` in the place of each token; a token at the end of a text that `is_cut` may lack its dots.
+    """Return `text` with each token replaced by `[token]`.
 
-    A token that shows only when percent-encoding is removed makes the result the decoded text.
+    A token has a dot, except at the end of a text that `is_cut`. If a token is percent-encoded, the result is the
+    decoded text.
     """
 
-    def replace(found: re.Match[str]) -> str:
-        whole = found[0]
-        is_token = "." in whole[:-1] or (is_cut and found.end() == len(found.string))
-        return "[token]" if is_token else whole
+    def replace(match: re.Match[str]) -> str:
+        candidate = match[0]
+        is_token = "." in candidate[:-1] or (is_cut and match.end() == len(match.string))
+        return "[token]" if is_token else candidate
 
     text = decoded = _TOKEN.sub(replace, text)
     for _ in range(_MAX_DECODINGS):
@@ -206,9 +206,9 @@ def _without_tokens(text: str, *, is_cut: bool = False) -> str:
 
 
 def _printable(_logger: object, _name: str, event: _Event) -> _Event:
-    """Escapes what ends a line anywhere (U+2028 too), moves a cursor, turns the direction of text or is half of one.
+    """Escape unprintable characters: line ends (also U+2028), control and direction characters, lone surrogates.
 
-    The newlines of a traceback are left to whoever renders it.
+    The renderer handles the newlines of a traceback.
     """
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
@@ -230,5 +230,5 @@ def _indented(_logger: object, _name: str, event: _Event) -> _Event:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):  # somebody at a terminal, who knows
+    if not issubclass(kind, KeyboardInterrupt):  # Ctrl-C needs no report
         _log.critical("uncaught exception", exc_info=(kind, error or kind(), trace))

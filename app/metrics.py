@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, of one process or of all workers together; what is counted is known elsewhere."""
+"""The Prometheus registry, for one process or for all workers together. Other modules define the metrics."""
 
 import fcntl
 import itertools
@@ -19,51 +19,52 @@ from prometheus_client import (
 
 
 class Metrics:
-    """Makes metrics, and tells the numbers of all that it made.
+    """Creates metrics and exposes their values.
 
-    With a `directory`, which workers share and the environment has to name as well, the numbers are the sums of all
-    workers, and go on where a worker was replaced. Without one they are this process's, and cheaper to count.
+    With a `directory`, which all workers share, the values are sums over all workers. They continue when a worker is
+    replaced. The environment variable PROMETHEUS_MULTIPROC_DIR must name the same directory. Without a `directory`,
+    the values are those of this process, and counting costs less.
     """
 
     def __init__(self, directory: str | None = None) -> None:
-        disable_created_metrics()  # one more series for each, which says when it began
-        self._own = CollectorRegistry()
-        self._all = self._own
+        disable_created_metrics()  # they would add one series per metric
+        self._process_registry = CollectorRegistry()
+        self._exposed_registry = self._process_registry
         if directory is not None:
-            place = _take_place(Path(directory))
-            # prometheus-client 0.26 would number the files by process, and keep those of the dead for their counts:
-            # one more for each worker that ever died. A worker that takes a dead one's place goes on with its files.
-            values.ValueClass = values.MultiProcessValue(lambda: place)
-            self._all = CollectorRegistry()
-            multiprocess.MultiProcessCollector(self._all, directory)
+            number = _lock_worker_number(Path(directory))
+            # prometheus-client 0.26 names the files by process ID and keeps those of dead workers, so that each
+            # restart adds files. With our numbers, a new worker continues the files of a dead one.
+            values.ValueClass = values.MultiProcessValue(lambda: number)
+            self._exposed_registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(self._exposed_registry, directory)
 
-    def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
-        """A number that only rises."""
-        return Counter(name, meaning, labels, registry=self._own)
+    def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
+        """Return a new counter."""
+        return Counter(name, description, labels, registry=self._process_registry)
 
-    def gauge(self, name: str, meaning: str) -> Gauge:
-        """A number of what is there now: nothing, in a worker that begins."""
-        gauge = Gauge(name, meaning, registry=self._own, multiprocess_mode="sum")
+    def gauge(self, name: str, description: str) -> Gauge:
+        """Return a new gauge with the value 0, also if the worker continues the files of a dead one."""
+        gauge = Gauge(name, description, registry=self._process_registry, multiprocess_mode="sum")
         gauge.set(0)
         return gauge
 
-    def histogram(self, name: str, meaning: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
-        """How many were at most so large, for each of `bounds`, which rise."""
-        return Histogram(name, meaning, labels, registry=self._own, buckets=bounds)
+    def histogram(self, name: str, description: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
+        """Return a new histogram. `bounds` are the upper bounds of its buckets, in ascending order."""
+        return Histogram(name, description, labels, registry=self._process_registry, buckets=bounds)
 
     def exposition(self) -> bytes:
-        """All numbers, in Prometheus' text format 0.0.4. Reads files: not for the event loop."""
-        return generate_latest(self._all)
+        """Return all metrics in Prometheus' text format 0.0.4. It reads files, so do not call it on the event loop."""
+        return generate_latest(self._exposed_registry)
 
 
-def _take_place(directory: Path) -> int:
-    """The first number in `directory` that no living process has, for as long as this process lives."""
-    for place in itertools.count():
-        lock = os.open(directory / f"{place}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+def _lock_worker_number(directory: Path) -> int:
+    """Return the lowest number that no other live process has locked in `directory`, and lock it."""
+    for number in itertools.count():
+        lock = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
         except BlockingIOError:
             os.close(lock)
         else:
-            return place
+            return number
     raise AssertionError

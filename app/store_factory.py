@@ -1,4 +1,4 @@
-"""Builds the store that the settings name, for the web process and the command."""
+"""Builds the store from the settings, for the web process and the command."""
 
 from app.settings import Settings
 from app.store.redis_store import RedisStore
@@ -6,6 +6,6 @@ from app.store.topology import connect
 
 
 def create_store(settings: Settings) -> RedisStore:
-    """Return the store that `settings` name. It connects when it is first used."""
+    """Return the store at `REDIS_URL`. It connects when it is first used. The caller must close it."""
     topology = connect(settings.redis, tls_verify=settings.redis_tls_verify)
     return RedisStore(topology, settings.redis_timeout, settings.history_length, settings.redis_min_replicas)

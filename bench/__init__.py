@@ -1,1 +1,1 @@
-"""What the service costs, beside a peer. Run by hand: figures are a machine's, and no test fails on them."""
+"""Benchmarks, run by hand. Their figures depend on the machine, and no test compares them."""

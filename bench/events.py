@@ -1,7 +1,7 @@
-"""What listeners cost the service, and how soon they hear of a change, beside a peer as it is usually written.
+"""Cost of event streams, and delay of their events, in comparison with a common implementation (the peer).
 
-`python -m bench.events` takes minutes; smaller counts make it seconds. It reports, and judges nothing. Each server is
-one worker with a store of its own.
+`python -m bench.events` takes minutes, or seconds with smaller counts. It prints figures and passes no judgement. Each
+server has one worker and its own store.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from bench.server import Gets, Round, Server
 from tests.processes import WEB, Service, make_token, start_store
 
 COMMANDS = {"service": WEB, "peer": (sys.executable, "-m", "bench.events_peer")}
-WARM_UP = 200  # GETs and listeners, before anything is measured
-PAUSE = 0.05  # s, between two changes
+WARM_UP = 200  # GETs and subscribers before the measurement
+PAUSE = 0.05  # seconds between two changes
 
 
 @contextlib.contextmanager
 def running(directory: Path, name: str) -> Iterator[Server]:
-    """One of the two servers, with its store."""
+    """Run one of the two servers, with its store."""
     store = start_store(directory / name)
     settings = {"WEB_CONCURRENCY": "1", "LOG_LEVEL": "WARNING"}
     url = f"redis://127.0.0.1:{store.port}/0"
@@ -37,11 +37,11 @@ def running(directory: Path, name: str) -> Iterator[Server]:
 
 
 def measure(servers: Sequence[Server], counts: argparse.Namespace) -> None:
-    """Measures now the one, now the other."""
-    tokens = [make_token(f"tenant-{n % counts.tenants}", sub=f"listener-{n}") for n in range(counts.listeners)]
+    """Measure the servers in turn."""
+    tokens = [make_token(f"tenant-{n % counts.tenants}", sub=f"subscriber-{n}") for n in range(counts.listeners)]
     for server in servers:
         server.get(WARM_UP, counts.connections)
-        with server.listeners(tokens[:WARM_UP]):
+        with server.subscribers(tokens[:WARM_UP]):
             pass
         server.measure_memory(tokens, counts.idle_seconds)
     _measure_changes(servers, counts.listeners_of_one, counts.changes)
@@ -50,13 +50,13 @@ def measure(servers: Sequence[Server], counts: argparse.Namespace) -> None:
             server.measure_gets(tokens, counts.gets, counts.connections, counts.comments_after)
 
 
-def _measure_changes(servers: Sequence[Server], listeners: int, changes: int) -> None:
-    tokens = [make_token("one", sub=f"listener-{n}") for n in range(listeners)]
+def _measure_changes(servers: Sequence[Server], subscribers: int, changes: int) -> None:
+    tokens = [make_token("one", sub=f"subscriber-{n}") for n in range(subscribers)]
     with contextlib.ExitStack() as stack:
-        pairs = [(server, stack.enter_context(server.listeners(tokens))) for server in servers]
+        pairs = [(server, stack.enter_context(server.subscribers(tokens))) for server in servers]
         for _ in range(changes):
-            for server, each in pairs:
-                server.measure_change(each, tokens[0])
+            for server, connected in pairs:
+                server.measure_change(connected, tokens[0])
                 time.sleep(PAUSE)
 
 
@@ -64,24 +64,24 @@ Row = tuple[str, Callable[[Server], float]]
 
 
 def rows(counts: argparse.Namespace) -> Iterator[Row]:
-    """What the table has: a text, and what it says of a server."""
-    yield f"KiB of memory (PSS) for each of {counts.listeners} listeners", lambda server: server.kib
-    yield "% of a processor for all of them, idle", lambda server: server.idle * 100
-    answered = f"ms from a change's answer to the last of {counts.listeners_of_one} listeners"
+    """Yield the rows of the table: a label, and the function that returns a server's figure."""
+    yield f"KiB of memory (PSS) per event stream, of {counts.listeners}", lambda server: server.kib
+    yield "% of a CPU for all of them, idle", lambda server: server.idle * 100
+    answered = f"ms from a change's response to the last of {counts.listeners_of_one} events"
     yield from _percentiles(answered, lambda server: [server.after_answer])
-    yield from _percentiles("ms from its request to the last of them", lambda server: [server.after_request])
-    yield from _of_gets("nobody listening", lambda each: each.alone)
-    yield from _of_gets(f"{counts.listeners} listening", lambda each: each.silent)
-    yield from _of_gets("comments sent to them", lambda each: each.commented)
+    yield from _percentiles("ms from its request to the last event", lambda server: [server.after_request])
+    yield from _get_rows("no event streams", lambda each: each.alone)
+    yield from _get_rows(f"{counts.listeners} event streams", lambda each: each.silent)
+    yield from _get_rows("comments on the streams", lambda each: each.commented)
 
 
-def _of_gets(when: str, which: Callable[[Round], Gets]) -> Iterator[Row]:
-    yield f"µs of processor for a GET, {when}", lambda server: median(which(each).cpu for each in server.rounds) * 1e6
-    yield from _percentiles(f"ms for a GET, {when}", lambda server: [which(each).latencies for each in server.rounds])
+def _get_rows(condition: str, gets: Callable[[Round], Gets]) -> Iterator[Row]:
+    yield f"µs of CPU per GET, {condition}", lambda server: median(gets(each).cpu for each in server.rounds) * 1e6
+    yield from _percentiles(f"ms per GET, {condition}", lambda server: [gets(each).latencies for each in server.rounds])
 
 
 def _percentiles(text: str, samples: Callable[[Server], list[list[float]]]) -> Iterator[Row]:
-    """p50 and p99 of each sample, in ms; the median of those."""
+    """Yield a row for p50 and one for p99, in ms: the median over the samples."""
     for percent in (50, 99):
         yield f"{text}, p{percent}", _percentile(samples, percent)
 
@@ -93,22 +93,22 @@ def _percentile(samples: Callable[[Server], list[list[float]]], percent: int) ->
 
 
 def main() -> None:
-    """The benchmark, from the shell."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--listeners", type=int, default=5000, help="of all tenants")
-    parser.add_argument("--tenants", type=int, default=500)
-    parser.add_argument("--idle-seconds", type=float, default=15.0)
-    parser.add_argument("--listeners-of-one", type=int, default=1000, help="of the tenant that has changes")
-    parser.add_argument("--changes", type=int, default=50, help="at least 2")
-    parser.add_argument("--rounds", type=int, default=3, help="of GETs")
-    parser.add_argument("--gets", type=int, default=3000, help="in each part of a round")
-    parser.add_argument("--connections", type=int, default=8, help="that GETs are sent on")
-    parser.add_argument("--comments-after", type=float, default=15.0, help="s; both servers send comments so often")
+    parser.add_argument("--listeners", type=int, default=5000, help="event streams of all tenants (%(default)s)")
+    parser.add_argument("--tenants", type=int, default=500, help="tenants of the event streams (%(default)s)")
+    parser.add_argument("--idle-seconds", type=float, default=15.0, help="length of the idle measurement (%(default)s)")
+    parser.add_argument("--listeners-of-one", type=int, default=1000, help="streams of one tenant (%(default)s)")
+    parser.add_argument("--changes", type=int, default=50, help="number of changes, at least 2 (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of GETs (%(default)s)")
+    parser.add_argument("--gets", type=int, default=3000, help="GETs in each part of a round (%(default)s)")
+    parser.add_argument("--connections", type=int, default=8, help="connections for GETs (%(default)s)")
+    parser.add_argument("--comments-after", type=float, default=15.0, help="both servers' comment interval, in seconds")
     counts = parser.parse_args()
     if importlib.util.find_spec("sse_starlette") is None:
-        sys.exit("the peer needs sse-starlette; tox -e bench-events has it")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the servers and the listeners as well
+        sys.exit("sse-starlette is missing, which the peer needs: run this with `tox -e bench-events`")
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))  # the servers and subscribers inherit it
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         servers = [stack.enter_context(running(Path(directory), name)) for name in COMMANDS]
         measure(servers, counts)

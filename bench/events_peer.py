@@ -1,7 +1,7 @@
-"""The peer of the benchmark: the setting and its events as they are usually written, with Starlette and sse-starlette.
+"""The peer of the benchmark: a common implementation of setting and events, with Starlette and sse-starlette.
 
-Each listener has a subscription of its own to the channel of its tenant. There are no versions, no history, and nothing
-is sent again that was not heard.
+Each event stream has its own subscription to the tenant's channel. There are no versions and no history, and a client
+that reconnects has missed the events in between.
 """
 
 import json
@@ -23,12 +23,12 @@ _store = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"], max_connections=1
 
 
 async def read(request: Request) -> Response:
-    """The setting."""
+    """Return the setting."""
     return JSONResponse({"enabled": await _enabled(_tenant(request))})
 
 
 async def change(request: Request) -> Response:
-    """Makes a change, and publishes it."""
+    """Store and publish a change."""
     tenant = _tenant(request)
     enabled = bool((await request.json())["enabled"])
     await _store.set(f"peer:{tenant}", json.dumps(enabled))
@@ -37,7 +37,7 @@ async def change(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    """First what stands, then each change."""
+    """Stream the current setting, then each change."""
     response: Response = EventSourceResponse(_events(_tenant(request)))
     return response
 

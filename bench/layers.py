@@ -1,4 +1,4 @@
-"""Where the processor's time goes: each layer's own, without that of the layers it calls."""
+"""CPU time per layer of the service, without the time of the layers that it calls."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ SERVER = "server"
 
 
 class Clock:
-    """Counts nanoseconds of this thread for one layer at a time."""
+    """Adds up this thread's CPU time per layer, in nanoseconds. One layer is active at a time."""
 
     def __init__(self) -> None:
         self.spent = Counter[str]()
@@ -30,14 +30,14 @@ class Clock:
         self._since = time.thread_time_ns()
 
     def enter(self, layer: str) -> str:
-        """From now on `layer` is at work. Returns which was."""
+        """Make `layer` the active one and return the one before."""
         now = time.thread_time_ns()
         self.spent[self._layer] += now - self._since
-        left, self._layer, self._since = self._layer, layer, now
-        return left
+        previous, self._layer, self._since = self._layer, layer, now
+        return previous
 
     def timed(self, layer: str, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """`function`, each step of which is counted for `layer`."""
+        """Return `function` with the CPU time of each of its steps added to `layer`."""
 
         @functools.wraps(function)
         async def step_by_step(*args: Any, **kwargs: Any) -> Any:
@@ -49,22 +49,22 @@ class Clock:
     def _steps(self, layer: str, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         resume: Callable[[], Any] = functools.partial(next, steps)
         while True:
-            left = self.enter(layer)
+            previous = self.enter(layer)
             try:
-                waited_for = resume()
+                awaited = resume()
             except StopIteration as end:
                 return end.value
             finally:
-                self.enter(left)
+                self.enter(previous)
             try:
-                resume = functools.partial(steps.send, (yield waited_for))
-            except BaseException as error:  # whatever it is, it is the layer's to handle
+                resume = functools.partial(steps.send, (yield awaited))
+            except BaseException as error:  # the layer handles it, as it would without the clock
                 resume = functools.partial(steps.throw, error)
 
 
 @contextlib.contextmanager
 def measured() -> Iterator[Clock]:
-    """Has all requests that are answered meanwhile counted, each layer at its outermost function."""
+    """Measure all requests within the block. The outermost function of each layer is replaced by a timed one."""
     clock = Clock()
     with contextlib.ExitStack() as stack:
 

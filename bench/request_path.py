@@ -1,8 +1,8 @@
-"""What a GET and a POST cost the processor, and which layer has it.
+"""CPU time of a GET and a POST, in total and per layer.
 
-`bin/bench` takes half a minute. The service runs in this process, on a real store, with uvicorn's protocol on
-connections in memory: what the system takes for a client's sockets is not in the figures. It reports, and judges
-nothing. Layers are measured in rounds of their own, in which looking at the clock makes each request dearer.
+`bin/bench` takes half a minute. The service runs in this process, with a real store and with uvicorn's protocol on
+connections in memory. The figures therefore exclude the cost of clients' sockets. It prints figures and passes no
+judgement. Layers are measured in separate rounds, because reading the clock makes each request slower.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from tests.processes import SECRET, make_token, start_store
 
 LAYERS = ("server", "around", "Connexion", "Flask", "operation", "store")
 WARM_UP = 1000  # requests
-FILLED_AT_ONCE = 10_000
-# As a change stands in the store.
+FILL_BATCH = 10_000
+# The stored form of a change.
 STORED = (
     '{"enabled":true,"version":1,"at":1790000000000,"by":"tester","request":"0f8fad5bd9cb469fa16570867728950e",'
     '"id":"%032x"}'
@@ -43,41 +43,41 @@ STORED = (
 
 
 class Wire(asyncio.Transport):
-    """A client's end in memory: keeps what is written until the answer is complete."""
+    """A transport in memory that keeps the response until it is complete."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Called by the protocol."""
+        """Append to the response."""
         self.written += data
 
     def is_closing(self) -> bool:
-        """Never: a service that closes is noticed by its answer."""
+        """Return False: if the service closes the connection, the response shows it."""
         return False
 
     def close(self) -> None:
-        """Called by the protocol at its end."""
+        """Do nothing: there is no socket."""
 
     def get_write_buffer_size(self) -> int:
-        """0: a client in memory reads everything at once."""
+        """Return 0, because the client reads everything immediately."""
         return 0
 
 
 class Connection(HttpProtocol):
-    """A connection that says when an answer is complete."""
+    """A connection that calls `on_complete` after each response."""
 
-    on_answer: Callable[[], None]
+    on_complete: Callable[[], None]
 
     def on_response_complete(self) -> None:
-        """Called by uvicorn behind the last byte."""
+        """Handle the end of a response. uvicorn calls this after the last byte."""
         super().on_response_complete()
-        self.on_answer()
+        self.on_complete()
 
 
 class Bench:
-    """The service, and requests for it."""
+    """The service and an endless supply of GETs and POSTs. Each POST changes its tenant's setting."""
 
     def __init__(self, settings: Settings, tenants: int, connections: int) -> None:
         self._config = uvicorn.Config(
@@ -93,38 +93,38 @@ class Bench:
         }
 
     async def run(self, work: Callable[["Bench"], Awaitable[None]]) -> None:
-        """Does `work` while the service runs."""
+        """Run `work` between the startup and the shutdown of the service."""
         self._config.load()
         lifespan = LifespanOn(self._config)
         await lifespan.startup()
         await work(self)
         await lifespan.shutdown()
 
-    async def ask(self, method: str, count: int) -> None:
-        """Has `count` requests answered, each connection asking again as soon as it has its answer."""
+    async def send(self, method: str, count: int) -> None:
+        """Send `count` requests. Each connection sends its next one when the response is complete."""
         loop = asyncio.get_running_loop()
-        left, done = itertools.count(count - 1, -1), loop.create_future()
-        open_now = [Connection(self._config, self._state, {}, loop) for _ in range(self._connections)]
-        answered = itertools.count(1)
+        remaining, done = itertools.count(count - 1, -1), loop.create_future()
+        connections = [Connection(self._config, self._state, {}, loop) for _ in range(self._connections)]
+        responses = itertools.count(1)
 
-        def ask_next(connection: Connection) -> None:
-            if next(left) >= 0:
+        def send_next(connection: Connection) -> None:
+            if next(remaining) >= 0:
                 connection.data_received(next(self._requests[method]))
 
-        def note(connection: Connection, wire: Wire) -> None:
+        def on_response(connection: Connection, wire: Wire) -> None:
             assert wire.written.startswith(b"HTTP/1.1 200 "), bytes(wire.written)
             wire.written.clear()
-            loop.call_soon(ask_next, connection)
-            if next(answered) == count:
+            loop.call_soon(send_next, connection)
+            if next(responses) == count:
                 done.set_result(None)
 
-        for connection in open_now:
+        for connection in connections:
             wire = Wire()
-            connection.on_answer = lambda connection=connection, wire=wire: note(connection, wire)  # type: ignore[misc]
+            connection.on_complete = lambda connection=connection, wire=wire: on_response(connection, wire)  # type: ignore[misc]
             connection.connection_made(wire)
-            ask_next(connection)
+            send_next(connection)
         await done
-        for connection in open_now:
+        for connection in connections:
             connection.connection_lost(None)
 
 
@@ -136,19 +136,19 @@ def _request(method: str, token: str, body: bytes = b"") -> bytes:
 
 
 async def measure(bench: Bench, counts: argparse.Namespace) -> None:
-    """Measures and prints: the whole without a clock in between, then the layers."""
+    """Measure and print the total without the layers' clock, then the layers."""
     for method in ("POST", "GET"):
-        await bench.ask(method, WARM_UP)
+        await bench.send(method, WARM_UP)
     gc.collect()
     totals: dict[str, list[float]] = {"GET": [], "POST": []}
     layers: dict[str, list[Clock]] = {"GET": [], "POST": []}
     for _ in range(counts.rounds):
         for method, times in totals.items():
             began = time.process_time()
-            await bench.ask(method, counts.requests)
+            await bench.send(method, counts.requests)
             times.append((time.process_time() - began) / counts.requests * 1e6)
             with measured() as clock:
-                await bench.ask(method, counts.requests)
+                await bench.send(method, counts.requests)
                 clock.enter("server")
             layers[method].append(clock)
     rounds = f"{counts.rounds} rounds of {counts.requests}"
@@ -157,11 +157,11 @@ async def measure(bench: Bench, counts: argparse.Namespace) -> None:
     for layer in LAYERS:
         spent = [[clock.spent[layer] / counts.requests / 1e3 for clock in clocks] for clocks in layers.values()]
         print(_row(layer, spent))
-    print(_row("in all", list(totals.values())))
+    print(_row("total", list(totals.values())))
     if counts.profile:
         for method in totals:
             with cProfile.Profile() as profile:
-                await bench.ask(method, counts.requests)
+                await bench.send(method, counts.requests)
             print(f"\n{method}")
             pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(counts.profile)
 
@@ -171,31 +171,31 @@ def _row(name: str, columns: Sequence[Sequence[float]]) -> str:
 
 
 def _fill(port: int, count: int) -> None:
-    """Gives the store the settings of `count` other tenants, each set once, and prints what they take."""
+    """Store a setting with one change for each of `count` other tenants, and print the memory that each takes."""
     with redis.Redis(port=port) as client:
         before = client.info("memory")["used_memory"]
-        for first in range(0, count, FILLED_AT_ONCE):
-            numbers = range(first, min(count, first + FILLED_AT_ONCE))
+        for first in range(0, count, FILL_BATCH):
+            numbers = range(first, min(count, first + FILL_BATCH))
             client.mset({f"external_oms:{{other-{number}}}": STORED % number for number in numbers})
         print(f"{(client.info('memory')['used_memory'] - before) / count:.0f} bytes for each of {count} settings\n")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command `bin/bench`."""
     parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--requests", type=int, default=2000, help="in a round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="(%(default)s)")
-    parser.add_argument("--connections", type=int, default=16, help="each with one request at a time (%(default)s)")
-    parser.add_argument("--tenants", type=int, default=200, help="(%(default)s)")
-    parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N dearest functions as well")
+    parser.add_argument("--requests", type=int, default=2000, help="requests in a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds for each method (%(default)s)")
+    parser.add_argument("--connections", type=int, default=16, help="concurrent connections (%(default)s)")
+    parser.add_argument("--tenants", type=int, default=200, help="tenants in the requests (%(default)s)")
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="also print the N most expensive functions")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a variable of the service; the log is on stderr",
+        help="setting of the service; may be repeated; the log goes to stderr",
     )
-    parser.add_argument("--stored", type=int, default=0, metavar="N", help="settings of others that the store has")
+    parser.add_argument("--stored", type=int, default=0, metavar="N", help="first store settings of N other tenants")
     counts = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         store = start_store(Path(directory))

@@ -56,8 +56,8 @@ class UnwatchedConnections(ServerConnections):
     """A negative control: PING in the place of WATCH."""
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Pipeline]:
-        async with super().lend() as pipeline:
+    async def acquire(self) -> AsyncIterator[Pipeline]:
+        async with super().acquire() as pipeline:
             yield without_watch(pipeline)
 
 

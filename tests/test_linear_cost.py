@@ -153,7 +153,7 @@ def reported_policy(data: bytes) -> None:
     facts = ServerFacts(
         server="a:1", role="primary", maxmemory_policy=text(data), appendonly=True, appendfsync="always", replicas=1
     )  # fmt: skip
-    findings([facts], Address(places=(("localhost", 1),)), tls_verify=True)
+    findings([facts], Address(hosts=(("localhost", 1),)), tls_verify=True)
 
 
 _NUMBERS = itertools.count()  # `urlsplit` remembers what it was asked

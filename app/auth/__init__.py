@@ -1,7 +1,7 @@
-"""Who is asking. Knows JSON Web Tokens (RFC 7519) and where their keys come from, and nothing of the service's HTTP.
+"""Verification of JSON Web Tokens (RFC 7519). Nothing here depends on HTTP requests to the service.
 
-tokens       token text in, `Principal` out
-token_cache  the same without verifying a token twice
-keys         what a key is, in the settings or in a published set, and which algorithms fit it
-jwks         the keys that identity providers publish: fetched, kept, asked for again
+tokens       verifies a token and returns its principal
+token_cache  caches verified tokens
+keys         keys from settings or a JWKS, and the algorithms that fit them
+jwks         fetches and caches the key sets of identity providers
 """

@@ -1,4 +1,4 @@
-"""The keys that identity providers publish: fetched, kept, and asked for again, without ever asking too much."""
+"""JWKS: fetches the key sets of identity providers, caches them and limits the number of requests."""
 
 import asyncio
 import collections
@@ -17,241 +17,242 @@ from app.errors import KeyUnavailable, RejectionReason, Unauthorized
 
 _log = logging.getLogger(__name__)
 
-FETCH_SECONDS: Final = 2.0  # for all that one fetch takes, discovery included
-MAX_FETCHES: Final = 64  # at a time
+FETCH_SECONDS: Final = 2.0  # time limit of one fetch, discovery included
+MAX_FETCHES: Final = 64  # at the same time
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_ADDRESS_CHARACTERS: Final = 2048
-MAX_FAILURE: Final = 300  # characters that are kept of why a fetch failed; a provider writes a part of them
-ASK_AGAIN_SECONDS: Final = 5.0  # between two fetches from one issuer, whatever the reason
-ABSENT_SECONDS: Final = 60.0  # for which an issuer that does not exist is not asked for again
-OUTAGE_SECONDS: Final = 3600.0  # for which keys are used past their time, while their issuer gives no answer
+MAX_FAILURE: Final = 300  # characters of a failure's text, which may contain text from the provider
+ASK_AGAIN_SECONDS: Final = 5.0  # minimum time between two fetches from one issuer
+ABSENT_SECONDS: Final = 60.0  # pause after an issuer without cached keys answered 404
+OUTAGE_SECONDS: Final = 3600.0  # how long keys are used after their TTL while their issuer fails
 MAX_ISSUERS: Final = 4096
-MAX_KEYS_KEPT: Final = 8192  # of all issuers together, at most 7 KiB each
-MAX_LOOK_UPS: Final = 20  # of issuers that are not known, within
+MAX_KEYS_KEPT: Final = 8192  # of all issuers together; a key takes at most 7 KiB
+MAX_LOOK_UPS: Final = 20  # fetches for issuers without cached keys, within LOOK_UP_SECONDS
 LOOK_UP_SECONDS: Final = 10.0
 
 
 class FetchError(Exception):
-    """A document could not be had. The text says why."""
+    """A document could not be fetched. The text gives the reason."""
 
 
 class DocumentNotFound(FetchError):
-    """The provider says that there is no such document: 404."""
+    """The provider answered 404."""
 
 
 class JwksKeySource:
-    """A `KeySource` of keys that are published in JWK Sets, one for each issuer, or one at `location` for all.
+    """A `KeySource` of JWK Sets: one set per issuer, or one set at `location` for all tokens.
 
-    The keys of a set are used for `ttl` seconds, then the set is fetched again. `accepted` are the algorithms that a
-    key may be used with. `clock` gives seconds that only rise.
+    A set is fetched again after `ttl` seconds, or if it lacks a token's key. `accepted` are the algorithms that keys
+    may be used with. `clock` returns monotonic seconds. The caller must call `close`, which also closes `fetcher`.
     """
 
     def __init__(
         self,
-        sets: "JwksFetcher",
+        fetcher: "JwksFetcher",
         accepted: Sequence[str],
         ttl: float,
         *,
         location: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sets = sets
+        self._fetcher = fetcher
         self._accepted = accepted
         self._ttl = ttl
         self._location = location
         self._clock = clock
         self._issuers: dict[str, _IssuerState] = {}
-        self._look_ups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
+        self._lookups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
         self._fetches = 0
 
     async def find(self, issuer: str | None, key_id: str | None) -> Key:
         """See `KeySource`."""
-        known = self._known(self._location or issuer or "")
-        age = self._clock() - known.read_at
-        if known.keys is None or age > self._ttl + OUTAGE_SECONDS:
-            await self._look_up(known)
+        state = self._state_of(self._location or issuer or "")
+        age = self._clock() - state.fetched_at
+        if state.keys is None or age > self._ttl + OUTAGE_SECONDS:
+            await self._require_keys(state)
         elif age > self._ttl:
-            await self._renew(known)
-        key = known.key(key_id)
-        if key is None and (known.asking is not None or self._may_ask(known)):
-            await self._ask(known)
-            key = known.key(key_id)
+            await self._refresh(state)
+        key = state.key(key_id)
+        if key is None and (state.fetch_task is not None or self._may_fetch(state)):
+            await self._fetch(state)
+            key = state.key(key_id)
         if key is None:
-            raise Unauthorized("The token's key is none of its issuer's.", RejectionReason.KEY)
+            raise Unauthorized("The token's key is not in its issuer's key set.", RejectionReason.KEY)
         return key
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
-        known = self._issuers.get(self._location or issuer or "")
-        if known is None or known.keys is None or self._clock() - known.read_at > self._ttl:
+        state = self._issuers.get(self._location or issuer or "")
+        if state is None or state.keys is None or self._clock() - state.fetched_at > self._ttl:
             return False
-        return any(key is each for each in known.keys.values())
+        return any(key is each for each in state.keys.values())
 
     async def close(self) -> None:
         """See `KeySource`."""
-        asking = [each.asking for each in self._issuers.values() if each.asking is not None]
-        for task in asking:
+        tasks = [each.fetch_task for each in self._issuers.values() if each.fetch_task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-        await self._sets.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._fetcher.close()
 
-    def _known(self, location: str) -> "_IssuerState":
-        """What is known of an issuer. The one that was asked for last is forgotten last."""
-        known = self._issuers.pop(location, None)
-        if known is None:
+    def _state_of(self, location: str) -> "_IssuerState":
+        """Return the cached state of an issuer and mark it as recently used, or return a new state, not yet cached."""
+        state = self._issuers.pop(location, None)
+        if state is None:
             return _IssuerState(location)
-        self._issuers[location] = known
-        return known
+        self._issuers[location] = state
+        return state
 
-    def _remember(self, known: "_IssuerState") -> None:
-        """Keeps what is known of an issuer, in the place of one without keys, or of the one asked for longest ago."""
-        if known.location not in self._issuers and len(self._issuers) >= MAX_ISSUERS:
-            idle = [each for each, issuer in self._issuers.items() if issuer.asking is None]
+    def _keep(self, state: "_IssuerState") -> None:
+        """Cache `state`. If the cache is full, evict an issuer without keys, or else the least recently used one."""
+        if state.location not in self._issuers and len(self._issuers) >= MAX_ISSUERS:
+            idle = [each for each, issuer in self._issuers.items() if issuer.fetch_task is None]
             without = (each for each in idle if self._issuers[each].keys is None)
             del self._issuers[next(without, idle[0])]
-        self._issuers[known.location] = known
+        self._issuers[state.location] = state
 
-    def _make_room(self) -> None:
-        """Forgets issuers while there are too many keys: first those with many, so that they displace no others."""
+    def _evict_keys(self) -> None:
+        """Evict issuers while there are too many keys. Those with the most keys go first, to protect the others."""
         excess = sum(issuer.size for issuer in self._issuers.values()) - MAX_KEYS_KEPT
-        idle = [issuer for issuer in self._issuers.values() if issuer.asking is None] if excess > 0 else []
+        idle = [issuer for issuer in self._issuers.values() if issuer.fetch_task is None] if excess > 0 else []
         for issuer in sorted(idle, key=lambda issuer: issuer.size, reverse=True):
             if excess > 0:
                 excess -= issuer.size
                 del self._issuers[issuer.location]
 
-    async def _look_up(self, known: "_IssuerState") -> None:
-        """Asks for the keys of an issuer of which none are known that can be used. Raises where they cannot be had."""
-        if known.asking is None:
+    async def _require_keys(self, state: "_IssuerState") -> None:
+        """Fetch the keys of an issuer without usable keys. Raises Unauthorized or KeyUnavailable, as `find` does."""
+        if state.fetch_task is None:
             now = self._clock()
-            if known.absent and now - known.asked_at < known.absent_seconds:
+            if state.is_not_found and now - state.fetch_started_at < state.not_found_seconds:
                 raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
-            if not self._may_ask(known):
-                raise KeyUnavailable(f"no keys of {known.location}: {known.failure or 'too many are being fetched'}")
-            if known.keys is None and len(self._look_ups) == MAX_LOOK_UPS and now - self._look_ups[0] < LOOK_UP_SECONDS:
-                raise KeyUnavailable(f"no keys of {known.location}: too many unknown issuers were asked for")
-            if known.keys is None:
-                self._look_ups.append(now)
-        await self._ask(known)
-        if known.absent:
+            if not self._may_fetch(state):
+                raise KeyUnavailable(
+                    f"no keys of {state.location}: {state.failure or 'too many key sets are being fetched'}"
+                )
+            if state.keys is None and len(self._lookups) == MAX_LOOK_UPS and now - self._lookups[0] < LOOK_UP_SECONDS:
+                raise KeyUnavailable(f"no keys of {state.location}: too many tokens of unknown issuers a moment ago")
+            if state.keys is None:
+                self._lookups.append(now)
+        await self._fetch(state)
+        if state.is_not_found:
             raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
-        if known.keys is None or known.failure is not None:
-            raise KeyUnavailable(f"no keys of {known.location}: {known.failure}")
+        if state.keys is None or state.failure is not None:
+            raise KeyUnavailable(f"no keys of {state.location}: {state.failure}")
 
-    async def _renew(self, known: "_IssuerState") -> None:
-        """Asks for keys again whose time is over. Waits for the answer but where the last one did not come."""
-        if known.asking is None and not self._may_ask(known):
+    async def _refresh(self, state: "_IssuerState") -> None:
+        """Fetch keys again after their TTL. Waits only if the last fetch succeeded. Raises Unauthorized."""
+        if state.fetch_task is None and not self._may_fetch(state):
             return
-        asking = self._ask(known)
-        if known.failure is None:
-            await asking
-            if known.absent:
+        fetched = self._fetch(state)
+        if state.failure is None:
+            await fetched
+            if state.is_not_found:
                 raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
 
-    def _may_ask(self, known: "_IssuerState") -> bool:
-        is_free = known.asking is None and self._fetches < MAX_FETCHES
-        return is_free and self._clock() - known.asked_at >= ASK_AGAIN_SECONDS
+    def _may_fetch(self, state: "_IssuerState") -> bool:
+        is_free = state.fetch_task is None and self._fetches < MAX_FETCHES
+        return is_free and self._clock() - state.fetch_started_at >= ASK_AGAIN_SECONDS
 
-    def _ask(self, known: "_IssuerState") -> Awaitable[None]:
-        """Waits for the one fetch that is under way, or starts it; it goes on when whoever waits for it has left."""
-        if known.asking is None:
-            self._remember(known)
-            known.asked_at = self._clock()
+    def _fetch(self, state: "_IssuerState") -> Awaitable[None]:
+        """Start a fetch or join the running one. It continues if the caller is cancelled."""
+        if state.fetch_task is None:
+            self._keep(state)
+            state.fetch_started_at = self._clock()
             self._fetches += 1
-            known.asking = asyncio.create_task(self._read(known))
-        return asyncio.shield(known.asking)
+            state.fetch_task = asyncio.create_task(self._run_fetch(state))
+        return asyncio.shield(state.fetch_task)
 
-    async def _read(self, known: "_IssuerState") -> None:
+    async def _run_fetch(self, state: "_IssuerState") -> None:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                keys = keys_from_jwks(await self._sets.fetch(known.location), self._accepted)
+                keys = keys_from_jwks(await self._fetcher.fetch(state.location), self._accepted)
         except DocumentNotFound:
-            # One that had keys a moment ago may be back in another.
-            known.absent_seconds = ABSENT_SECONDS if known.keys is None else ASK_AGAIN_SECONDS
-            known.keys, known.absent, known.failure = None, True, None
+            # An issuer that had keys may come back soon: pause for a shorter time.
+            state.not_found_seconds = ABSENT_SECONDS if state.keys is None else ASK_AGAIN_SECONDS
+            state.keys, state.is_not_found, state.failure = None, True, None
         except (FetchError, TimeoutError, ValueError) as error:
-            known.absent, known.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
-            _log.warning("keys not fetched", extra={"issuer": known.location, "cause": known.failure})
+            state.is_not_found, state.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
+            _log.warning("keys not fetched", extra={"issuer": state.location, "cause": state.failure})
         else:
-            known.learn(keys, self._clock())
-            self._make_room()
+            state.update(keys, self._clock())
+            self._evict_keys()
         finally:
-            known.asking = None
+            state.fetch_task = None
             self._fetches -= 1
 
 
 class _IssuerState:
-    """What is known of one issuer."""
+    """The cached keys of one issuer and the state of its fetches."""
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self.keys: Mapping[str | None, Key] | None = None  # of the last good answer
-        self.read_at = self.asked_at = float("-inf")
-        self.absent = False
-        self.absent_seconds = ABSENT_SECONDS
-        self.failure: str | None = None  # why the last fetch gave nothing
-        self.asking: asyncio.Task[None] | None = None
+        self.keys: Mapping[str | None, Key] | None = None  # of the last successful fetch
+        self.fetched_at = self.fetch_started_at = float("-inf")
+        self.is_not_found = False
+        self.not_found_seconds = ABSENT_SECONDS
+        self.failure: str | None = None  # reason, if the last fetch failed
+        self.fetch_task: asyncio.Task[None] | None = None
 
     @property
     def size(self) -> int:
-        """The number of its keys."""
+        """The number of keys."""
         return len(self.keys or ())
 
     def key(self, key_id: str | None) -> Key | None:
-        """The key with this identifier; without one, the only key that there is."""
+        """Return the key with this ID, or None. Without an ID, return the only key if there is exactly one."""
         keys = self.keys or {}
         if key_id is None and len(keys) == 1:
             return next(iter(keys.values()))
         return keys.get(key_id)
 
-    def learn(self, keys: Mapping[str | None, Key], now: float) -> None:
-        """Takes over a good answer. A key that has not changed stays the same object: tokens are remembered with it."""
-        before = self.keys or {}
+    def update(self, keys: Mapping[str | None, Key], now: float) -> None:
+        """Store fetched keys. An unchanged key stays the same object, so that cached tokens remain valid."""
+        old_keys = self.keys or {}
         self.keys = {
             key_id: old
-            if (old := before.get(key_id)) and (old.material, old.algorithms) == (key.material, key.algorithms)
+            if (old := old_keys.get(key_id)) and (old.material, old.algorithms) == (key.material, key.algorithms)
             else key
             for key_id, key in keys.items()
         }
-        self.read_at, self.absent, self.failure = now, False, None
+        self.fetched_at, self.is_not_found, self.failure = now, False, None
 
 
 class JwksFetcher:
-    """JWK Sets over HTTPS. TLS is verified with the system's authorities (`SSL_CERT_FILE` names others).
+    """Fetches JWK Sets over HTTPS. Certificates are verified with the system's CA store, or `SSL_CERT_FILE`.
 
-    With `discover`, a location is an issuer, whose discovery document names the address of the set; otherwise it is
-    the address.
+    A location is the address of a set. With `discover`, it is an issuer, whose discovery document has the address.
     """
 
     def __init__(self, *, discover: bool) -> None:
         self._discover = discover
         self._client = httpx.AsyncClient(
             verify=ssl.create_default_context(),
-            trust_env=False,  # no variable of the environment sends the requests elsewhere
+            trust_env=False,  # ignore proxy variables and .netrc
             follow_redirects=False,
             timeout=FETCH_SECONDS,
-            # A hung issuer keeps a connection, and may not keep the others from theirs.
+            # No limit, because a hung issuer occupies a connection that others would wait for. MAX_FETCHES applies.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         )
 
     async def fetch(self, location: str) -> object:
-        """The JWK Set of `location`. Raises FetchFailed; its kind NoSuchDocument where there is no such issuer."""
-        address = await self._discovered(location) if self._discover else location
+        """Return the JSON of a key set. Raises FetchError, or DocumentNotFound if the issuer does not exist."""
+        address = await self._jwks_uri(location) if self._discover else location
         try:
             return await self._get(address)
         except DocumentNotFound as error:
-            raise FetchError(f"there are no keys at {address}") from error
+            raise FetchError(f"there is no key set at {address}: it answered 404") from error
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
-    async def _discovered(self, issuer: str) -> str:
-        """The `jwks_uri` of OpenID Connect Discovery 1.0, sections 3 and 4."""
+    async def _jwks_uri(self, issuer: str) -> str:
+        """Return the `jwks_uri` of an issuer (OpenID Connect Discovery 1.0, sections 3 and 4)."""
         document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if not isinstance(document, dict) or document.get("issuer") != issuer:
-            raise FetchError("the discovery document names another issuer")
+            raise FetchError("the discovery document has another issuer")
         address = document.get("jwks_uri")
         if not isinstance(address, str) or not is_trusted_address(address):
             raise FetchError(
@@ -260,7 +261,7 @@ class JwksFetcher:
         return address
 
     async def _get(self, address: str) -> Any:
-        """The document at `address`. Raises FetchFailed for anything but one JSON value of at most 256 KiB."""
+        """Return the JSON document at `address`. Raises FetchError if it is not one JSON value of at most 256 KiB."""
         try:
             async with self._client.stream("GET", address) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
@@ -268,13 +269,13 @@ class JwksFetcher:
                 if response.status_code != httpx.codes.OK:
                     raise FetchError(f"{address} answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    raise FetchError(f"{address} answered in a coding that was not asked for")
+                    raise FetchError(f"{address} answered with a Content-Encoding that was not requested")
                 content = await _bounded(response)
             return json.loads(content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise FetchError(f"{address}: {type(error).__name__} {error}") from error
         except (ValueError, RecursionError) as error:
-            raise FetchError(f"{address} answered what is no JSON") from error
+            raise FetchError(f"{address} answered with a body that is not JSON") from error
 
 
 async def _bounded(response: httpx.Response) -> bytes:
@@ -282,23 +283,20 @@ async def _bounded(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_raw():
         content += chunk
         if len(content) > MAX_DOCUMENT_BYTES:
-            raise FetchError(f"{response.url} answered more than {MAX_DOCUMENT_BYTES} bytes")
+            raise FetchError(f"{response.url} answered with more than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(content)
 
 
 def is_trusted_address(address: str) -> bool:
-    """Return True for an https URL, or an http URL of this machine, without a user and a password.
-
-    It has to be short and in ASCII, as RFC 3986 defines URLs. `urlsplit` normalizes any other host, and the time that
-    takes grows with the square of its length.
-    """
+    """Return True for a short ASCII https URL, or http URL with a loopback host, without user and fragment."""
+    # `urlsplit` normalizes other hosts than ASCII ones, in time that grows with the square of their length.
     if len(address) > MAX_ADDRESS_CHARACTERS or not address.isascii():
         return False
     try:
         url = urlsplit(address)
         if url.fragment or url.port == 0 or url.username is not None:
             return False
-    except ValueError:  # of the host, or the port
+    except ValueError:  # invalid host or port
         return False
     loopback = url.hostname in {"localhost", "127.0.0.1", "::1"}
     return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and loopback))

@@ -1,4 +1,4 @@
-"""Which key verifies a token, and with which algorithms."""
+"""Keys that verify tokens, and the algorithms that each key may be used with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ _CURVE_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "secp521r1": ("ES512",),
 }
 _ED25519_ALGORITHMS = ("EdDSA",)
-_RSA_BITS = range(2048, 8193)  # RFC 7518, section 3.3, has the lower bound
-# The usual one, 65537, has 17. With one of 2,000 bits a signature of RSA-2048 takes 2 ms to verify instead of 25 µs.
+_RSA_BITS = range(2048, 8193)  # RFC 7518, section 3.3, sets the minimum
+# The usual exponent, 65537, has 17 bits. With 2,000 bits, RSA-2048 takes 2 ms per signature instead of 25 µs.
 _MAX_EXPONENT_BITS = 32
-MAX_KEYS = 100  # in a JWK Set, those that are passed over included
+MAX_KEYS = 100  # in a JWK Set, unusable keys included
 _MAX_KEY_ID = 255
 _KEY_TYPES = ("RSA", "EC", "OKP")
 PUBLIC_KEY_ALGORITHMS = (*_RSA_ALGORITHMS, "ES256", "ES384", "ES512", *_ED25519_ALGORITHMS)
@@ -30,9 +30,9 @@ PUBLIC_KEY_ALGORITHMS = (*_RSA_ALGORITHMS, "ES256", "ES384", "ES512", *_ED25519_
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A key, and the only algorithms that it verifies with (RFC 8725, section 3.1). Equal to nothing but itself.
+    """A key and the only algorithms that it may be used with (RFC 8725, section 3.1). Compared by identity.
 
-    Where it replaces a `previous` one, what that one has signed is good as well.
+    During a rotation, `previous` is the key that it replaces. Signatures of either key are accepted.
     """
 
     material: Any = field(repr=False)
@@ -41,24 +41,24 @@ class Key:
 
 
 class KeySource(Protocol):
-    """Where keys come from."""
+    """A source of keys."""
 
     async def find(self, issuer: str | None, key_id: str | None) -> Key:
-        """The key for a token whose `iss` is `issuer` and whose `kid` is `key_id`, neither of them verified.
+        """Return the key for a token whose unverified `iss` is `issuer` and whose unverified `kid` is `key_id`.
 
-        Raises Unauthorized where there is no such key, and KeyUnavailable where nobody can say.
+        Raises Unauthorized if there is no such key, and KeyUnavailable if the issuer's keys cannot be fetched now.
         """
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
-        """Whether `key`, found earlier for `issuer`, is known to be good still, without asking anybody."""
+        """Return True if `key`, from an earlier `find` for `issuer`, is still valid. Uses cached data only."""
 
     async def close(self) -> None:
-        """Lets go of connections."""
+        """Close the connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticKeySource:
-    """The key that the settings hold: a `KeySource` for any issuer and any `kid`."""
+    """A `KeySource` that returns the key from the settings for every issuer and every `kid`."""
 
     key: Key
 
@@ -75,7 +75,7 @@ class StaticKeySource:
 
 
 def public_key(pem: str) -> Any:
-    """The RSA, EC or Ed25519 key in `pem`. Raises ValueError for anything else, a private key included."""
+    """Return the RSA, EC or Ed25519 public key in `pem`. Raises ValueError for anything else, also a private key."""
     try:
         key = load_pem_public_key(pem.encode())
     except UnsupportedAlgorithm as error:
@@ -86,7 +86,7 @@ def public_key(pem: str) -> Any:
 
 
 def algorithms_for(key: object) -> tuple[str, ...]:
-    """The algorithms that fit a public key, its usual one first; none for a kind of key that is not supported."""
+    """Return the algorithms that fit a public key, the usual one first, or () if the key is not supported."""
     if isinstance(key, RSAPublicKey):
         return _RSA_ALGORITHMS if _is_bounded(key) else ()
     if isinstance(key, EllipticCurvePublicKey):
@@ -100,17 +100,17 @@ def _is_bounded(key: RSAPublicKey) -> bool:
 
 
 def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> dict[str | None, Key]:
-    """The keys of a JWK Set (RFC 7517, section 5) by their `kid`, as far as they can verify with what is `accepted`.
+    """Return the keys of a JWK Set by `kid` that can verify with at least one of the `accepted` algorithms.
 
-    Others are passed over, as that section has it: shared secrets, private keys, keys for encryption, kinds and
-    algorithms that are not supported, sizes that are not reasonable. Raises ValueError for what is no JWK Set, and for
-    one of more than `MAX_KEYS`.
+    Other keys are ignored, as RFC 7517, section 5, recommends: shared secrets, private keys, encryption keys,
+    unsupported types and algorithms, unreasonable sizes. Raises ValueError if `jwks` is not a JWK Set or has more than
+    `MAX_KEYS` keys.
     """
     members = jwks.get("keys") if isinstance(jwks, dict) else None
     if not isinstance(members, list):
-        raise ValueError("no JWK Set")  # noqa: TRY004 - of a document, not of an argument
+        raise ValueError("the document is not a JWK Set")  # noqa: TRY004 - fetched data, not a wrong argument type
     if len(members) > MAX_KEYS:
-        raise ValueError(f"the JWK Set has {len(members)} keys, and at most {MAX_KEYS} are expected")
+        raise ValueError(f"the JWK Set has {len(members)} keys; expected at most {MAX_KEYS}")
     found: dict[str | None, Key] = {}
     for member in members:
         if isinstance(member, dict) and _is_key_id(kid := member.get("kid")):
@@ -128,13 +128,13 @@ def _is_key_id(kid: object) -> bool:
 
 
 def _material(member: Mapping[str, Any]) -> object:
-    """The public key of one JWK that is meant for signatures, or None."""
+    """Return the public key of a JWK, or None if it is malformed or not meant for signatures."""
     operations = member.get("key_ops", ["verify"])
     usable = member.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
     if not usable or "d" in member or member.get("kty") not in _KEY_TYPES:
         return None
     try:
-        # Without its `alg`: PyJWK would look that up among all algorithms, shared secrets and "none" included.
+        # Leave out `alg`, because PyJWK would accept any algorithm in it, also those of shared secrets and "none".
         return jwt.PyJWK({name: value for name, value in member.items() if name != "alg"}).key
     except (jwt.PyJWTError, LookupError, TypeError, ValueError, AttributeError):
-        return None  # PyJWT 2.15 takes the members' types for granted
+        return None  # PyJWT 2.15 does not check the types of members

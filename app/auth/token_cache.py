@@ -1,4 +1,4 @@
-"""Tokens that were verified, remembered: verifying is the dearest part of a read."""
+"""The token cache: verification is the most expensive part of a read."""
 
 import hashlib
 import time
@@ -7,15 +7,15 @@ from typing import Final
 
 from app.auth.tokens import TokenVerifier, VerifiedToken
 
-# At most 2 KiB each, 16 MiB for a worker: `TokenVerifier` bounds all that it keeps of a token.
+# An entry takes at most 2 KiB, so the cache takes at most 16 MiB per worker. `TokenVerifier` limits an entry's size.
 MAX_TOKENS: Final = 8192
 
 
 class TokenCache:
-    """Verifies a token once, and remembers it by its digest (SHA-256), never by itself.
+    """Verifies each token once and caches the result under the token's SHA-256 digest. The token is not stored.
 
-    What is remembered ends with the token's `exp` and with the key that verified it. It is bounded: the oldest goes
-    first. `clock` gives seconds since 1970.
+    An entry is valid until the token expires or the key that verified it is replaced. If the cache is full, the oldest
+    entry is removed. `clock` returns seconds since 1970.
     """
 
     def __init__(
@@ -27,14 +27,14 @@ class TokenCache:
         self._verified: dict[bytes, VerifiedToken] = {}
 
     def get(self, token: str) -> VerifiedToken | None:
-        """What a token says that is known to be good; None for any other, which has to be verified."""
+        """Return a cached token, or None if it is not cached or not valid any more. Call `verify` then."""
         verified = self._verified.get(_digest(token))
         if verified is None or not self._verifier.is_current(verified, self._clock()):
             return None
         return verified
 
     async def verify(self, token: str) -> VerifiedToken:
-        """What any token says. Raises as `TokenVerifier.verify` does."""
+        """Verify a token and cache the result. Raises the same errors as `TokenVerifier.verify`."""
         digest = _digest(token)
         self._verified.pop(digest, None)
         verified = await self._verifier.verify(token)

@@ -1,4 +1,4 @@
-"""Token text in, `Principal` out."""
+"""Verification of tokens: signature, times, issuer, audience and the claims that the service uses."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,21 +11,20 @@ from app.auth.keys import Key, KeySource
 from app.errors import RejectionReason, Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
-# A talkative identity provider issues tokens of 4 KiB. PyJWT needs up to 0.2 ms for each KiB, before any signature is
-# verified.
+# Identity providers issue tokens of up to about 4 KiB. PyJWT takes up to 0.2 ms per KiB before it checks the signature.
 MAX_TOKEN_CHARACTERS = 16 * 1024
 _TIMES = frozenset({"exp", "nbf", "iat"})
-_MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; it is stored with each change
-_MAX_TIME = 2**53  # beyond it a JSON number is not exact (RFC 8259, section 6)
+_MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; each change stores the subject
+_MAX_TIME = 2**53  # above it, JSON numbers are not exact (RFC 8259, section 6)
 TENANT_PLACEHOLDER = "{tenant}"
 
-# What a refusal says, by what PyJWT found; the nearest class in the error's line of descent counts.
+# The message and the rejection reason for each error of PyJWT. The error's nearest base class in the table applies.
 _REASONS: Mapping[type[Exception], tuple[str, RejectionReason]] = {
     jwt.ExpiredSignatureError: ("The token has expired.", RejectionReason.EXPIRED),
     jwt.ImmatureSignatureError: ("The token is not valid yet.", RejectionReason.NOT_YET_VALID),
     jwt.InvalidAudienceError: ("The token is meant for another audience.", RejectionReason.AUDIENCE),
     jwt.InvalidIssuerError: ("The token comes from another issuer.", RejectionReason.ISSUER),
-    jwt.MissingRequiredClaimError: ("The token lacks a claim that is required.", RejectionReason.CLAIM),
+    jwt.MissingRequiredClaimError: ("The token lacks a required claim.", RejectionReason.CLAIM),
     jwt.InvalidAlgorithmError: (
         "The token is signed with an algorithm that is not accepted.",
         RejectionReason.ALGORITHM,
@@ -37,7 +36,10 @@ _REASONS: Mapping[type[Exception], tuple[str, RejectionReason]] = {
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """What a token says, with all that has to hold for it to go on saying so."""
+    """The principal of a verified token, and the conditions under which the token stays valid.
+
+    `expires_at` is in seconds since 1970 and includes the leeway.
+    """
 
     principal: Principal
     expires_at: float
@@ -48,10 +50,9 @@ class VerifiedToken:
 class TokenVerifier:
     """Verifies tokens with the keys of a `KeySource`.
 
-    `audience` and `issuer` are compared exactly where they are set; a token's `aud` counts for nothing where no
-    audience is expected. Where the issuer holds `{tenant}`, what stands in that place is the tenant, and nothing else
-    is; otherwise the claim `tenant_claim` names it. `leeway` is in seconds, for clocks that differ. Only `scopes` are
-    kept of the scopes that a token has.
+    `audience` and `issuer` must match exactly if they are set. Without `audience`, a token's `aud` is ignored. If the
+    issuer contains `{tenant}`, that part of `iss` is the tenant. Otherwise the claim `tenant_claim` names it. `leeway`
+    is the allowed clock difference in seconds. Of a token's scopes, only those in `scopes` are kept.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting
@@ -74,32 +75,32 @@ class TokenVerifier:
         self._required = ["exp"] if self._realms else ["exp", tenant_claim]
 
     async def verify(self, token: str) -> VerifiedToken:
-        """What `token` says and speaks for.
+        """Verify `token` and return it.
 
-        Raises Unauthorized for whatever is wrong with the token: form, signature, algorithm, time, audience, issuer, or
-        a claim that is missing or of the wrong type (RFC 8725, sections 3.1 to 3.10). Raises KeyUnavailable where its
-        issuer does not tell its keys.
+        Raises Unauthorized if the token is rejected: form, signature, algorithm, times, audience, issuer, or a claim
+        that is missing or has the wrong type (RFC 8725, sections 3.1 to 3.10). Raises KeyUnavailable if the issuer's
+        keys cannot be fetched now.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise Unauthorized(f"The token is longer than {MAX_TOKEN_CHARACTERS} characters.")
         try:
-            issuer, key_id = self._asked_for(token)
+            issuer, key_id = self._unverified_issuer_and_key_id(token)
             key = await self._keys.find(issuer, key_id)
             claims = self._claims(token, key, issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthorized(*_reason(error)) from error
         for claim in _TIMES & claims.keys():
-            # PyJWT accepts whatever `int()` takes; RFC 7519, section 2, has a JSON number ("NumericDate").
+            # PyJWT accepts all that `int()` accepts. RFC 7519, section 2, requires a JSON number ("NumericDate").
             if type(claims[claim]) not in {int, float} or not abs(claims[claim]) < _MAX_TIME:
                 raise Unauthorized(f"The token's claim '{claim}' must be a number.", RejectionReason.CLAIM)
         return VerifiedToken(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
 
     def is_current(self, verified: VerifiedToken, now: float) -> bool:
-        """Whether what was verified earlier is still good at `now`, in seconds since 1970, as far as is known here."""
+        """Return True if `verified` is still valid at `now`, in seconds since 1970. Uses cached keys only."""
         return now < verified.expires_at and self._keys.is_current(verified.issuer, verified.key)
 
     async def close(self) -> None:
-        """Lets go of the keys' connections."""
+        """Close the connections of the key source."""
         await self._keys.close()
 
     def _claims(self, token: str, key: Key, issuer: str | None) -> dict[str, Any]:
@@ -122,8 +123,8 @@ class TokenVerifier:
                 raise
             return self._claims(token, key.previous, issuer)
 
-    def _asked_for(self, token: str) -> tuple[str | None, str | None]:
-        """The issuer whose key the token claims, which is one that is expected, and the key's identifier."""
+    def _unverified_issuer_and_key_id(self, token: str) -> tuple[str | None, str | None]:
+        """Return the expected issuer that the token names, and the key ID. Raises PyJWTError for another issuer."""
         key_id = jwt.get_unverified_header(token).get("kid")
         if self._realms is None:
             return self._issuer, key_id
@@ -135,7 +136,7 @@ class TokenVerifier:
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = claims.get("sub")
         if subject is not None and not _is_text(subject, _MAX_SUBJECT):
-            text = f"The token's claim 'sub' must be a string of {_MAX_SUBJECT} characters at the most."
+            text = f"The token's claim 'sub' must be a string of at most {_MAX_SUBJECT} characters."
             raise Unauthorized(text, RejectionReason.CLAIM)
         return Principal(self._tenant(claims), subject, self._granted(claims))
 
@@ -150,9 +151,9 @@ class TokenVerifier:
         return str(tenant)
 
     def _granted(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        """The scopes that matter and are in the token.
+        """Return the token's scopes that are in `scopes`.
 
-        They are words of `scope` (RFC 8693, section 4.2), or of `scp`, which is text or a list elsewhere.
+        They are words of `scope` (RFC 8693, section 4.2), or of `scp`, which some providers send as text or a list.
         """
         words: list[object] = []
         for claim in (claims.get("scope"), claims.get("scp")):
@@ -173,8 +174,8 @@ def _reason(error: Exception) -> tuple[str, RejectionReason]:
     return next((_REASONS[kind] for kind in kinds if kind in _REASONS), _REASONS[jwt.InvalidTokenError])
 
 
-def _is_text(value: object, most: int) -> bool:
-    """Return True for a string of at most `most` whole characters: JSON can spell halves of them ("\\ud800")."""
-    if not isinstance(value, str) or len(value) > most:
+def _is_text(value: object, max_length: int) -> bool:
+    """Return True for a string of at most `max_length` characters without lone surrogates, which JSON can escape."""
+    if not isinstance(value, str) or len(value) > max_length:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)

@@ -3,5 +3,4 @@
 feed        holds the subscription and the topics
 topic       reads one tenant's changes once for all its subscribers
 subscriber  delivers changes to one event stream
-failures    fails waiting futures; describes errors for the log
 """

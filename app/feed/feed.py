@@ -1,11 +1,8 @@
-"""Changes as they happen, for any number of listeners: one subscription to the store, whoever listens to what.
+"""The feed: change events for all subscribers of a worker, over one subscription to the store.
 
-What the store announces is only that a tenant's setting has changed. What the change was is read from the history, once
-for all who listen to that tenant, so that nobody is told what is not stored, and a lost announcement loses no change.
-
-topic     one tenant's changes, read once for all who are told of them
-listener  one who is told, at a pace of its own
-trouble   what those who wait, and the log, learn of a failure
+An announcement from the store only says that a tenant's setting has changed. The changes themselves are read from the
+history, once for all subscribers of the tenant. Subscribers therefore get only stored changes, and a lost announcement
+loses no change.
 """
 
 import asyncio
@@ -13,44 +10,44 @@ import logging
 from typing import Final
 
 from app.errors import StoreError
-from app.feed.failures import cause, fail
 from app.feed.subscriber import Subscriber
-from app.feed.topic import Topic
+from app.feed.topic import Topic, error_with_cause, fail_future
 from app.store import Store
 
 __all__ = ["Feed", "Subscriber"]
 
 _log = logging.getLogger(__name__)
 
-# Of how many tenants the changes are read at a time after the subscription was lost.
-_READINGS: Final = 8
+# How many tenants' histories are read at the same time when the feed catches up.
+_CONCURRENT_READS: Final = 8
 
 
 class Feed:
-    """What listeners of one worker are told. It holds a subscription while there are any.
+    """The subscribers of one worker. It keeps a subscription to the store while there is at least one subscriber.
 
-    All times are in seconds. A listener is let in within `limit`, or not at all. A subscription that is lost is asked
-    for again every `retry`; listeners are sent away when that fails for `patience`.
+    All times are in seconds. `limit` is the time limit of `subscribe`. If the subscription is lost, the feed tries to
+    renew it every `retry`. After `max_outage` without success, it ends all subscribers.
     """
 
-    def __init__(self, store: Store, *, limit: float = 1.5, retry: float = 0.25, patience: float = 15.0) -> None:
+    def __init__(self, store: Store, *, limit: float = 1.5, retry: float = 0.25, max_outage: float = 15.0) -> None:
         self._store = store
         self._limit = limit
         self._retry = retry
-        self._patience = patience
+        self._max_outage = max_outage
         self._topics: dict[str, Topic] = {}
         self._subscription: asyncio.Task[None] | None = None
         self._subscribed: asyncio.Future[None]
 
     async def subscribe(self, tenant: str, after: int | None) -> Subscriber:
-        """A listener to the changes of `tenant` after the version `after`, or, if that is None, to what stands first.
+        """Return a subscriber to the changes of `tenant` after the version `after`.
 
-        Raises StoreError where the store does not say what stands. The caller has to end the listener.
+        If `after` is None, the current setting is the first event. Raises StoreError if the store fails or the time
+        limit passes. The caller must call `end` on the subscriber.
         """
         if tenant not in self._topics:
             self._topics[tenant] = Topic(tenant, self._store)
         topic = self._topics[tenant]
-        subscriber = Subscriber(topic, self._leave)
+        subscriber = Subscriber(topic, self._remove)
         topic.subscribers.add(subscriber)
         try:
             async with asyncio.timeout(self._limit):
@@ -59,27 +56,27 @@ class Feed:
                 await subscriber.begin(after)
         except TimeoutError as error:
             subscriber.end()
-            raise StoreError("the store does not say in time what stands") from error
+            raise StoreError(f"the store did not return the current setting within {self._limit} s") from error
         except BaseException:
             subscriber.end()
             raise
         if subscriber.has_ended:
-            raise StoreError("the store cannot be listened to")
+            raise StoreError("the store failed, or the feed was closed, while the subscriber started")
         return subscriber
 
-    def _leave(self, subscriber: Subscriber) -> None:
-        """Called by a listener that has ended."""
+    def _remove(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber that has ended. The last one also ends the subscription."""
         topic = subscriber.topic
         topic.subscribers.discard(subscriber)
         if not topic.subscribers and self._topics.get(topic.tenant) is topic:
             del self._topics[topic.tenant]
         if not self._topics and self._subscription is not None:
-            fail(self._subscribed, StoreError("nobody listens any more"))
+            fail_future(self._subscribed, StoreError("the last subscriber has ended"))
             self._subscription.cancel()
             self._subscription = None
 
     async def close(self) -> None:
-        """Ends all listeners, and with the last of them the subscription."""
+        """End all subscribers and the subscription to the store."""
         subscription = self._subscription
         self._end_all()
         if subscription is not None:
@@ -90,7 +87,7 @@ class Feed:
             topic.end()
 
     def _subscribe(self) -> asyncio.Future[None]:
-        """Done once the store announces changes; fails with StoreError where this attempt fails."""
+        """Return a future that is done once the feed is subscribed. It raises StoreError if the attempt fails."""
         if self._subscription is None:
             self._subscribed = asyncio.get_running_loop().create_future()
             self._subscription = asyncio.create_task(self._stay_subscribed())
@@ -102,15 +99,15 @@ class Feed:
         except Exception:
             _log.exception("changes are not announced")
         finally:
-            # Not where it was cancelled: then there may be new listeners, and a new subscription.
+            # If `_remove` has cancelled this task, new subscribers may have started another one since.
             if self._subscription is asyncio.current_task():
-                fail(self._subscribed, StoreError("the store announces no changes"))
+                fail_future(self._subscribed, StoreError("cannot subscribe to changes of the store"))
                 self._end_all()
 
     async def _follow_announcements(self) -> None:
         loop = asyncio.get_running_loop()
         lost_at = loop.time()
-        while loop.time() < lost_at + self._patience:
+        while loop.time() < lost_at + self._max_outage:
             try:
                 async with self._store.announcements() as tenants:
                     self._subscribed.set_result(None)
@@ -121,15 +118,15 @@ class Feed:
                         elif tenant in self._topics:
                             self._topics[tenant].read()
             except StoreError as error:
-                _log.warning("changes are not announced", extra={"cause": cause(error)})
+                _log.warning("changes are not announced", extra={"cause": error_with_cause(error)})
                 if self._subscribed.done():
                     lost_at = loop.time()
-                fail(self._subscribed, error)
+                fail_future(self._subscribed, error)
             self._subscribed = loop.create_future()
             await asyncio.sleep(self._retry)
 
     async def _catch_up(self) -> None:
-        """Reads what was announced while nobody heard it; what is announced now waits for so long."""
+        """Read the changes of all topics, because announcements were missed. New announcements wait until this ends."""
         topics = list(self._topics.values())
-        for first in range(0, len(topics), _READINGS):
-            await asyncio.wait([topic.read() for topic in topics[first : first + _READINGS]])
+        for first in range(0, len(topics), _CONCURRENT_READS):
+            await asyncio.wait([topic.read() for topic in topics[first : first + _CONCURRENT_READS]])

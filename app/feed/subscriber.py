@@ -1,4 +1,4 @@
-"""One who is told of a tenant's changes, at a pace of its own."""
+"""A subscriber: the change events of one event stream."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,19 +7,22 @@ from typing import Final, Self
 from app.feed.topic import Topic
 from app.model import Change, ChangeEvent, version_of
 
-# With so many waiting, a listener is told no more: it reads the rest in the history, a page at a time.
+# A subscriber that is this far behind gets no more events queued. It reads the rest from the history, page by page.
 MAX_QUEUED_EVENTS: Final = 16
 
 
 class Subscriber:
-    """An asynchronous iterator over what one listener is told. A wait for the next event may be cancelled."""
+    """An asynchronous iterator over the events of one event stream. A wait for the next event may be cancelled.
+
+    A slow subscriber does not delay others. `on_end` is called once, when the subscriber ends.
+    """
 
     __slots__ = ("_ended", "_events", "_on_end", "_version", "_waiter", "topic")
 
     def __init__(self, topic: Topic, on_end: "Callable[[Subscriber], object]") -> None:
         self.topic = topic
         self._on_end = on_end
-        self._version = -1  # of the last event; none yet
+        self._version = -1  # of the last event; -1 before the first
         self._events: list[ChangeEvent] = []
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -28,7 +31,7 @@ class Subscriber:
         return self
 
     async def __anext__(self) -> ChangeEvent:
-        """The next event. Raises StoreError where the history cannot be read; ends where the listener has ended."""
+        """Return the next event. Raises StoreError if the history cannot be read. Stops once the subscriber ended."""
         while not self._ended:
             if self._events:
                 return self._events.pop(0)
@@ -41,11 +44,11 @@ class Subscriber:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more is told."""
+        """Return True if the subscriber has ended and yields no more events."""
         return self._ended
 
     async def begin(self, after: int | None) -> None:
-        """Has the listener begin behind the version `after`, or, if that is None, with what stands."""
+        """Start after the version `after`. If it is None, the current setting is the first event. Raises StoreError."""
         newest = self.topic.newest
         self._events.clear()
         if after is None:
@@ -58,17 +61,17 @@ class Subscriber:
                 await self._catch_up()
 
     def deliver(self, change: Change) -> None:
-        """Tells of the change that comes next. A listener that is not there yet reads it in the history."""
+        """Queue the next change, unless the subscriber is behind: then it reads the change from the history later."""
         if version_of(change) == self._version + 1 and len(self._events) < MAX_QUEUED_EVENTS:
             self._put(ChangeEvent(change))
 
     def reset(self, newest: Change | None) -> None:
-        """Tells what stands now; the changes that led there are not known."""
+        """Replace all queued events by the current setting. The changes before it are not available."""
         self._events.clear()
         self._put(ChangeEvent(newest, is_reset=True))
 
     def end(self) -> None:
-        """Ends the iteration; what was not heard yet is not told any more."""
+        """End the iteration and drop queued events."""
         if not self._ended:
             self._ended = True
             self._on_end(self)
@@ -78,13 +81,13 @@ class Subscriber:
         changes = await self.topic.after(self._version)
         newest = None if changes is not None else await self.topic.latest()
         if self._events:
-            return  # a reset came meanwhile, and what was read is of another past
+            return  # a reset came in between, so `changes` are from a history that was replaced
         if changes is None:
             self.reset(newest)
         for change in changes or ():
             self._put(ChangeEvent(change))
         if not changes:
-            # What the topic knows is of another past: it has to find out, or this would be asked again and again.
+            # The store's history has changed under the topic. Let it read again, or this subscriber would loop.
             await asyncio.shield(self.topic.read())
 
     def _put(self, event: ChangeEvent) -> None:

@@ -1,106 +1,110 @@
-"""One tenant's changes, read once for all who are told of them."""
+"""A topic: reads one tenant's changes once for all its subscribers."""
 
 import asyncio
 import logging
 from typing import Final, Protocol
 
 from app.errors import StoreError
-from app.feed.failures import cause, fail
 from app.model import Change, version_of
 from app.store import Store
 
 _log = logging.getLogger(__name__)
 
-# How many changes are read at a time.
-_PAGE: Final = 100
+# How many changes are read in one store operation.
+_PAGE_SIZE: Final = 100
 
 
 class ChangeReceiver(Protocol):
-    """Who can be told of changes."""
+    """A receiver of one tenant's changes."""
 
     def deliver(self, change: Change) -> None:
-        """Tells of the change that comes next."""
+        """Receive the next change."""
 
     def reset(self, newest: Change | None) -> None:
-        """Tells what stands now; the changes that led there are not known."""
+        """Receive the current setting. The changes before it are not available."""
 
     def end(self) -> None:
-        """Nothing more is told."""
+        """End. Nothing is delivered after this."""
 
 
 class Topic:
-    """What the listeners of one tenant have in common: the newest change that they were told of."""
+    """One tenant's subscribers, and `newest`, the last change that was delivered to them."""
 
     def __init__(self, tenant: str, store: Store) -> None:
         self.tenant = tenant
         self.subscribers: set[ChangeReceiver] = set()
         self.newest: Change | None = None
         self._store = store
-        self._is_known = False
-        self._wanted: asyncio.Future[None] | None = None
+        self._is_loaded = False
+        self._next_read: asyncio.Future[None] | None = None
         self._reader: asyncio.Task[None] | None = None
 
     def read(self) -> asyncio.Future[None]:
-        """Done once the listeners have been told of all that was stored when this was called."""
-        if self._wanted is None:
-            self._wanted = asyncio.get_running_loop().create_future()
+        """Return a future that is done once every change that is stored now was delivered.
+
+        Several calls may share one read. The future raises the error of the read.
+        """
+        if self._next_read is None:
+            self._next_read = asyncio.get_running_loop().create_future()
             if self._reader is None:
                 self._reader = asyncio.create_task(self._read())
-        return self._wanted
+        return self._next_read
 
     def end(self) -> None:
-        """Ends all listeners."""
+        """End all subscribers."""
         for subscriber in list(self.subscribers):
             subscriber.end()
 
-    async def after(self, version: int, heard: Change | None = None) -> list[Change] | None:
-        """The next changes after `version`, oldest first.
+    async def after(self, version: int, delivered: Change | None = None) -> list[Change] | None:
+        """Return the next changes after `version`, oldest first, at most 100. Raises StoreError.
 
-        None where the history does not reach back that far, or where `version` is not the change that was `heard`.
+        Returns None if the history does not reach back to `version`, or if the store now has another change than
+        `delivered` at that version (after a restore or a failover).
         """
         page = await self._page(version)
         if version == 0 and not page:
             if await self.latest() is None:
                 return []
-            page = await self._page(version)  # the first change may have been made in between
-        stands = [change for change in page if version_of(change) == version]
+            page = await self._page(version)  # the first change may have been stored in between
+        at_version = [change for change in page if version_of(change) == version]
         changes = [change for change in reversed(page) if version_of(change) > version]
-        if (stands and heard not in (None, stands[0])) or (changes and version_of(changes[0]) != version + 1):
+        is_replaced = at_version and delivered not in (None, at_version[0])
+        if is_replaced or (changes and version_of(changes[0]) != version + 1):
             return None
-        return changes if changes or stands else None
+        return changes if changes or at_version else None
 
     async def _page(self, version: int) -> list[Change]:
-        """The change that led to `version`, and so many after it, newest first."""
-        return await self._store.history(self.tenant, _PAGE + 1, version + _PAGE + 1)
+        """Return the change with `version` and the next 100, newest first."""
+        return await self._store.history(self.tenant, _PAGE_SIZE + 1, version + _PAGE_SIZE + 1)
 
     async def latest(self) -> Change | None:
-        """The change that stands; None where there was none."""
+        """Return the newest change in the store, or None if the setting was never set. Raises StoreError."""
         newest = await self._store.history(self.tenant, 1)
         return newest[0] if newest else None
 
     async def _read(self) -> None:
-        while self._wanted is not None:
-            done, self._wanted = self._wanted, None
+        while self._next_read is not None:
+            current_read, self._next_read = self._next_read, None
             try:
                 await self._deliver()
             except Exception as error:
-                # Nobody goes on listening to what nobody reads, whatever the reason.
-                unforeseen = None if isinstance(error, StoreError) else error
-                extra = {"tenant": self.tenant, "cause": cause(error)}
-                _log.warning("listeners sent away", extra=extra, exc_info=unforeseen)
-                for waiting in (done, self._wanted):
+                # Without a reader, subscribers would wait for ever: end them after any error.
+                unexpected = None if isinstance(error, StoreError) else error
+                extra = {"tenant": self.tenant, "cause": error_with_cause(error)}
+                _log.warning("listeners sent away", extra=extra, exc_info=unexpected)
+                for waiting in (current_read, self._next_read):
                     if waiting is not None:
-                        fail(waiting, error)
-                self._wanted = None
+                        fail_future(waiting, error)
+                self._next_read = None
                 self.end()
             else:
-                done.set_result(None)
+                current_read.set_result(None)
         self._reader = None
 
     async def _deliver(self) -> None:
-        """Tells the listeners what they have not been told yet."""
-        if not self._is_known:
-            self.newest, self._is_known = await self.latest(), True
+        """Read the changes after `newest` and deliver them. The first call only loads `newest`."""
+        if not self._is_loaded:
+            self.newest, self._is_loaded = await self.latest(), True
             return
         changes = await self.after(version_of(self.newest), self.newest)
         while changes:
@@ -108,8 +112,20 @@ class Topic:
                 self.newest = change
                 for subscriber in self.subscribers:
                     subscriber.deliver(change)
-            changes = await self.after(version_of(self.newest), self.newest) if len(changes) == _PAGE else []
+            changes = await self.after(version_of(self.newest), self.newest) if len(changes) == _PAGE_SIZE else []
         if changes is None:
             self.newest = await self.latest()
             for subscriber in self.subscribers:
                 subscriber.reset(self.newest)
+
+
+def fail_future(future: asyncio.Future[None], error: Exception) -> None:
+    """Make `future` raise `error`, unless it is done."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # marks it as retrieved, or asyncio would log it if no caller waits
+
+
+def error_with_cause(error: Exception) -> str:
+    """Return the text of `error` and of its cause, for the log."""
+    return f"{error}: {error.__cause__}" if error.__cause__ else str(error)

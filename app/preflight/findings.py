@@ -94,7 +94,7 @@ def _durability(facts: ServerFacts) -> Iterator[Finding]:
 
 
 def _transport(address: Address, *, tls_verify: bool) -> Iterator[Finding]:
-    if all(_is_loopback(host) for host, _ in address.places):
+    if all(_is_loopback(host) for host, _ in address.hosts):
         return
     risk = "can see the password, and read and change settings"
     if not address.tls:

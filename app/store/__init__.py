@@ -1,16 +1,16 @@
-"""What the service remembers.
+"""The store: settings and their history in Redis.
 
 redis_store     keys, transactions
-stored_form     a change as JSON, read strictly
-topology        what the store consists of, which is one of
-connections     one server
-sentinel        a primary that is followed
-cluster         many nodes
-cluster_pubsub  what the nodes of a cluster announce
-address         where it is
-read_batching   reads that share a round trip
-pipeline        one round trip
-instrumented    a store whose operations are counted
+stored_form     a change as JSON, decoded strictly
+topology        connects to one server, to a primary behind sentinels, or to a cluster
+connections     a pool of connections to one Redis server
+sentinel        a primary that sentinels name
+cluster         the nodes of a cluster
+cluster_pubsub  one subscription per cluster node, merged
+address         parses REDIS_URL
+read_batching   joins concurrent reads into one round trip
+pipeline        several commands in one round trip
+instrumented    counts and times the operations of a store
 """
 
 from collections.abc import AsyncIterator
@@ -21,36 +21,37 @@ from app.model import Author, Change, Expected, Setting
 
 
 class Store(Protocol):
-    """One setting per tenant, and the changes that led to it. Each operation ends within a limit of time of its own."""
+    """One setting per tenant and its history. Each operation ends within a time limit that the store was given."""
 
     async def current(self, tenant: str) -> Setting:
-        """The setting as it stands; version 0 and not enabled where it was never set. Raises StoreError."""
+        """Return the current setting. If it was never set, it is disabled and its version is 0. Raises StoreError."""
 
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
-        """The setting that stands once `enabled` is stored: one version on, or the same where nothing changes.
+        """Set `enabled` and return the new current setting.
 
-        Raises ConcurrentUpdate where another writer changed the setting meanwhile, or where the version that stands is
-        not among those `expected`: then this change is not stored. Raises StoreError where the store failed, and then
-        nothing was stored, but for its kind OutcomeUnknown, where the change may have been stored.
+        The version rises by one, or stays if `enabled` is already the current value.
+
+        Raises ConcurrentUpdate if another writer changed the setting in between, or if `expected` is given and does
+        not contain the current version. Raises StoreError if the store failed. Nothing was stored then, except after
+        the subclass OutcomeUnknown: the change may have been stored.
         """
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
-        """The newest changes, `limit` of them at the most, newest first; only versions below `before`, if given.
+        """Return at most `limit` changes, newest first, and only versions below `before` if it is given.
 
-        As many changes are kept as the store was made for. Whatever `before` is, the cost is the same.
-        Raises StoreError.
+        The store keeps a fixed number of changes per tenant. The cost does not depend on `before`. Raises StoreError.
         """
 
     def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[str | None]]:
-        """The tenants whose setting is changed, each as soon as a change of it is stored, for as long as this is open.
+        """Subscribe to changes, and yield the tenant's name as soon as a change is stored.
 
-        A tenant may be named more often than its setting is changed, never less; None stands for any tenant. Raises
-        StoreError where the store does not announce changes, and, while it is iterated over, once one may have been
-        lost.
+        One change may yield the name more than once, but never zero times. None means that any tenant may have
+        changed. Raises StoreError if the subscription fails. Iteration raises StoreError once a change may have been
+        missed.
         """
 
     async def ping(self) -> None:
-        """Returns where the store answers. Raises StoreError where it does not."""
+        """Return if the store answers. Raises StoreError if it does not."""
 
     async def close(self) -> None:
-        """Lets go of the store's connections."""
+        """Close the store's connections."""

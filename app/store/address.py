@@ -1,4 +1,4 @@
-"""Where the store is: `REDIS_URL`, read."""
+"""The address of the store: parses `REDIS_URL`."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
@@ -18,13 +18,13 @@ _SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """What kind of store it is, and at which places: a server, sentinels that name it, or some nodes of a cluster.
+    """The kind of the store and its hosts: one server, the sentinels of a primary, or some nodes of a cluster.
 
-    Either there are `places` or, for a server alone, the `path` of a Unix socket.
+    A single server has either one host in `hosts` or the `path` of a Unix socket.
     """
 
     kind: Kind = "server"
-    places: tuple[HostPort, ...] = ()
+    hosts: tuple[HostPort, ...] = ()
     path: str | None = None
     service: str = ""
     database: int = 0
@@ -34,10 +34,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The address that `text` is. Raises ValueError where it is none.
+        """Parse an address. Raises ValueError if it is malformed.
 
-        It is one of `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/database` and
-        `redis+cluster://host:port,host:port`. The last two take `?tls=true`, all take `user:password@`.
+        The schemes are `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/database` and
+        `redis+cluster://host:port,host:port`. The last two accept `?tls=true`. All accept `user:password@`.
         """
         url = urlsplit(text)
         credentials, _, hosts = url.netloc.rpartition("@")
@@ -47,17 +47,17 @@ class Address:
             if not url.path or hosts or url.query or url.fragment:
                 raise ValueError
             return cls(path=unquote(url.path), username=user, password=secret)
-        # A password with a slash in it would end the hosts, and be shown.
+        # A slash in the password would end the hosts, and `shown` would print the rest of the password as the path.
         if url.scheme not in _SCHEMES or url.fragment or "@" in url.path:
             raise ValueError
         kind, tls = _SCHEMES[url.scheme]
-        places = tuple(_place(host, _PORTS[kind]) for host in hosts.split(","))
-        if kind == "server" and (len(places) > 1 or url.query):
+        host_ports = tuple(_host_port(host, _PORTS[kind]) for host in hosts.split(","))
+        if kind == "server" and (len(host_ports) > 1 or url.query):
             raise ValueError
         service, database = _path(kind, url.path.strip("/"))
         return cls(
             kind=kind,
-            places=places,
+            hosts=host_ports,
             service=service,
             database=database,
             username=user,
@@ -67,7 +67,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The address for people to read, without user and password."""
+        """The address as text, without user and password."""
         if self.path is not None:
             return f"unix://{self.path}"
         scheme = {
@@ -75,27 +75,27 @@ class Address:
             "sentinels": "redis+sentinel",
             "cluster": "redis+cluster",
         }
-        hosts = ",".join(map(format_host_port, self.places))
+        hosts = ",".join(map(format_host_port, self.hosts))
         path = f"{self.service}/{self.database}" if self.service else str(self.database)
         return f"{scheme[self.kind]}://{hosts}" + ("" if self.kind == "cluster" else f"/{path}")
 
 
-def format_host_port(place: HostPort) -> str:
-    """The place as it stands in an address: host:port."""
-    host, port = place
+def format_host_port(host_port: HostPort) -> str:
+    """Return `host:port`, with an IPv6 host in brackets, as in a URL."""
+    host, port = host_port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _place(text: str, usual_port: int) -> HostPort:
-    url = urlsplit(f"//{text}")  # knows IPv6, and raises ValueError for a port that is none
-    port = usual_port if url.port is None else url.port
+def _host_port(text: str, default_port: int) -> HostPort:
+    url = urlsplit(f"//{text}")  # handles IPv6; raises ValueError for an invalid port
+    port = default_port if url.port is None else url.port
     if not url.hostname or port == 0:
         raise ValueError
     return url.hostname, port
 
 
 def _path(kind: Kind, path: str) -> tuple[str, int]:
-    """The service and the database that a path names."""
+    """Return the service and the database in the path. Raises ValueError if the kind of store does not allow them."""
     service, _, database = path.partition("/") if kind == "sentinels" else ("", "", path)
     if (kind == "sentinels" and not service) or (kind == "cluster" and database):
         raise ValueError

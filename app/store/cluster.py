@@ -1,4 +1,4 @@
-"""The nodes of a cluster, each with its slots."""
+"""The topology of a Redis Cluster: finds the node for each key and follows slots that move."""
 
 import asyncio
 import contextlib
@@ -12,30 +12,32 @@ from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import Command, Pipeline, PipelineWork, T, driver_errors, key_slot
 
-# How often work is begun again for one caller, and after how many seconds where its slot is between two nodes.
-_MAX_TURNS: Final = 8
-_BETWEEN: Final = 0.05
-# In seconds: how long a node may take to tell the slots, and how long nobody is asked again.
-_PATIENCE: Final = 0.25
-_REST: Final = 0.5
+# How often one call follows MOVED, ASK or TRYAGAIN. On TRYAGAIN it waits that many seconds first.
+_MAX_REDIRECTS: Final = 8
+_TRY_AGAIN_DELAY: Final = 0.05
+# In seconds: the time limit for one node to return the slots, and the pause between two refreshes of the slot map.
+_NODE_TIMEOUT: Final = 0.25
+_REFRESH_PAUSE: Final = 0.5
 
 
 class ClusterTopology:
-    """The `Topology` of a cluster: each key at the node that has its slot.
+    """The `Topology` of a cluster: each key is on the node that has its slot.
 
-    The slots are asked for at first use, at `places`, and again, in the background and twice a second at the most,
-    when a node cannot be reached; a slot that has moved is noted as the node says so. Each node has connections of its
-    own, so that none waits for another. `at` makes connections to a node.
+    The slot map is loaded at first use, from `startup_nodes`. It is refreshed in the background, at most twice a
+    second, when a node cannot be reached. A MOVED reply updates one slot. Each node has its own connections, so that a
+    slow node does not delay the others. `connections_to` makes a node's connections.
     """
 
-    def __init__(self, places: Sequence[HostPort], at: Callable[[HostPort], ServerConnections]) -> None:
-        self._places = places
-        self._at = at
-        self._nodes: dict[HostPort, ServerConnections] = {}
+    def __init__(
+        self, startup_nodes: Sequence[HostPort], connections_to: Callable[[HostPort], ServerConnections]
+    ) -> None:
+        self._startup_nodes = startup_nodes
+        self._connections_to = connections_to
+        self._connections: dict[HostPort, ServerConnections] = {}
         self._slots = _SlotMap([])
         self._refreshing: asyncio.Task[None] | None = None
-        self._trouble: Exception | None = None  # of the node that was asked last in vain
-        self._rested = 0.0  # by the loop's clock: when the nodes may be asked again
+        self._last_error: Exception | None = None  # of the last node that did not return the slots
+        self._next_refresh = 0.0  # earliest time, by the loop's clock
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
@@ -45,151 +47,154 @@ class ClusterTopology:
             return cast(bytes | None, value)
 
         def read(node: ServerConnections, *, asking: bool) -> Awaitable[bytes | None]:
-            return node.run(key, _asking(get)) if asking else node.read(key, limit)
+            return node.run(key, _with_asking(get)) if asking else node.read(key, limit)
 
         async with asyncio.timeout(limit):
-            return await self._at_owner(key, read)
+            return await self._run_on_owner(key, read)
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
 
         def run(node: ServerConnections, *, asking: bool) -> Awaitable[T]:
-            return node.run(key, _asking(work) if asking else work, fresh=fresh)
+            return node.run(key, _with_asking(work) if asking else work, fresh=fresh)
 
-        return await (self._anywhere(work) if key is None else self._at_owner(key, run))
+        return await (self._run_on_any(work) if key is None else self._run_on_owner(key, run))
 
-    async def _at_owner(self, key: str, work: Callable[..., Awaitable[T]]) -> T:
-        """What `work` has from the node that has `key`, though it may move meanwhile."""
-        place, asking = await self._place_of(key), False
-        for _ in range(_MAX_TURNS):
+    async def _run_on_owner(self, key: str, work: Callable[..., Awaitable[T]]) -> T:
+        """Return the result of `work` on the node that has `key`, and follow the key if its slot moves meanwhile."""
+        node, asking = await self._owner_of(key), False
+        for _ in range(_MAX_REDIRECTS):
             try:
-                return await work(self._node(place), asking=asking)
+                return await work(self._node(node), asking=asking)
             except driver_errors.MovedError as moved:
-                place, asking = (moved.host or place[0], moved.port), False
-                self._slots.moved[moved.slot_id] = place
+                node, asking = (moved.host or node[0], moved.port), False
+                self._slots.moved[moved.slot_id] = node
             except driver_errors.AskError as ask:
-                place, asking = (ask.host or place[0], ask.port), True
+                node, asking = (ask.host or node[0], ask.port), True
             except driver_errors.TryAgainError:
-                await asyncio.sleep(_BETWEEN)
+                await asyncio.sleep(_TRY_AGAIN_DELAY)
             except DRIVER_ERRORS:
                 self._refresh()
                 raise
             except asyncio.CancelledError:
-                self._refresh()  # the limit of time: the node may hang
+                self._refresh()  # possibly by the caller's time limit, because the node hangs
                 raise
-        raise ConnectionError("the nodes do not agree on who has the key")
+        raise ConnectionError(f"the nodes do not agree on which one has the key, after {_MAX_REDIRECTS} redirects")
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`."""
-        await self._learn()
-        return [self._node(place) for place in sorted(self._slots.places)], []
+        await self._load_slots()
+        return [self._node(node) for node in sorted(self._slots.nodes)], []
 
     @contextlib.asynccontextmanager
     async def subscribe(self, channel: str, limit: float) -> AsyncIterator[AsyncIterator[bytes | None]]:
-        """See `Topology`: on each node that has slots. Where one is lost, the others go on."""
+        """See `Topology`. Subscribes to each node that has slots. If one fails, the other subscriptions continue."""
         async with asyncio.timeout(limit):
-            await self._place_of("")
+            await self._owner_of("")
         subscriptions = ClusterSubscriptions(channel, limit, self._node, self._refresh)
         try:
-            subscriptions.follow(self._slots.places)
-            await subscriptions.begun()
-            yield subscriptions.messages(lambda: self._slots.places)
+            subscriptions.set_nodes(self._slots.nodes)
+            await subscriptions.wait_for_first_attempts()
+            yield subscriptions.messages(lambda: self._slots.nodes)
         finally:
             subscriptions.close()
 
-    async def _anywhere(self, work: PipelineWork[T]) -> T:
-        """Tries one node after the other: while one works, the store does."""
-        trouble: Exception | None = None
-        for place in dict.fromkeys([*self._slots.places, *self._places]):
+    async def _run_on_any(self, work: PipelineWork[T]) -> T:
+        """Return the result of `work` on the first node that answers."""
+        last_error: Exception | None = None
+        for node in dict.fromkeys([*self._slots.nodes, *self._startup_nodes]):
             try:
-                async with asyncio.timeout(_PATIENCE):
-                    return await self._node(place).run(None, work)
+                async with asyncio.timeout(_NODE_TIMEOUT):
+                    return await self._node(node).run(None, work)
             except DRIVER_ERRORS as error:
-                trouble = error
-        raise ConnectionError("no node answers") from trouble
+                last_error = error
+        raise ConnectionError("no node answers") from last_error
 
     async def close(self) -> None:
         """See `Topology`."""
         if self._refreshing is not None:
             self._refreshing.cancel()
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await asyncio.gather(*(node.close() for node in self._connections.values()))
 
-    def _node(self, place: HostPort) -> ServerConnections:
-        if place not in self._nodes:
-            self._nodes[place] = self._at(place)
-        return self._nodes[place]
+    def _node(self, node: HostPort) -> ServerConnections:
+        if node not in self._connections:
+            self._connections[node] = self._connections_to(node)
+        return self._connections[node]
 
-    async def _learn(self) -> None:
-        """Has the slots told where they are not known yet."""
-        if not self._slots.places:
+    async def _load_slots(self) -> None:
+        """Load the slot map if it is empty. Raises ConnectionError if no node returns the slots."""
+        if not self._slots.nodes:
             await asyncio.shield(self._refresh())
-        if not self._slots.places:
-            raise ConnectionError("no node tells its slots") from self._trouble
+        if not self._slots.nodes:
+            raise ConnectionError("no node returned its slots") from self._last_error
 
-    async def _place_of(self, key: str) -> HostPort:
-        await self._learn()
-        place = self._slots.place_of(key_slot(key.encode()))
-        if place is None:
+    async def _owner_of(self, key: str) -> HostPort:
+        await self._load_slots()
+        node = self._slots.owner_of(key_slot(key.encode()))
+        if node is None:
             self._refresh()
-            raise ConnectionError("no node has the key")
-        return place
+            raise ConnectionError("no node has the key's slot")
+        return node
 
     def _refresh(self) -> asyncio.Task[None]:
-        """Has the slots asked for again, unless they were just now. Done when they were."""
+        """Return the running refresh of the slot map, the last one if it ended a moment ago, or else a new one."""
         now = asyncio.get_running_loop().time()
-        if self._refreshing is None or (self._refreshing.done() and now >= self._rested):
-            self._refreshing = asyncio.create_task(self._ask())
+        if self._refreshing is None or (self._refreshing.done() and now >= self._next_refresh):
+            self._refreshing = asyncio.create_task(self._query_slots())
         return self._refreshing
 
-    async def _ask(self) -> None:
-        """Asks one node after the other for the slots, until one tells them; first those that have some."""
-        for place in dict.fromkeys([*self._slots.places, *self._places]):
+    async def _query_slots(self) -> None:
+        """Query the nodes in turn until one returns the slots; first the nodes that have slots."""
+        for node in dict.fromkeys([*self._slots.nodes, *self._startup_nodes]):
             try:
-                async with asyncio.timeout(_PATIENCE):
-                    (ranges,) = await self._node(place).run(None, lambda pipeline: pipeline(("CLUSTER", "SLOTS")))
+                async with asyncio.timeout(_NODE_TIMEOUT):
+                    (ranges,) = await self._node(node).run(None, lambda pipeline: pipeline(("CLUSTER", "SLOTS")))
             except DRIVER_ERRORS as error:
-                self._trouble = error
+                self._last_error = error
                 continue
             if ranges:
-                self._slots = _SlotMap.told(ranges, by=place[0])
+                self._slots = _SlotMap.from_reply(ranges, queried_host=node[0])
                 break
-        self._rested = asyncio.get_running_loop().time() + _REST
+        self._next_refresh = asyncio.get_running_loop().time() + _REFRESH_PAUSE
 
 
 class _SlotMap:
-    """Who has which slot: ranges, and slots that have `moved` since."""
+    """The owner of each slot: ranges from CLUSTER SLOTS, and slots that have `moved` since."""
 
     def __init__(self, ranges: Sequence[tuple[int, int, HostPort]]) -> None:
         self._ranges = sorted(ranges)
         self.moved: dict[int, HostPort] = {}
-        self.places = frozenset(place for _, _, place in ranges)
+        self.nodes = frozenset(node for _, _, node in ranges)
 
     @classmethod
-    def told(cls, ranges: Sequence[Any], by: str) -> Self:
-        """The reply to CLUSTER SLOTS. A node that knows no name of its own is the one that was asked."""
+    def from_reply(cls, ranges: Sequence[Any], queried_host: str) -> Self:
+        """Return the slot map in a reply to CLUSTER SLOTS. An empty host in it means the queried host."""
         return cls(
-            [(first, last, (host.decode() if host else by, port)) for first, last, (host, port, *_), *_ in ranges]
+            [
+                (first, last, (host.decode() if host else queried_host, port))
+                for first, last, (host, port, *_), *_ in ranges
+            ]
         )
 
-    def place_of(self, slot: int) -> HostPort | None:
-        """The node that has `slot`; None where none has."""
+    def owner_of(self, slot: int) -> HostPort | None:
+        """Return the node that has `slot`, or None if no node has it."""
         if slot in self.moved:
             return self.moved[slot]
         index = bisect_right(self._ranges, slot, key=itemgetter(0)) - 1
         if index < 0:
             return None
-        _, last, place = self._ranges[index]
-        return place if slot <= last else None
+        _, last, node = self._ranges[index]
+        return node if slot <= last else None
 
 
-def _asking(work: PipelineWork[T]) -> PipelineWork[T]:
-    """The same work at a node that does not have the slot yet, but takes what is asked of it: each command says so.
+def _with_asking(work: PipelineWork[T]) -> PipelineWork[T]:
+    """Return `work` for a node that is importing the slot: ASKING before each command makes the node accept it.
 
-    Inside a transaction MULTI says it for all.
+    Inside a transaction, ASKING before MULTI applies to all commands.
     """
 
-    async def asking(pipeline: Pipeline) -> T:
-        async def asked(*commands: Command, errors: bool = False) -> list[Any]:
+    async def work_with_asking(pipeline: Pipeline) -> T:
+        async def pipeline_with_asking(*commands: Command, errors: bool = False) -> list[Any]:
             prefixed: list[Command] = []
             in_multi = False
             for command in commands:
@@ -200,6 +205,6 @@ def _asking(work: PipelineWork[T]) -> PipelineWork[T]:
             replies = await pipeline(*prefixed, errors=errors)
             return [reply for reply, command in zip(replies, prefixed, strict=True) if command != ("ASKING",)]
 
-        return await work(asked)
+        return await work(pipeline_with_asking)
 
-    return asking
+    return work_with_asking

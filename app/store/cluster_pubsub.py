@@ -1,7 +1,7 @@
-"""What the nodes of a cluster announce, merged.
+"""Subscriptions to a channel on every node of a cluster, merged into one stream.
 
-A message is published at the node that has its key, and would reach the other nodes over the cluster's bus. The bus is
-best effort: what it loses, no node tells anybody. So each node is listened to, and says itself what it announces.
+Redis forwards a published message to the other nodes over the cluster bus. The bus is best effort and reports no loss.
+We therefore subscribe to each node and receive its own messages directly.
 """
 
 import asyncio
@@ -15,14 +15,18 @@ from app.store.connections import DRIVER_ERRORS, ServerConnections
 
 _log = logging.getLogger(__name__)
 
-# In seconds: how long a node that was lost is left alone, and how often nodes that are new are looked for.
-_REST: Final = 0.5
-_LOOK_AROUND: Final = 1.0
+# In seconds: the pause before a new attempt on one node, and the interval of the check for added and removed nodes.
+_RETRY_DELAY: Final = 0.5
+_NODE_CHECK_INTERVAL: Final = 1.0
 _MAX_MESSAGES: Final = 1000
 
 
 class ClusterSubscriptions:
-    """One for each node, merged; each is tried again for itself."""
+    """One subscription per node, merged into one stream. Each node's subscription is renewed independently.
+
+    Subscribing to one node takes at most `limit` seconds. `on_loss` is called when a node fails and at each check for
+    new nodes. The caller must call `close`.
+    """
 
     def __init__(
         self, channel: str, limit: float, node: Callable[[HostPort], ServerConnections], on_loss: Callable[[], object]
@@ -32,60 +36,63 @@ class ClusterSubscriptions:
         self._node = node
         self._on_loss = on_loss
         self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
-        self._tried: dict[HostPort, asyncio.Future[bool]] = {}
+        self._first_attempts: dict[HostPort, asyncio.Future[bool]] = {}
         self._tasks: dict[HostPort, asyncio.Task[None]] = {}
 
-    def follow(self, places: AbstractSet[HostPort]) -> None:
-        """Has a subscription at each of `places`, and at no other."""
-        for place in places - self._tasks.keys():
-            self._tried[place] = asyncio.get_running_loop().create_future()
-            self._tasks[place] = asyncio.create_task(self._stay_subscribed(place))
-        for place in self._tasks.keys() - places:
-            self._tasks.pop(place).cancel()
+    def set_nodes(self, nodes: AbstractSet[HostPort]) -> None:
+        """Start subscriptions to new `nodes` and end those to nodes that are not in it."""
+        for node in nodes - self._tasks.keys():
+            self._first_attempts[node] = asyncio.get_running_loop().create_future()
+            self._tasks[node] = asyncio.create_task(self._stay_subscribed(node))
+        for node in self._tasks.keys() - nodes:
+            self._tasks.pop(node).cancel()
 
-    async def begun(self) -> None:
-        """Returns once each was tried. Raises ConnectionError where none succeeded."""
-        if not any(await asyncio.gather(*self._tried.values())):
-            raise ConnectionError("no node takes a subscription")
+    async def wait_for_first_attempts(self) -> None:
+        """Return once each node was tried. Raises ConnectionError if no subscription succeeded."""
+        if not any(await asyncio.gather(*self._first_attempts.values())):
+            raise ConnectionError("no node accepted a subscription")
 
-    async def messages(self, places: Callable[[], AbstractSet[HostPort]]) -> AsyncIterator[bytes | None]:
-        """What comes on all of them; None where one was lost or is there again. Follows `places` as they change."""
+    async def messages(self, current_nodes: Callable[[], AbstractSet[HostPort]]) -> AsyncIterator[bytes | None]:
+        """Yield the messages of all nodes; None if some may have been missed on a node.
+
+        The set of nodes follows `current_nodes`, which is called once a second.
+        """
         loop = asyncio.get_running_loop()
-        look_around = loop.time() + _LOOK_AROUND
+        next_check = loop.time() + _NODE_CHECK_INTERVAL
         while True:
             try:
-                async with asyncio.timeout_at(look_around):
+                async with asyncio.timeout_at(next_check):
                     message = await self._queue.get()
             except TimeoutError:
                 self._on_loss()
-                self.follow(places())
-                look_around = loop.time() + _LOOK_AROUND
+                self.set_nodes(current_nodes())
+                next_check = loop.time() + _NODE_CHECK_INTERVAL
             else:
                 yield message
 
     def close(self) -> None:
-        """Ends all of them."""
-        self.follow(set())
+        """End all subscriptions."""
+        self.set_nodes(set())
 
-    async def _stay_subscribed(self, place: HostPort) -> None:
-        tried = self._tried[place]
+    async def _stay_subscribed(self, node: HostPort) -> None:
+        first_attempt = self._first_attempts[node]
         is_lost = False
         while True:
             try:
-                async with self._node(place).subscribe(self._channel, self._limit) as messages:
-                    if not tried.done():
-                        tried.set_result(True)
-                    await self._queue.put(None)  # what it announced before went unheard
+                async with self._node(node).subscribe(self._channel, self._limit) as messages:
+                    if not first_attempt.done():
+                        first_attempt.set_result(True)
+                    await self._queue.put(None)  # earlier messages of this node were missed
                     is_lost = False
                     async for message in messages:
                         await self._queue.put(message)
             except DRIVER_ERRORS as error:
                 if not is_lost:
-                    extra = {"node": f"{place[0]}:{place[1]}", "cause": str(error)}
+                    extra = {"node": f"{node[0]}:{node[1]}", "cause": str(error)}
                     _log.warning("a node announces nothing", extra=extra)
                     await self._queue.put(None)
                 is_lost = True
-                if not tried.done():
-                    tried.set_result(False)
+                if not first_attempt.done():
+                    first_attempt.set_result(False)
                 self._on_loss()
-            await asyncio.sleep(_REST)
+            await asyncio.sleep(_RETRY_DELAY)

@@ -1,4 +1,4 @@
-"""One round trip: commands out, replies back."""
+"""A pipeline: several commands in one round trip."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 Command = tuple[str | int | bytes, ...]
 
-# For the modules of `app.store` that do not import the driver: its errors, and the slot of a key on a cluster.
+# redis-py's exceptions and its function for a key's slot, for modules of `app.store` that do not import redis-py.
 driver_errors = exceptions
 key_slot = crc.key_slot
 
 
 class Pipeline(Protocol):
-    """Has commands answered on one connection, all in one round trip.
+    """Sends commands on one connection in one round trip and returns one reply per command.
 
-    Returns one reply for each command, or raises the first error among them; asked for `errors`, it returns those too.
+    Raises the first error reply. With `errors`, error replies are returned as exceptions instead.
     """
 
     def __call__(self, *commands: Command, errors: bool = False) -> Awaitable[list[Any]]: ...  # noqa: D102 - see above
@@ -26,18 +26,19 @@ class Pipeline(Protocol):
 
 PipelineWork = Callable[[Pipeline], Awaitable[T]]
 
-_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub has one word a command
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub only has tuples of one
 
 
 def pipeline_on(connection: Any) -> Pipeline:
-    """The function that has commands answered on `connection`.
+    """Return the pipeline of `connection`, a connected connection of redis-py.
 
-    Commands are packed by hiredis, which redis-py reads replies with: its own packing costs 5 µs for each command.
+    hiredis packs the commands, because redis-py's own packing costs 5 µs more per command.
     """
 
     async def pipeline(*commands: Command, errors: bool = False) -> list[Any]:
         if not connection.is_connected:
-            raise ConnectionError("closed meanwhile")  # redis-py would connect anew, and a WATCH would be forgotten
+            # redis-py would connect again, and the server would no longer have the WATCH.
+            raise ConnectionError("the connection was closed in between")
         await connection.send_packed_command(b"".join(map(_pack, commands)))
         replies = [await _reply(connection) for _ in commands]
         if not errors:
@@ -56,7 +57,7 @@ async def _reply(connection: Any) -> Any:
 
 
 def _raise_errors(reply: Any) -> None:
-    """Raises the reply if it is an error, or the first error inside the reply to an EXEC."""
+    """Raise `reply` if it is an error, or the first error inside the reply to an EXEC."""
     for part in reply if isinstance(reply, list) else (reply,):
         if isinstance(part, Exception):
             raise part

@@ -1,4 +1,4 @@
-"""Reads that share a round trip."""
+"""Read batching: joins concurrent GETs into one round trip."""
 
 import asyncio
 import itertools
@@ -10,35 +10,38 @@ from app.store.pipeline import Pipeline
 
 
 class ReadBatcher:
-    """Has keys read that are asked for in the same turn of the event loop on one connection, in one round trip.
+    """Sends all GETs from one iteration of the event loop in one round trip.
 
-    A batch leaves as soon as the loop has come round. It waits for nobody, and for no other batch; each key in it was
-    asked for before it left. By `bin/bench`, a read at 16 connections costs 21 µs in the store, and cost
-    107 with a round trip, a limit of time and a turn in redis-py's pool of its own.
+    A batch waits neither for more reads nor for earlier batches. A key is always read after its caller asked for it.
+    By `bin/bench` with 16 connections, a read costs 21 µs of CPU in the store. It costs 107 µs if each read has its own
+    round trip, its own time limit and a connection from redis-py's pool.
     """
 
-    def __init__(self, lend: Callable[[], AbstractAsyncContextManager[Pipeline]]) -> None:
-        self._lend = lend
-        self._waiting: dict[str, list[asyncio.Future[bytes | None]]] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+    def __init__(self, acquire: Callable[[], AbstractAsyncContextManager[Pipeline]]) -> None:
+        self._acquire = acquire
+        self._pending: dict[str, list[asyncio.Future[bytes | None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def join(self, key: str, limit: float) -> "asyncio.Future[bytes | None]":
-        """The value of `key`, or None where it has none. It is read within `limit` seconds; raises what `lend` does."""
+    def get(self, key: str, limit: float) -> "asyncio.Future[bytes | None]":
+        """Return the value of `key`, or None if there is no such key.
+
+        The future ends within `limit` seconds. It raises what `acquire` and the driver raise, and TimeoutError.
+        """
         answer = asyncio.get_running_loop().create_future()
-        if not self._waiting:
-            batch = asyncio.create_task(self._leave(limit))
-            self._under_way.add(batch)
-            batch.add_done_callback(self._under_way.discard)
-        self._waiting.setdefault(key, []).append(answer)
+        if not self._pending:
+            task = asyncio.create_task(self._send_batch(limit))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self._pending.setdefault(key, []).append(answer)
         return answer
 
-    async def _leave(self, limit: float) -> None:
-        batch, self._waiting = self._waiting, {}
+    async def _send_batch(self, limit: float) -> None:
+        batch, self._pending = self._pending, {}
         replies: list[Any]
         try:
-            async with asyncio.timeout(limit), self._lend() as pipeline:
+            async with asyncio.timeout(limit), self._acquire() as pipeline:
                 replies = await pipeline(*(("GET", key) for key in batch), errors=True)
-        except Exception as error:  # it is for those who wait
+        except Exception as error:  # raised in the callers instead of this task
             replies = [error] * len(batch)
         except BaseException:
             for answer in itertools.chain(*batch.values()):
@@ -47,7 +50,7 @@ class ReadBatcher:
         for answers, reply in zip(batch.values(), replies, strict=True):
             for answer in answers:
                 if answer.done():
-                    continue  # whoever asked has gone
+                    continue  # its caller was cancelled
                 if isinstance(reply, Exception):
                     answer.set_exception(reply)
                 else:

@@ -1,9 +1,9 @@
-"""The store on Redis: keys and transactions.
+"""The store in Redis: its keys and transactions.
 
-A tenant has two keys, `external_oms:{<tenant>}` and `external_oms:{<tenant>}:history`; the braces are their hash tag on
-a Redis Cluster. The first is the newest change, in its stored form. The second is a hash of the changes before it, each
-under its version, as they stood in the first. With each change the tenant's name is published to the channel
-`external_oms:changes`.
+A tenant has two keys, `external_oms:{<tenant>}` and `external_oms:{<tenant>}:history`. The braces mark a hash tag, so
+that a Redis Cluster keeps both on one node. The first key is a string: the newest change in its stored form. The second
+is a hash of the earlier changes, with their versions as fields and their stored forms as values. Each change publishes
+the tenant's name to the channel `external_oms:changes`.
 """
 
 import asyncio
@@ -22,16 +22,17 @@ from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
 
-# What one change takes away of a history that is longer than it is to be.
+# How many entries one change removes from a history that is too long.
 _MAX_TRIMMED = 100
 
 
 class RedisStore:
-    """The `Store` on Redis.
+    """The `Store` in Redis.
 
-    `timeout` is in seconds and bounds each operation, connecting included, but for the look-up of a change whose answer
-    was lost: that has half of it again. `history_length` changes are kept. A change is acknowledged once `min_replicas`
-    replicas have it, within two fifths of `timeout`; where they do not, its outcome is unknown.
+    Each operation, connecting included, ends within `timeout` seconds. If the reply to a change is lost, the lookup of
+    its outcome may take half of `timeout` in addition. The store keeps `history_length` changes per tenant. A change
+    succeeds once `min_replicas` replicas have it. If that takes more than two fifths of `timeout`, its outcome is
+    unknown.
     """
 
     def __init__(self, topology: Topology, timeout: float, history_length: int, min_replicas: int = 0) -> None:
@@ -54,45 +55,49 @@ class RedisStore:
         attempt = _Attempt(tenant, enabled, author, expected)
         try:
             async with asyncio.timeout(self._timeout):
-                stands, is_conflict = await self._topology.run(_setting_key(tenant), partial(self._decide, attempt))
+                current, is_conflict = await self._topology.run(
+                    _setting_key(tenant), partial(self._write_unless_conflict, attempt)
+                )
         except REFUSED as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
             if attempt.sent is None:
                 raise StoreError("the change could not be made") from error
-            return await self._look_up(tenant, attempt.sent, error)
+            return await self._find_sent_change(tenant, attempt.sent, error)
         if is_conflict:
-            raise ConcurrentUpdate(stands.version)
-        return stands
+            raise ConcurrentUpdate(current.version)
+        return current
 
-    async def _decide(self, attempt: "_Attempt", pipeline: Pipeline) -> tuple[Setting, bool]:
-        """The setting that stands in the end, and whether that is a conflict."""
+    async def _write_unless_conflict(self, attempt: "_Attempt", pipeline: Pipeline) -> tuple[Setting, bool]:
+        """Return the current setting after the attempt, and True if the attempt was a conflict."""
         key, history, attempt.sent = _setting_key(attempt.tenant), _history_key(attempt.tenant), None
-        # HLEN is refused for a key of another type; EXEC would notice after it has written the setting.
-        _, value, kept, time = await pipeline(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
-        stands = setting_of(key, value)
-        is_conflict = attempt.expected is not None and stands.version not in attempt.expected
-        if not is_conflict and stands.enabled != attempt.enabled:
-            attempt.sent = StoredChange.make(Setting(attempt.enabled, stands.version + 1), time, attempt.author)
-            writes = self._writes(attempt.tenant, value, kept, attempt.sent)
+        # HLEN fails if the key has another type. HSET would fail too, but only inside EXEC, after SET was executed.
+        _, value, history_size, time = await pipeline(
+            ("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",)
+        )
+        current = setting_of(key, value)
+        is_conflict = attempt.expected is not None and current.version not in attempt.expected
+        if not is_conflict and current.enabled != attempt.enabled:
+            attempt.sent = StoredChange.make(Setting(attempt.enabled, current.version + 1), time, attempt.author)
+            writes = self._writes(attempt.tenant, value, history_size, attempt.sent)
         elif not is_conflict and self._min_replicas and value is not None:
-            writes = [("SET", key, value)]  # again, as it stands: for the replicas to confirm
+            writes = [("SET", key, value)]  # no change, but WAIT needs a write on this connection to confirm the value
         else:
             await pipeline(("UNWATCH",))
-            return stands, is_conflict
+            return current, is_conflict
         *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
             return setting_of(key, *await pipeline(("GET", key))), True
-        await self._confirm(pipeline)
-        return (attempt.sent.change.setting if attempt.sent else stands), False
+        await self._wait_for_replicas(pipeline)
+        return (attempt.sent.change.setting if attempt.sent else current), False
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         """See `Store`."""
         key, history = _setting_key(tenant), _history_key(tenant)
 
         async def read(pipeline: Pipeline) -> tuple[bytes | None, dict[int, bytes | None]]:
-            # Of both at once, or a cluster that is moving one of them would answer for the other alone.
+            # EXISTS names both keys. If a cluster has moved only one of them, the reply is TRYAGAIN, not half the data.
             _, value = await pipeline(("EXISTS", key, history), ("GET", key))
             newest = setting_of(key, value).version
             top = newest if before is None else min(newest, before - 1)
@@ -107,7 +112,7 @@ class RedisStore:
         except DRIVER_ERRORS as error:
             raise StoreError("the history could not be read") from error
         changes = [] if value is None else [StoredChange.decode(key, value).change]
-        # None: a change was made meanwhile, and the oldest of these went.
+        # None: a concurrent change has removed this entry.
         older = [(version, each) for version, each in values.items() if each is not None]
         return changes + [StoredChange.decode(history, each, version).change for version, each in older]
 
@@ -126,34 +131,38 @@ class RedisStore:
             async with self._topology.subscribe(_CHANNEL, self._timeout) as messages:
                 yield _tenants(messages)
         except DRIVER_ERRORS as error:
-            raise StoreError("the store announces no changes") from error
+            raise StoreError("cannot subscribe to the store's announcements of changes") from error
 
-    def _writes(self, tenant: str, value: bytes | None, kept: int, sent: StoredChange) -> list[Command]:
-        """The commands that put `sent` in the place of `value`, which becomes history, of which so many are kept.
+    def _writes(self, tenant: str, value: bytes | None, history_size: int, sent: StoredChange) -> list[Command]:
+        """Return the commands that store `sent` and move the earlier change `value` to the history.
 
-        The oldest go first, and not all at once where the history is now to be shorter: it never has a gap.
+        They also remove the oldest history entries above `history_length`, at most `_MAX_TRIMMED` of them. The versions
+        in the history stay contiguous.
         """
         history = _history_key(tenant)
         commands: list[Command] = [("SET", _setting_key(tenant), sent.encode())]
         if value is not None:
             commands.append(("HSET", history, sent.version - 1, value))
-            oldest = sent.version - 1 - kept
+            oldest = sent.version - 1 - history_size
             if excess := range(oldest, sent.version - self._history_length + 1)[:_MAX_TRIMMED]:
                 commands.append(("HDEL", history, *excess))
         return [*commands, ("PUBLISH", _CHANNEL, tenant)]
 
-    async def _confirm(self, pipeline: Pipeline) -> None:
-        """Waits until enough replicas have what was written on this very connection. Raises OutcomeUnknown."""
+    async def _wait_for_replicas(self, pipeline: Pipeline) -> None:
+        """Wait until enough replicas have the writes of this connection. Raises OutcomeUnknown if too few have them."""
         if self._min_replicas:
             try:
                 (replicas,) = await pipeline(("WAIT", self._min_replicas, max(1, round(self._timeout * 400))))
             except REFUSED as error:
-                raise OutcomeUnknown("replicas could not be asked to confirm a change") from error
+                raise OutcomeUnknown("the store rejected WAIT, so no replica has confirmed the change") from error
             if replicas < self._min_replicas:
-                raise OutcomeUnknown(f"{replicas} of {self._min_replicas} replicas have confirmed a change")
+                raise OutcomeUnknown(f"{replicas} of {self._min_replicas} required replicas have confirmed the change")
 
-    async def _look_up(self, tenant: str, sent: StoredChange, lost: Exception) -> Setting:
-        """Looks once whether `sent` was stored although the answer to its EXEC was `lost`."""
+    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+        """Return the setting of `sent` if it was stored, after `cause` has lost the reply to its EXEC.
+
+        Tries once, on a fresh connection. Raises OutcomeUnknown if the change is not found or cannot be looked up.
+        """
         key, history = _setting_key(tenant), _history_key(tenant)
 
         async def find(pipeline: Pipeline) -> bool:
@@ -164,44 +173,42 @@ class RedisStore:
             if found and self._min_replicas:
                 *_, executed = await pipeline(("MULTI",), ("SET", key, value), ("EXEC",))
                 if executed is None:
-                    raise OutcomeUnknown(
-                        "a change was found stored, and changed again before replicas could confirm it"
-                    )
-                await self._confirm(pipeline)
+                    raise OutcomeUnknown("the change was stored, but changed again before replicas confirmed it")
+                await self._wait_for_replicas(pipeline)
             return found
 
         try:
             async with asyncio.timeout(self._timeout / 2):
                 found = await self._topology.run(key, find, fresh=True)
         except (*DRIVER_ERRORS, StoreError) as error:
-            raise OutcomeUnknown("the answer to a change was lost and could not be looked up") from error
+            raise OutcomeUnknown("the reply to the change was lost, and its outcome could not be looked up") from error
         if not found:
-            raise OutcomeUnknown("the answer to a change was lost, and it was not found stored") from lost
+            raise OutcomeUnknown("the reply to the change was lost, and the change is not in the store") from cause
         return sent.change.setting
 
     async def probe_write(self) -> None:
-        """Makes a change for a tenant that nobody can be, announces it, and takes it away. Raises StoreError.
+        """Make and announce a change of a tenant that cannot exist, and remove it. Raises StoreError.
 
-        It sends what the operations send and nothing else, so that a server that takes this takes them; what it writes
-        expires by itself within a minute where it cannot be taken away.
+        It sends every command that the operations send, and no other. If it succeeds, the server permits all of them.
+        If the removal fails, what it wrote expires within a minute.
         """
-        tenant = f"check:{uuid.uuid4().hex}"  # no tenant's name has a colon
+        tenant = f"check:{uuid.uuid4().hex}"  # tenant names have no colon
         try:
             async with self.announcements(), asyncio.timeout(self._timeout):
                 await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant))
         except DRIVER_ERRORS as error:
-            raise StoreError("a change could not be rehearsed") from error
+            raise StoreError("the probe write failed") from error
 
     async def _probe_write(self, tenant: str, pipeline: Pipeline) -> None:
         key, history = _setting_key(tenant), _history_key(tenant)
         await pipeline(("WATCH", key, history), ("UNWATCH",))
         await pipeline(("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",))
-        # A hash without fields is no key any more: the history, which could not be given an expiry, is never there.
+        # EXPIRE is not among the operations' commands. HDEL of the last field deletes the hash in the same transaction.
         writes = [("SET", key, "", "PX", 60_000), ("HSET", history, 1, ""), ("HDEL", history, 1)]
         *_, executed = await pipeline(("MULTI",), *writes, ("PUBLISH", _CHANNEL, tenant), ("EXEC",))
         if executed is None:
-            raise StoreError("the store refused a transaction without a rival")
-        await self._confirm(pipeline)
+            raise StoreError("the store aborted a transaction although no other client changed its keys")
+        await self._wait_for_replicas(pipeline)
         await pipeline(("EXISTS", key, history), ("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
 
     async def close(self) -> None:
@@ -214,7 +221,7 @@ async def _tenants(messages: AsyncIterator[bytes | None]) -> AsyncIterator[str |
         async for message in messages:
             yield None if message is None else message.decode(errors="replace")
     except DRIVER_ERRORS as error:
-        raise StoreError("the store announces no changes any more") from error
+        raise StoreError("the subscription to the store's announcements of changes was lost") from error
 
 
 def _setting_key(tenant: str) -> str:
@@ -227,7 +234,7 @@ def _history_key(tenant: str) -> str:
 
 @dataclass(slots=True)
 class _Attempt:
-    """A change on its way: what is asked for, and what was sent to be stored and may have been."""
+    """One call of `change`: its arguments, and in `sent` the change that may be stored, if any."""
 
     tenant: str
     enabled: bool

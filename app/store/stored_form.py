@@ -1,7 +1,7 @@
-"""The stored form of a change: a JSON object, written by `StoredChange.encode` and read strictly.
+"""The stored form of a change: a JSON object, decoded strictly.
 
-Its members are `enabled`, `version`, `at` (ms since 1970, by the store's clock), `by` (the token's subject or null),
-`request` (the request's identifier) and `id` (the change's own identifier). Members with other names are ignored.
+Its members are `enabled`, `version`, `at` (milliseconds since 1970, by the store's clock), `by` (the token's subject or
+null), `request` (the request ID) and `id` (the change ID). Members with other names are ignored.
 """
 
 import json
@@ -16,24 +16,24 @@ from typing import Any, Final, NoReturn, Self
 from app.errors import StoreError
 from app.model import MAX_VERSION, NEVER_SET, Author, Change, Setting
 
-# Bounds of what is read. What is written stays far below the first two, so that no release writes what it cannot read.
+# Limits for stored values. What this release writes is far below the first two.
 _MAX_BYTES: Final = 16_384
 _MAX_SUBJECT: Final = 1_024
 _MAX_AT: Final = 253_402_300_799_999  # the last millisecond of the year 9999
 _MAX_IDENTIFIER: Final = 64
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # JSON can spell halves of characters, which UTF-8 cannot
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # JSON can escape a lone surrogate, which UTF-8 cannot encode
 
 
 @dataclass(frozen=True, slots=True)
 class StoredChange:
-    """A change and its identifier."""
+    """A change and its generated ID. Unlike a caller's request ID, it never repeats."""
 
     change: Change
     change_id: str
 
     @property
     def version(self) -> int:
-        """The version that the change led to."""
+        """The version of the setting after the change."""
         return self.change.setting.version
 
     def encode(self) -> str:
@@ -50,12 +50,12 @@ class StoredChange:
 
     @classmethod
     def make(cls, setting: Setting, time: Sequence[bytes], author: Author) -> Self:
-        """Return a new change. `time` is Redis's reply to TIME: seconds and microseconds.
+        """Return a new change with a new ID. `time` is Redis's reply to TIME: seconds and microseconds.
 
-        Raises StoreError if the version is too high to be read again.
+        Raises StoreError if the version is above MAX_VERSION.
         """
         if setting.version > MAX_VERSION:
-            raise StoreError(f"no version follows {MAX_VERSION}")
+            raise StoreError(f"the setting has the highest version, {MAX_VERSION}, and cannot be changed again")
         seconds, microseconds = map(int, time)
         changed_at = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=microseconds // 1000)
         return cls(Change(setting, changed_at, author), uuid.uuid4().hex)
@@ -64,48 +64,51 @@ class StoredChange:
     def decode(cls, key: str, value: bytes, version: int | None = None) -> Self:
         """Return the change that is stored under `key`, or in the field `version` of the hash `key`.
 
-        Raises StoreError if the value is damaged, or is a change to another version than its field says.
+        Raises StoreError if the value is damaged, or if its version is not `version`.
         """
-        place = key if version is None else f"{key} {version}"
-        enabled, inner, at, by, request, change_id = _fields(place, value)
-        if version not in {None, inner}:
-            raise StoreError(f"{place}: version: expected that of the field, found {inner}")
+        location = key if version is None else f"{key} {version}"
+        enabled, stored_version, at, by, request, change_id = _fields(location, value)
+        if version not in {None, stored_version}:
+            raise StoreError(f"{location}: version: expected {version}, found {stored_version}")
         changed_at = datetime.fromtimestamp(at / 1000, UTC)
-        return cls(Change(Setting(enabled, inner), changed_at, Author(by, request)), change_id)
+        return cls(Change(Setting(enabled, stored_version), changed_at, Author(by, request)), change_id)
 
 
 def setting_of(key: str, value: bytes | None) -> Setting:
-    """Return the setting that is stored under `key`. Raises StoreError if the value is damaged: there is no default."""
+    """Return the setting in the stored change `value` of `key`; None means never set.
+
+    Raises StoreError if the value is damaged. A damaged value never becomes a default.
+    """
     if value is None:
         return NEVER_SET
     enabled, version, *_ = _fields(key, value)
     return Setting(enabled, version)
 
 
-def _fields(place: str, value: bytes) -> tuple[Any, ...]:
-    """Return the members of the stored change at `place`. Raises StoreError with place and fault if it is damaged."""
+def _fields(location: str, value: bytes) -> tuple[Any, ...]:
+    """Return the members in the order of `_CHECKS`. Raises StoreError, with `location` and the fault, if damaged."""
     if len(value) > _MAX_BYTES:
-        raise StoreError(f"{place}: expected at most {_MAX_BYTES} bytes, found {len(value)}")
+        raise StoreError(f"{location}: expected at most {_MAX_BYTES} bytes, found {len(value)}")
     try:
         fields: tuple[Any, ...] = _MEMBERS(_DECODER.decode(value.decode()))
     except KeyError as error:
-        raise StoreError(f"{place}: expected a member {error}") from None
-    # TypeError: JSON of another type. ValueError: not UTF-8, not JSON, or a number of more than 4,300 digits.
+        raise StoreError(f"{location}: expected a member {error}") from None
+    # TypeError: JSON, but not an object. ValueError: not UTF-8, not JSON, or a number of more than 4,300 digits.
     except (ValueError, TypeError, RecursionError) as error:
-        raise StoreError(f"{place}: expected a JSON object") from error
+        raise StoreError(f"{location}: expected a JSON object") from error
     for field, (name, is_valid, expected) in zip(fields, _CHECKS, strict=True):
         if not is_valid(field):
-            raise StoreError(f"{place}: {name}: expected {expected}")
+            raise StoreError(f"{location}: {name}: expected {expected}")
     return fields
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members := dict(pairs)) < len(pairs):
-        raise ValueError("expected each member once in an object")
+        raise ValueError("expected each name once in an object")
     return members
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
@@ -131,13 +134,13 @@ def _is_identifier(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= _MAX_IDENTIFIER and value.isascii() and value.isprintable()
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_with_unique_names, parse_constant=_reject_constant)
 _IDENTIFIER_TEXT: Final = f"1 to {_MAX_IDENTIFIER} printable ASCII characters"
 _CHECKS: Final[Sequence[tuple[str, Callable[[Any], bool], str]]] = (
     ("enabled", _is_enabled, "true or false"),
     ("version", _is_version, f"a whole number from 1 to {MAX_VERSION}"),
     ("at", _is_time, f"a whole number from 0 to {_MAX_AT}"),
-    ("by", _is_subject, f"null or at most {_MAX_SUBJECT} whole characters"),
+    ("by", _is_subject, f"null or at most {_MAX_SUBJECT} characters, without lone surrogates"),
     ("request", _is_identifier, _IDENTIFIER_TEXT),
     ("id", _is_identifier, _IDENTIFIER_TEXT),
 )

@@ -1,4 +1,4 @@
-"""What the store consists of: one server, a primary that sentinels name, or the nodes of a cluster."""
+"""The Redis servers behind the store: one server, a primary that sentinels name, or the nodes of a cluster."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,63 +14,64 @@ from app.store.sentinel import SentinelTopology
 
 
 class Topology(Protocol):
-    """The servers that are the store, however many."""
+    """The connections to the store's servers. Every method may raise the errors in `DRIVER_ERRORS`."""
 
     def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
-        """The value of `key`, as it stands after this was called; None where there is none.
+        """Return the value of `key`, or None if there is no such key. Ends within `limit` seconds.
 
-        Reads may share a round trip. Raises what the driver raises, within `limit` seconds.
+        The value is read after this call. Several reads may share a round trip.
         """
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
-        """What `work` returns, done on a connection to the server that has `key`, a `fresh` one if that is asked for.
+        """Run `work` with a pipeline to the server that has `key`, and return its result.
 
-        Where `key` is None, to any server.
+        If `key` is None, any server is used. With `fresh`, `work` gets a new connection. The caller sets the time
+        limit.
 
-        Where a server says that the key is another's now, the work is done once more there: up to then it has had no
-        effect. Raises what the driver raises; nothing else is ever done twice.
+        If the server redirects to another one, `work` is run again there: before a redirection it had no effect.
+        Nothing is repeated for any other reason.
         """
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
-        """The servers that have keys, and the replicas of which others than these know.
-
-        Raises what the driver raises where nobody names them.
-        """
+        """Return the servers that have keys, and the replicas that sentinels list (otherwise none)."""
 
     def subscribe(self, channel: str, limit: float) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
-        """What is published to `channel` on any of the servers, on connections of its own.
+        """Subscribe to `channel` on separate connections, and yield the messages from all servers.
 
-        None says that something may have been lost. Raises what the driver raises where there is no subscription within
-        `limit` seconds, and once there is none any more.
+        None means that messages may have been missed. Raises if there is no subscription within `limit` seconds.
+        Iteration raises once the subscription is lost.
         """
 
     async def close(self) -> None:
-        """Closes every connection, whoever uses it."""
+        """Close every connection, including those in use."""
 
 
 def connect(address: Address, *, tls_verify: bool = True) -> Topology:
-    """The store at `address`; no connection is opened yet. TLS is verified, unless `tls_verify` says otherwise."""
+    """Return the topology at `address`. It connects when it is first used. `tls_verify` checks server certificates."""
     if address.path is not None:
         return ServerConnections.to(
             f"unix://{quote(address.path)}", username=address.username, password=address.password
         )
-    at = partial(connections_for, address, tls_verify=tls_verify)
+    connections_to = partial(connections_for, address, tls_verify=tls_verify)
     match address.kind:
         case "server":
-            return at(address.places[0])
+            return connections_to(address.hosts[0])
         case "sentinels":
-            bare = Address(tls=address.tls)
-            sentinels = [connections_for(bare, place, tls_verify=tls_verify) for place in address.places]
-            return SentinelTopology(sentinels, address.service, at)
+            without_login = Address(tls=address.tls)
+            sentinels = [connections_for(without_login, each, tls_verify=tls_verify) for each in address.hosts]
+            return SentinelTopology(sentinels, address.service, connections_to)
         case "cluster":
-            return ClusterTopology(address.places, at)
+            return ClusterTopology(address.hosts, connections_to)
 
 
-def connections_for(address: Address, place: HostPort, *, tls_verify: bool) -> ServerConnections:
-    """Connections to one server of the store at `address`, with its user and its TLS; none is opened yet."""
+def connections_for(address: Address, host_port: HostPort, *, tls_verify: bool) -> ServerConnections:
+    """Return the connections to one server, with the login, the database and the TLS of `address`.
+
+    None is opened yet.
+    """
     scheme = "rediss" if address.tls else "redis"
     return ServerConnections.to(
-        f"{scheme}://{format_host_port(place)}/{address.database}",
+        f"{scheme}://{format_host_port(host_port)}/{address.database}",
         tls_verify=tls_verify,
         username=address.username,
         password=address.password,

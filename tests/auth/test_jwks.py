@@ -172,19 +172,19 @@ def test_a_caller_that_leaves_does_not_end_the_fetch_of_the_others(run: Run, pro
 CAUSES: dict[Behaviour, str] = {
     "hang": "TimeoutError",
     "drip": "TimeoutError",
-    "html": "answered what is no JSON",
-    "huge": "answered more than 262144 bytes",
-    "30 MB": "answered more than 262144 bytes",
-    "unpacks": "answered in a coding that was not asked for",
+    "html": "answered with a body that is not JSON",
+    "huge": "answered with more than 262144 bytes",
+    "30 MB": "answered with more than 262144 bytes",
+    "unpacks": "answered with a Content-Encoding that was not requested",
     "redirect": "answered 302",
     "error": "answered 503",
-    "lie": "the discovery document names another issuer",
+    "lie": "the discovery document has another issuer",
     "plain": "the discovery document's jwks_uri is not an https URL",
-    "empty": "answered what is no JSON",
-    "deep": "answered what is no JSON",
-    "no keys": "there are no keys at ",
+    "empty": "answered with a body that is not JSON",
+    "deep": "answered with a body that is not JSON",
+    "no keys": "there is no key set at ",
     "far": "jwks_uri is not an https URL of at most 2048 characters",
-    "101 keys": "the JWK Set has 101 keys, and at most 100 are expected",
+    "101 keys": "the JWK Set has 101 keys; expected at most 100",
     "garbage": "illegal header line",
 }
 
@@ -410,7 +410,7 @@ def test_the_number_of_fetches_at_a_time_is_bounded_and_known_keys_are_used_mean
             hung = asyncio.create_task(source.find("hung"))
             await asyncio.sleep(0)
             assert await source.find() is key
-            with pytest.raises(KeyUnavailable, match="too many are being fetched"):
+            with pytest.raises(KeyUnavailable, match="too many key sets are being fetched"):
                 await source.find("new")
             assert not hung.done()
             hung.cancel()

@@ -419,10 +419,10 @@ def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
         "Connection refused",
         f"redis+sentinel://{here}/oms": "no sentinel names a primary; the one asked last: it refused a command that "
         "the service needs",
-        f"redis+cluster://{nowhere}": "no node tells its slots; the one asked last: cannot connect to it: "
+        f"redis+cluster://{nowhere}": "no node returned its slots; the one asked last: cannot connect to it: "
         "Connection refused",
-        f"redis+cluster://{here}": "no node tells its slots; the one asked last: it refused a command that the service "
-        "needs",
+        f"redis+cluster://{here}": "no node returned its slots; the one asked last: it refused a command that the "
+        "service needs",
     }.items():
         done = check(url)
         assert (done.returncode, done.stdout) == (5, "")
@@ -437,6 +437,4 @@ def test_it_is_said_that_the_sentinels_know_no_such_primary(tmp_path: Path) -> N
     finally:
         sentinel.stop()
     assert done.returncode == 5
-    assert done.stderr.endswith(
-        "no sentinel names a primary; the one asked last: it knows no primary of the name omz\n"
-    )
+    assert done.stderr.endswith("no sentinel names a primary; the one asked last: it knows no primary named omz\n")

@@ -53,7 +53,7 @@ class World:
 
     def __init__(self, history_length: int = 1000, patience: float = 15.0) -> None:
         self.store = Failing(history_length)
-        self.feed = Feed(self.store, retry=0.001, patience=patience)
+        self.feed = Feed(self.store, retry=0.001, max_outage=patience)
 
     async def flip(self, times: int = 1, tenant: str = ACME) -> None:
         for _ in range(times):

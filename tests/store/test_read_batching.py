@@ -34,8 +34,8 @@ class Watched(ServerConnections):
         return connections
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Pipeline]:
-        async with super().lend() as pipeline:
+    async def acquire(self) -> AsyncIterator[Pipeline]:
+        async with super().acquire() as pipeline:
 
             async def watched(*commands: tuple[Any, ...], errors: bool = False) -> list[Any]:
                 self.trips.append(len(commands))

@@ -37,8 +37,8 @@ class Interrupted(ServerConnections):
     before_multi: Callback
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Pipeline]:
-        async with super().lend() as pipeline:
+    async def acquire(self) -> AsyncIterator[Pipeline]:
+        async with super().acquire() as pipeline:
 
             async def interrupted(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
                 if commands[0] == ("MULTI",):
@@ -52,8 +52,8 @@ class Unwatched(Interrupted):
     """A negative control: the same without WATCH."""
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Pipeline]:
-        async with super().lend() as pipeline:
+    async def acquire(self) -> AsyncIterator[Pipeline]:
+        async with super().acquire() as pipeline:
             yield without_watch(pipeline)
 
 
@@ -598,8 +598,8 @@ class Recording(ServerConnections):
         return connections
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Pipeline]:
-        async with super().lend() as pipeline:
+    async def acquire(self) -> AsyncIterator[Pipeline]:
+        async with super().acquire() as pipeline:
 
             async def recorded(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
                 self.sent += [name for name, *_ in commands]
@@ -636,7 +636,7 @@ def test_a_message_longer_than_a_tenants_name_is_not_kept(run: Run, valkey: Valk
     async def listen() -> list[bytes | None]:
         connections = ServerConnections.to(valkey.connection_url)
         async with connections.subscribe("long", limit=1.0) as messages:
-            async with connections.lend() as pipeline:
+            async with connections.acquire() as pipeline:
                 for message in ("x" * 64, "x" * 1_000_000, "x" * 63):
                     await pipeline(("PUBLISH", "long", message))
             heard = [await anext(messages)]
@@ -661,7 +661,7 @@ def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valke
 
     async def publish_later(connections: ServerConnections) -> None:
         await asyncio.sleep(0.1)
-        async with connections.lend() as pipeline:
+        async with connections.acquire() as pipeline:
             await pipeline(("PUBLISH", "silent", "at last"))
 
     run(listen())

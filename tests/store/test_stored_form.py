@@ -26,7 +26,7 @@ def keys(tenant: str) -> tuple[str, str]:
 
 
 LAST = "version: expected a whole number from 1 to 999999999999999999"
-WHOLE = "by: expected null or at most 1024 whole characters"
+WHOLE = "by: expected null or at most 1024 characters, without lone surrogates"
 DAMAGED = {
     "version beyond ETags": (stored(version=10**18), LAST),
     "version of 4,300 digits": (stored().replace(b"3", b"1" * 4300, 1), LAST),
@@ -46,7 +46,7 @@ DAMAGED = {
     "id is long": (stored(id="x" * 65), "id: expected 1 to 64 printable ASCII characters"),
     "id has a line end": (stored(id="x\n"), "id: expected 1 to 64 printable ASCII characters"),
     "id is missing": (stored().replace(b'"id"', b'"di"'), "expected a member 'id'"),
-    "a member twice": (stored().replace(b"{", b'{"enabled": false, '), "expected each member once"),
+    "a member twice": (stored().replace(b"{", b'{"enabled": false, '), "expected each name once"),
     "an unknown member is NaN": (stored(more=float("nan")), "NaN is not JSON"),
     "an unknown member is huge": (stored(more="x" * 16_384), "expected at most 16384 bytes"),
     "UTF-16": (stored().decode().encode("utf-16"), "expected a JSON object"),
@@ -113,7 +113,7 @@ def test_an_entry_of_another_version_than_its_field_is_a_500(
     setting, history = keys(tenant)
     raw.set(setting, stored(version=4, enabled=False))
     raw.hset(history, "3", stored(version=inner))
-    fault = f"StoreError: {history} 3: version: expected that of the field, found {inner}"
+    fault = f"StoreError: {history} 3: version: expected 3, found {inner}"
     check_refused(service, "GET", HISTORY_PATH, client, fault)
     assert raw.hget(history, "3") == stored(version=inner)
 
@@ -143,7 +143,7 @@ def test_the_last_version_is_served_and_has_no_successor(
     assert client.get().headers["etag"] == tag
     assert client.get(headers={"If-None-Match": tag}).status == 304
     assert client.post({"enabled": True}, headers={"If-Match": tag}).status == 200
-    check_refused(service, "POST", PATH, client, f"StoreError: no version follows {MAX_VERSION}")
+    check_refused(service, "POST", PATH, client, f"StoreError: the setting has the highest version, {MAX_VERSION}")
     assert (raw.get(setting), raw.exists(history)) == (value, 0)
 
 

@@ -226,7 +226,7 @@ def test_whoever_waits_for_a_connection_to_a_primary_that_is_left_gets_none(run:
         connections = ServerConnections.to(redis_url)
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(MAX_CONNECTIONS):
-                await stack.enter_async_context(connections.lend())
+                await stack.enter_async_context(connections.acquire())
             waiting = asyncio.create_task(connections.run(None, lambda pipeline: pipeline(("PING",))))
             await asyncio.sleep(0)
             await connections.close()

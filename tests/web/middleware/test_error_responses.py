@@ -55,7 +55,7 @@ def test_a_change_that_is_not_found_stored_is_a_500(relay: Relay, relayed: Servi
     assert not client.enabled()
     assert relayed.logs(f"request_id={answer.headers['x-request-id']}")
     (line,) = [line for line in relayed.log.splitlines() if answer.headers["x-request-id"] in line]
-    assert 'cause="OutcomeUnknown: the answer to a change was lost, and it was not found stored' in line
+    assert 'cause="OutcomeUnknown: the reply to the change was lost, and the change is not in the store' in line
     assert "level=error event=request" in line
 
 
