@@ -60,7 +60,7 @@ def test_a_flag_that_there_is_not_leaves_openfeatures_client_its_default(
 ) -> None:
     details = enter(service, make_token(tenant)).get_boolean_details("external_oms.enabled.not", True)
     assert (details.value, details.error_code) == (True, ErrorCode.FLAG_NOT_FOUND)
-    assert details.error_message == f"There is no flag of this key; the only one is {FLAG}."
+    assert details.error_message == f"There is no flag with this key. The only flag is {FLAG}."
 
 
 def test_the_flag_is_no_string(service: Service, enter: Enter, tenant: str) -> None:
