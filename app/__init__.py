@@ -1,26 +1,26 @@
-"""The External OMS Config API: one switch for each retailer, served from the customer's contract.
+"""The External OMS Config API: one setting for each tenant, served from the customer's OpenAPI document.
 
-    asgi           reads the environment and builds the application; the only import with an effect
-    factory        connects the parts, and is the place to begin reading
-    cli            the command `oms-config`
-    settings       what the service was told
-    store_factory  which store the settings name
-    operations     what it does
-    feed           what it tells those who listen
-    store          what it remembers
-    auth           who is asking
-    model          what passes between them
-    errors         what can go wrong
-    logs           how its lines look
-    metrics        how its numbers are kept
-    web            all the HTTP there is
+    asgi           ASGI entry point; the only module that does something when it is imported
+    factory        builds the application from its parts; start reading here
     server         the web process: uvicorn, its limits and its graceful shutdown
+    web            HTTP: middleware, adapters to Connexion and Flask, endpoints
+    operations     the coroutine of each operationId
+    feed           change events for the subscribers of one worker
+    store          settings and their history in Redis
+    store_factory  builds the store that the settings name
+    auth           verifies tokens and fetches the keys of identity providers
+    settings       environment variables, read into a frozen object
+    cli            the command `oms-config`
     preflight      checks of a store before a release
-    dev            what only development needs
+    dev            development only: `bin/serve` and its tokens
+    model          frozen values that the parts exchange
+    errors         exceptions, without HTTP statuses
+    logs           logging configuration
+    metrics        the Prometheus registry
 
-A request comes from uvicorn (`web.protocol`) through `web.request_id`, `web.outcomes` and `web.failures` to
-Connexion (routing, security, validation), on through Flask to an operation and the store, and back. All of it happens
-on the event loop: nothing may block. Imports go down only: development; server, asgi, cli; factory, stopping; then
-storage, release, signing; then settings, operations, web, listener; then feed, auth; then store; then metrics, model,
-errors.
+A request passes `server`, then the middleware, routing, security, validation and Flask in `web`, then `operations` and
+the `store`. Everything runs on the event loop, so nothing may block.
+
+Imports only point down this list: asgi; server, factory, cli; web; operations, store_factory, preflight, dev; settings,
+feed; auth, store; logs, metrics, model, errors.
 """

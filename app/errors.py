@@ -1,4 +1,21 @@
-"""What can go wrong, one kind for each thing that a caller tells apart. What it means over HTTP is decided in `web`."""
+"""Exceptions of the service, one class for each case that callers handle differently.
+
+ServiceError
+    BadRequest
+        InvalidBody
+    FlagNotFound
+    Unauthorized
+        MissingToken
+    Forbidden
+        InsufficientScope
+    ConcurrentUpdate
+    Unavailable
+        StoreError
+            OutcomeUnknown
+        KeyUnavailable
+
+They have no HTTP statuses: `app.web.middleware.error_responses` chooses the response.
+"""
 
 import enum
 import os
@@ -8,7 +25,7 @@ from collections.abc import Iterator
 
 
 class RejectionReason(enum.StrEnum):
-    """Why a token opens nothing, for those who count: one word each."""
+    """Reasons for rejecting a token. The values are metric labels and appear in the request log."""
 
     MISSING = "missing"
     MALFORMED = "malformed"
@@ -26,23 +43,23 @@ class RejectionReason(enum.StrEnum):
 
 
 class ServiceError(Exception):
-    """The base of all that the service raises on purpose. Its text is for the caller, unless a kind says otherwise."""
+    """Base class of the exceptions that the service raises. The client receives the text, except for Unavailable."""
 
 
 class BadRequest(ServiceError):
-    """The request is not what the contract describes. The text names the place and what was expected."""
+    """The request violates the contract. The text names the place and what was expected."""
 
 
 class InvalidBody(BadRequest):
-    """The body is JSON, and not of the form that the document describes."""
+    """The body is JSON but does not match the schema of its OpenAPI document."""
 
 
 class FlagNotFound(ServiceError):
-    """There is no flag of the name that was asked for."""
+    """There is no feature flag with the requested key."""
 
 
 class Unauthorized(ServiceError):
-    """There is no token, or one that does not verify. The text says why, and nothing of the token."""
+    """There is no token, or it fails verification. The text gives the reason and quotes nothing from the token."""
 
     def __init__(self, text: str, reason: RejectionReason = RejectionReason.MALFORMED) -> None:
         super().__init__(text)
@@ -50,14 +67,14 @@ class Unauthorized(ServiceError):
 
 
 class MissingToken(Unauthorized):
-    """The request carries no bearer token at all."""
+    """The request has no bearer token."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, RejectionReason.MISSING)
 
 
 class Forbidden(ServiceError):
-    """The token is good, but it may not do this."""
+    """The token is valid but does not permit the request."""
 
     def __init__(self, text: str, reason: RejectionReason) -> None:
         super().__init__(text)
@@ -73,7 +90,10 @@ class InsufficientScope(Forbidden):
 
 
 class ConcurrentUpdate(ServiceError):
-    """Another writer changed this tenant's setting meanwhile. Nothing was stored; `version` stands now."""
+    """A conflict: another writer changed the setting, or its version is not an expected one. Nothing was stored.
+
+    `version` is the current version.
+    """
 
     def __init__(self, version: int) -> None:
         super().__init__("Concurrent update detected on external_oms configuration setting.")
@@ -81,25 +101,25 @@ class ConcurrentUpdate(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Something that the service depends on gave no answer that can be relied on. The text is for the log alone."""
+    """A dependency failed or gave no reliable reply. The text is for the log only."""
 
 
 class StoreError(Unavailable):
-    """The store failed. The text names no secret."""
+    """The store failed. Nothing was stored, except for OutcomeUnknown. The text contains no secret."""
 
 
 class OutcomeUnknown(StoreError):
-    """Nobody can say whether the change was stored."""
+    """An unknown outcome: the change may have been stored."""
 
 
 class KeyUnavailable(Unavailable):
-    """The key that a token asks for cannot be had from its issuer now: nobody can say whether the token is good."""
+    """The key of a token is not available from its issuer now, so the token can be neither accepted nor rejected."""
 
     reason = RejectionReason.KEY_UNAVAILABLE
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error`, its cause, the cause of that, and so on. Of a group, only the first error counts."""
+    """Yield `error` and then each cause in its chain. In an exception group, follow only the first exception."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -108,10 +128,10 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def system_reason(error: BaseException) -> str | None:
-    """Return the text of the system, TLS or resolver error that caused `error`, without an address."""
+    """Return the text of the system, TLS or DNS error that caused `error`, without an address, or None."""
     for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno is not None:
-            # asyncio adds the address to system errors. TLS and the resolver have error numbers of their own.
+            # asyncio adds the address to the text of system errors. TLS and DNS errors use other error numbers.
             has_own_numbers = isinstance(cause, ssl.SSLError | socket.gaierror)
             return str(cause.strerror) if has_own_numbers else os.strerror(cause.errno)
     return None

@@ -1,4 +1,4 @@
-"""The wiring: who needs whom. Nothing is decided here."""
+"""Builds the application from its parts. Wiring only: every decision is made in the parts."""
 
 import contextlib
 import gc
@@ -24,13 +24,13 @@ from app.web.contract.application import contract_app
 from app.web.contract.security import Permissions
 from app.web.endpoints.health import health_routes
 from app.web.endpoints.prometheus import metrics_route
-from app.web.endpoints.swagger_ui import pages
+from app.web.endpoints.swagger_ui import undocumented_paths
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import ErrorResponses
-from app.web.middleware.request_id import RequestIds
 from app.web.middleware.request_metrics import RequestMetrics
 from app.web.middleware.request_observers import RequestObservers
+from app.web.middleware.response_headers import ResponseHeaders
 from app.web.middleware.streaming import OpenStream, Streaming
 
 _APP = Path(__file__).resolve().parent
@@ -38,10 +38,10 @@ DOCUMENTS = (_APP.parent / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofr
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
-    """The whole service as one ASGI application, on `store` or on the one that `settings` name.
+    """Return the service as one ASGI application that uses `store`, by default the one that `settings` name.
 
-    It has to be run with lifespan events: at the first of them Connexion builds its parts, at the last the store is
-    closed.
+    The ASGI server must send lifespan events: Connexion builds its parts at startup, and the shutdown event closes
+    the feed, the verifier and the store.
     """
     store = store or create_store(settings)
     observers: list[RequestObserver] = [log_request]
@@ -55,7 +55,6 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         metrics_routes.append(metrics_route(metrics, settings.metrics_token))
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in DOCUMENTS}
-    others = [*health_routes(store), *metrics_routes]
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
         _key_source(settings),
@@ -71,24 +70,26 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         tokens=TokenCache(verifier),
         permissions=permissions,
         max_body_bytes=settings.max_body_bytes,
-        others=pages(documents, settings.docs_url, settings.ui_note, others),
+        fallback=undocumented_paths(
+            documents, settings.docs_url, settings.ui_note, [*health_routes(store), *metrics_routes]
+        ),
         on_lifespan=_lifespan(feed, store, verifier),
     )
-    answering: ASGIApp = ErrorResponses(Streaming(connexion_app, open_stream))
+    application: ASGIApp = ErrorResponses(Streaming(connexion_app, open_stream))
     if settings.cors_allow_origins:
-        answering = Cors(answering, settings.cors_allow_origins)
-    return RequestIds(RequestObservers(answering, observers))
+        application = Cors(application, settings.cors_allow_origins)
+    return ResponseHeaders(RequestObservers(application, observers))
 
 
 def _key_source(settings: Settings) -> KeySource:
-    """Where `settings` have the keys that verify tokens."""
+    """Return the source of the keys that verify tokens."""
     if settings.jwt_secret is not None:
         previous = settings.jwt_secret_previous and Key(settings.jwt_secret_previous, settings.algorithms)
         return StaticKeySource(Key(settings.jwt_secret, settings.algorithms, previous or None))
     if settings.jwt_public_key is not None:
         return StaticKeySource(Key(public_key(settings.jwt_public_key), settings.algorithms))
-    sets = JwksFetcher(discover=settings.jwt_jwks_url is None)
-    return JwksKeySource(sets, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
+    fetcher = JwksFetcher(discover=settings.jwt_jwks_url is None)
+    return JwksKeySource(fetcher, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
 
 
 def _lifespan(
@@ -96,7 +97,8 @@ def _lifespan(
 ) -> Callable[[object], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        # What was made at start lives as long as the process. A full collection of it stops all requests for 30 ms.
+        # Objects made at start live as long as the process. Unless they are frozen, each full garbage collection
+        # examines them and stops all requests for 30 ms.
         gc.collect()
         gc.freeze()
         yield

@@ -1,17 +1,17 @@
-"""The frozen values that pass between the parts, and what makes each of them well-formed."""
+"""Frozen values that the parts of the service exchange, and the rules for a valid tenant name."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-MAX_VERSION = 10**18 - 1  # the highest that `If-Match` can name
+MAX_VERSION = 10**18 - 1  # the highest that `If-Match` accepts
 TENANT_PATTERN = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking: a tenant, the subject (`sub`) that acts for it, where the token names one, and what it may do."""
+    """The sender of a request, from its token: tenant, subject (`sub`, None if absent) and granted scopes."""
 
     tenant: str
     subject: str | None
@@ -20,7 +20,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The switch of one tenant: is an external OMS enabled, and how many changes led here."""
+    """The setting of one tenant. `version` counts its changes: 0 means that it was never set."""
 
     enabled: bool
     version: int
@@ -31,7 +31,7 @@ NEVER_SET = Setting(enabled=False, version=0)
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who asks for a change: the token's subject, where it names one, and the request that it came with."""
+    """The author of a change: the token's subject (None if absent) and the ID of the request."""
 
     subject: str | None
     request_id: str
@@ -39,7 +39,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that was made: the setting that it led to, when by the store's clock, and whose it was."""
+    """A stored change: the setting after it, its time in UTC by the store's clock, and its author."""
 
     setting: Setting
     changed_at: datetime
@@ -55,7 +55,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a feature flag is for one tenant."""
+    """The value of one feature flag for one tenant."""
 
     key: str
     setting: Setting
@@ -63,7 +63,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """What all feature flags are for one tenant; they change with `version` and never else."""
+    """The values of all feature flags for one tenant. They change only when `version` does."""
 
     flags: Sequence[Evaluation]
     version: int
@@ -71,9 +71,9 @@ class Evaluations:
 
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
-    """What a listener is told: a change, or what stands, where `is_reset` in the place of changes that are not known.
+    """One event for a subscriber: a change, or None for a setting that was never set.
 
-    No change at all is the setting that was never set.
+    If `is_reset` is true, the changes between the subscriber's last event and this one are not available.
     """
 
     change: Change | None
@@ -81,14 +81,14 @@ class ChangeEvent:
 
 
 def version_of(change: Change | None) -> int:
-    """The version that `change` led to; 0 before the first."""
+    """Return the version of the setting after `change`, or 0 if there was none."""
     return NEVER_SET.version if change is None else change.setting.version
 
 
-# The versions that a change is meant for; None is any.
+# The versions that a conditional change accepts as the current one. None accepts any version.
 Expected = frozenset[int] | None
 
 
 def is_tenant_name(value: object) -> bool:
-    """Whether `value` is 1 to 63 of `a-z 0-9 - _`, beginning and ending with a letter or digit."""
+    """Return True if `value` is 1 to 63 characters of `a-z 0-9 - _` that start and end with a letter or digit."""
     return isinstance(value, str) and re.fullmatch(TENANT_PATTERN, value, re.ASCII) is not None

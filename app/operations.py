@@ -1,8 +1,8 @@
-"""What the service does: one coroutine for each operationId of the documents, readable as the rule it keeps.
+"""The operations of the OpenAPI documents: one coroutine for each operationId.
 
-An operation's arguments say all it needs. The first is what it works on, the store or the feed; the others are filled
-by name: `principal`, `request_id`, `expected` (the versions that the request is meant for, or None for any), parameters
-that the document declares, and properties that it requires in the body.
+The first argument of an operation is the store or the feed. `app.web.contract.views` fills the others by name:
+`principal`, `request_id`, `expected` (the versions in `If-Match`, None for any version), parameters that the document
+declares, and properties that it requires in the body. Every operation raises StoreError if the store fails.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -20,49 +20,53 @@ FLAG = "external_oms.enabled"
 
 
 async def get_external_oms(store: Store, principal: Principal) -> Setting:
-    """The tenant's setting as it stands."""
+    """Return the tenant's current setting."""
     return await store.current(principal.tenant)
 
 
 async def set_external_oms(
     store: Store, principal: Principal, request_id: str, enabled: bool, expected: Expected
 ) -> Setting:
-    """The tenant's setting with `enabled` as asked for.
+    """Store `enabled` for the tenant and return the current setting. Storing the current value is not a change.
 
-    ConcurrentUpdate where another writer was there meanwhile, or the version that stands is none of those expected.
+    Raises ConcurrentUpdate if another writer changed the setting meanwhile, or if its version is not in `expected`.
+    Raises OutcomeUnknown if the change may have been stored.
     """
     return await store.change(principal.tenant, enabled, Author(principal.subject, request_id), expected)
 
 
 async def get_external_oms_history(store: Store, principal: Principal, limit: int, before: int | None) -> History:
-    """The tenant's newest changes, `limit` of them at the most; only versions below `before`, if given."""
+    """Return the tenant's newest changes, at most `limit`, with versions below `before` if it is given."""
     return History(await store.history(principal.tenant, limit, before))
 
 
 async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: int | None) -> Subscriber:
-    """Each change of the tenant's setting after the version `last_event_id`; if that is None, first what stands."""
+    """Return a subscriber to the tenant's changes after the version `last_event_id`. The caller must end it.
+
+    If `last_event_id` is None, the first event is the current setting.
+    """
     return await feed.subscribe(principal.tenant, after=last_event_id)
 
 
 async def evaluate_flag(store: Store, principal: Principal, key: str) -> Evaluation:
-    """The tenant's setting as the one feature flag that there is. FlagNotFound for any other `key`."""
+    """Return the tenant's current setting as the feature flag `FLAG`. Raises FlagNotFound for any other `key`."""
     if key != FLAG:
-        raise FlagNotFound(f"There is no flag of this key; the only one is {FLAG}.")
+        raise FlagNotFound(f"There is no flag with this key. The only flag is {FLAG}.")
     return Evaluation(FLAG, await store.current(principal.tenant))
 
 
 async def evaluate_flags(store: Store, principal: Principal) -> Evaluations:
-    """The tenant's setting as all feature flags that there are."""
+    """Return all feature flags of the tenant: the current setting is the only one."""
     setting = await store.current(principal.tenant)
     return Evaluations([Evaluation(FLAG, setting)], setting.version)
 
 
-# Those that need the scope for writing; all others need the one for reading.
+# The operationIds that require the write scope. All others require the read scope.
 WRITES = frozenset({"set-external-oms-configuration"})
 
 
 def operations(store: Store, feed: Feed) -> Mapping[str, Operation]:
-    """The operation of each operationId."""
+    """Return the coroutine function of each operationId."""
     return {
         "get-oms-configuration": partial(get_external_oms, store),
         "set-external-oms-configuration": partial(set_external_oms, store),

@@ -1,13 +1,13 @@
-"""The web process: uvicorn and httptools, with bounds and a graceful shutdown.
+"""The web process: uvicorn and httptools, with limits and a graceful shutdown.
 
-`python -m app.server` is `__main__`: it checks the settings once, then runs uvicorn.
+`python -m app.server` runs `__main__`: it checks the settings, then starts uvicorn.
 
-http_protocol      answers the requests of one connection in order, within limits
-request_parsing    httptools, with the checks that it leaves out
-request_head       checks of a request's head
-framing            finds where each request ends
-lingering          ends connections: lingering close, reset
-graceful_shutdown  runs the worker processes and stops them without dropped requests
+http_protocol      one HTTP connection: order of responses, time limits, errors
+request_parsing    passes input to httptools and limits its size
+request_head       checks `Host` and `Transfer-Encoding`
+framing            finds where each request head and body ends
+lingering          closes or resets a connection
+graceful_shutdown  runs the worker processes and stops them without dropping requests
 listen_socket      the listening socket that the workers share
 """
 

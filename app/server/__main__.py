@@ -1,4 +1,4 @@
-"""The command of the web process, `python -m app.server`: checks the settings once, then runs uvicorn."""
+"""Entry point of the web process, `python -m app.server`: checks the settings once, then runs uvicorn."""
 
 import contextlib
 import logging
@@ -18,10 +18,10 @@ from app.settings import METRICS_DIRECTORY, Settings, SettingsError
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
-    """Serves until a signal ends it. Ends the process with one line on stderr where it cannot start."""
+    """Serve until a signal stops the process. If it cannot start, exit with one line on stderr."""
     try:
         settings = Settings.read(environment)
-        listener = listen(settings.port)
+        listening_socket = listen(settings.port)
     except SettingsError as error:
         sys.exit(startup_error(str(error), environment.get("LOG_FORMAT")))
     except OSError as error:
@@ -32,7 +32,7 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         http=HttpProtocol,
         ws="none",
         loop="uvloop",
-        # Were it "auto", an application that cannot be built would answer 500 to everybody instead of ending.
+        # With "auto", an application that fails at startup would answer every request with 500.
         lifespan="on",
         workers=settings.workers,
         log_config=logging_config(settings.log_format, settings.log_level),
@@ -41,19 +41,22 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
-        # Whoever closes an idle connection first may cut off a request: let it be Heroku's router, after its 90 s.
+        # The side that closes an idle connection first may cut off a request. Heroku's router closes after 90 s.
         timeout_keep_alive=95,
     )
     _allow_many_connections()
     install_log_hooks()
     logging.getLogger(__name__).info("listening", extra=settings.described())
     with _metrics_directory(1 if settings.metrics_token is None else settings.workers):
-        serve(config, listener)
+        serve(config, listening_socket)
 
 
 @contextlib.contextmanager
 def _metrics_directory(workers: int) -> Iterator[None]:
-    """Where the `workers` that are started meanwhile keep their numbers together. One alone needs none."""
+    """Provide a temporary directory in which several workers share their metrics, named in the environment.
+
+    One worker keeps its metrics in memory.
+    """
     os.environ.pop(METRICS_DIRECTORY, None)
     if workers == 1:
         yield
@@ -64,10 +67,10 @@ def _metrics_directory(workers: int) -> Iterator[None]:
 
 
 def _allow_many_connections() -> None:
-    """As many as the system allows: each listener to the events holds one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS calls it unlimited, and refuses that
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Raise the limit of open files to the maximum: each event stream holds a connection."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS reports "unlimited" but does not accept it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""How the processes run and, more to the point, how they end: uvicorn's server, made to drop nobody."""
+"""Runs uvicorn's server processes and stops them without dropping requests.
+
+uvicorn resets connections that are still in the listen queue, and closes connections whose request is on its way. This
+server first makes the kernel drop new connections. Then it waits until the listen queue is empty and every open
+connection has sent its request.
+"""
 
 import asyncio
 import contextlib
@@ -16,45 +21,41 @@ from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import drop_new_connections, is_backlog_empty
 from app.web.context import server_state
 
-_TICK: Final = 0.02
-# For so many ticks in a row nothing may come: a connection that a client takes for made is not made here for as long
-# as its last packet is on the way.
-_QUIET_TICKS: Final = 5
+_POLL_SECONDS: Final = 0.02
+# A condition must hold for this number of polls in a row. The last packet of a TCP handshake may still be on its way:
+# the client has a connection then, and the listen queue does not show it yet.
+_QUIET_POLLS: Final = 5
 
 
-def serve(config: uvicorn.Config, listener: socket.socket) -> None:
-    """Serves on `listener` with as many processes as `config` says until a signal ends it.
+def serve(config: uvicorn.Config, listening_socket: socket.socket) -> None:
+    """Serve on `listening_socket` with `config.workers` processes until a signal stops them.
 
-    What was accepted by then, or waits to be, is answered; a process that dies by itself is replaced.
+    Requests on accepted and on queued connections still get their responses. A worker that dies is replaced.
     """
     if config.workers == 1:
-        GracefulServer(config).run([listener])
+        GracefulServer(config).run([listening_socket])
     else:
-        # uvicorn (0.54) names its class for a worker in four places, and takes no other from anybody.
+        # uvicorn 0.54 has no parameter for the class of its workers, and uses it in four places.
         uvicorn.supervisors.multiprocess.Process = _Worker  # type: ignore[misc]
-        _Supervisor(config, [listener]).run()
+        _Supervisor(config, [listening_socket]).run()
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn resets what waits in the backlog, and closes connections whose request is on its way.
+    """uvicorn's server with a graceful shutdown."""
 
-    This one first has no connection begin, and then waits for those: for the backlog to be empty, and for each
-    connection to have had its request.
-    """
-
-    # For each of the two, at the most: a client that has nothing to ask is not waited for any longer.
+    # Limit for each of the two waits. A client that sends nothing must not delay the shutdown.
     max_seconds_waiting = 1.0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called when the server was told to stop."""
-        listeners = sockets or []
+        """Stop without dropping requests. uvicorn calls it after a stop signal."""
+        listening_sockets = sockets or []
         server_state(self.lifespan.state).is_stopping = True
         for connection in self._connections:
             connection.close_after_response()
-        if self.config.workers == 1:  # else the supervisor does, once for all who share the socket
-            for listener in listeners:
-                drop_new_connections(listener)
-        await self._wait_until(lambda: all(map(is_backlog_empty, listeners)))
+        if self.config.workers == 1:  # with several workers, the supervisor does it for the shared socket
+            for listening_socket in listening_sockets:
+                drop_new_connections(listening_socket)
+        await self._wait_until(lambda: all(map(is_backlog_empty, listening_sockets)))
         for server in self.servers:
             server.close()
         await self._wait_until(lambda: not any(connection.is_idle for connection in self._connections))
@@ -68,44 +69,47 @@ class GracefulServer(uvicorn.Server):
         quiet = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.max_seconds_waiting):
-                while quiet < _QUIET_TICKS:
+                while quiet < _QUIET_POLLS:
                     quiet = quiet + 1 if condition() else 0
-                    await asyncio.sleep(_TICK)
+                    await asyncio.sleep(_POLL_SECONDS)
 
 
 class _Worker(uvicorn.supervisors.multiprocess.Process):
-    """One process of several."""
+    """A worker process that runs GracefulServer."""
 
     @functools.cached_property
     def server(self) -> GracefulServer:
-        """What runs in it."""
+        """The server of this process."""
         return GracefulServer(self.config)
 
 
 class _Supervisor(Multiprocess):
-    """Ends all workers gently, one that hangs excepted. One that is replaced on SIGHUP leaves the backlog to others."""
+    """Parent process that shuts all workers down gracefully, and kills those that hang.
 
-    # From the signal on. A worker that does not hang has ended by then: `max_seconds_waiting` twice, then
+    On SIGHUP, workers are replaced one by one. The others accept what is in the listen queue.
+    """
+
+    # From the signal until workers are killed. A graceful shutdown takes less: twice `max_seconds_waiting`, then
     # `timeout_graceful_shutdown`.
     max_seconds_stopping = 9
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        for told in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(told, self._note_stop)
+        for stop_signal in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop_signal, self._request_stop)
         signal.signal(signal.SIGALRM, self._kill_all)
 
     def terminate_all(self) -> None:
-        """Called when all are to stop. The socket is closed as soon as the last of them has closed it."""
-        for listener in self.sockets:
-            drop_new_connections(listener)
+        """Drop new connections and stop all workers. The last worker to close its copy closes the socket."""
+        for listening_socket in self.sockets:
+            drop_new_connections(listening_socket)
         super().terminate_all()
-        for listener in self.sockets:
-            listener.close()
+        for listening_socket in self.sockets:
+            listening_socket.close()
 
-    def _note_stop(self, told: int, _frame: object) -> None:
-        """Begins to count: where a worker hangs, uvicorn may ask it for 5 s whether it lives before it looks here."""
-        self.signal_queue.append(told)
+    def _request_stop(self, stop_signal: int, _frame: object) -> None:
+        """Queue the signal and start the timer. uvicorn may first wait 5 s for a worker that hangs."""
+        self.signal_queue.append(stop_signal)
         if not signal.getitimer(signal.ITIMER_REAL)[0]:
             signal.alarm(self.max_seconds_stopping)
 

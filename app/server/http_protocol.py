@@ -1,4 +1,4 @@
-"""uvicorn's protocol for HTTP/1.1, with limits, and with the contract's body for the requests that it refuses."""
+"""uvicorn's protocol for HTTP/1.1, with limits and with the contract's error body for requests that it refuses."""
 
 import asyncio
 from typing import cast
@@ -10,42 +10,42 @@ from app.server.lingering import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_parsing import MALFORMED, RequestParsing
 from app.web.context import request_context, server_state
 from app.web.middleware.error_responses import ErrorResponse
-from app.web.middleware.request_id import NO_SNIFFING
+from app.web.middleware.response_headers import common_headers
 
-# Requests on one connection that were sent ahead and wait for their turn.
+# Limit for pipelined requests on one connection that wait for their turn.
 MAX_WAITING = 64
 
-_TOO_MANY_WAITING = ErrorResponse(400, f"Expected at most {MAX_WAITING} requests ahead of their answers.")
+_TOO_MANY_WAITING = ErrorResponse(400, f"Expected at most {MAX_WAITING} pipelined requests.")
 
 
 class HttpProtocol(RequestParsing):
-    """Answers the requests of one connection in order, within limits of time and number.
+    """One HTTP connection: sends the responses in the order of the requests, and enforces limits.
 
-    uvicorn 0.54 has no limits. It also forgets requests that were sent ahead when their client disconnects, and reads
-    on while they wait.
+    uvicorn 0.54 has no such limits. It also drops pipelined requests when their client disconnects, and it continues
+    to read while they wait.
 
-    Behind a refused request, nothing more reaches the parser. All requests that arrived complete are answered in order,
-    then the refused one. Then the connection lingers.
+    After a refused request, the parser gets no more input. The complete requests before it get their responses in
+    order, then the refused request gets its own. Then the connection lingers, see LingeringTransport.
     """
 
-    # How long a client may leave a part of an answer unacknowledged.
+    # Limit for the time in which a client must acknowledge a part of a response.
     max_seconds_unread = 20.0
-    # How long a client may take to send a head, and a head and its body: from the first byte on, the first time from
-    # the connection on.
+    # Limits for sending a head, and a head with its body. They count from the first byte, or from the start of the
+    # connection for its first request.
     max_seconds_head = 10.0
     max_seconds_request = 30.0
-    # How long input is discarded: the rest of a body after its answer, and everything behind the last answer.
+    # Limit for discarding input: the rest of a body after its response, and everything after the last response.
     max_seconds_lingering = 2.0
 
-    _unwanted_bytes = 0
-    _is_last = False  # no request may follow the current one
-    _idle_since = 0.0  # when the last answer was complete
-    _running: RequestResponseCycle | None = None
-    _refused: tuple[ErrorResponse, Scope] | None = None  # to be answered behind the requests that came before
-    _watching: asyncio.TimerHandle | None = None
+    _discarded_body_bytes = 0
+    _is_last = False  # True if no request may follow the current one
+    _idle_since = 0.0  # when the last response was complete
+    _running: RequestResponseCycle | None = None  # the request whose response is next or in progress
+    _refused_request: tuple[ErrorResponse, Scope] | None = None  # waits for the responses to earlier requests
+    _check_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Begins to wait for the first request."""
+        """Start the time limits of a new connection."""
         lingering = LingeringTransport(
             transport,
             self.loop,
@@ -54,64 +54,67 @@ class HttpProtocol(RequestParsing):
         )
         super().connection_made(lingering)
         self._server = server_state(self.app_state)
-        self._awaited_since = self.loop.time()
-        self._watch_in(self._max_seconds_between_checks)
+        self._incomplete_since = self.loop.time()
+        self._schedule_check(self._max_seconds_between_checks)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio allows for an answer, uvicorn gives none
-        """Keeps the connection open until every answer is sent and acknowledged.
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn declares no result
+        """Keep the connection open until every response is sent and acknowledged.
 
-        A stream ends at once: it has no end, and its client has closed.
+        An event stream is closed at once, because it would never be complete.
         """
         self.transport.end_input()
-        self._end(None)
-        due = self._last_due()
-        if self._streams():
-            self._abandon()
-        elif due is not None:
-            request_context(cast(Scope, due.scope)).is_half_closed = True
+        self._end_connection(None)
+        cycle = self._last_unanswered()
+        if self._is_streaming():
+            self._close_early()
+        elif cycle is not None:
+            request_context(cast(Scope, cycle.scope)).is_half_closed = True
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells the request that is being answered, not only the one that came last, and forgets those between."""
-        self.transport.forget()
+        """Disconnect the running request and drop those that wait. uvicorn disconnects only the last one."""
+        self.transport.connection_lost()
         super().connection_lost(exc)
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         self.pipeline.clear()
         self._disconnect_running()
 
     @property
     def is_idle(self) -> bool:
-        """Return True if no request waits for its answer and the connection is open."""
-        return self._last_due() is None and not self.transport.is_closing()
+        """Return True if no request waits for a response and the connection is open."""
+        return self._last_unanswered() is None and not self.transport.is_closing()
 
     def close_after_response(self) -> None:
-        """Called when the server begins to stop: the connection ends with the last answer."""
-        due = self._last_due()
-        if due is not None and not due.response_started:
-            due.keep_alive = False
+        """Close the connection after its last response. The server calls it when the shutdown starts."""
+        cycle = self._last_unanswered()
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Called when the server has waited: streams end, or are reset if their client does not read."""
+        """Close an idle connection and end event streams. Reset a stream whose client does not read.
+
+        The server calls it after waiting for requests.
+        """
         if self.is_idle:
             self.transport.close_idle()
         super().shutdown()
         if self._server.end_streams is not None:
             self._server.end_streams()
-        if self._streams() and self.flow.write_paused:
+        if self._is_streaming() and self.flow.write_paused:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """Parser callback: the head has ended."""
+        """Handle the end of a head. Called by the parser."""
         length = self._check_head()
         if len(self.pipeline) >= MAX_WAITING:
-            self._stop(_TOO_MANY_WAITING)
-        # CONNECT upgrades without saying so, and has no body.
+            self._refuse(_TOO_MANY_WAITING)
+        # httptools reports an upgrade for CONNECT too, which has no `Upgrade` header and no body.
         upgrades = self.parser.should_upgrade()
         self._upgrade = upgrades and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
-            return  # parsed again, in `_parse_without_upgrade`
-        before = self._last_due()
+            return  # `_parse_without_upgrade` parses the head again
+        before = self._last_unanswered()
         super().on_headers_complete()
         self._framing.begin_body(length)
         if length is None:
@@ -119,35 +122,35 @@ class HttpProtocol(RequestParsing):
         if before is None:
             self._running = self.cycle
         if self.expect_100_continue or upgrades or (length or 0) > MAX_DISCARDED_BYTES:
-            # The client alone knows if the body comes at all; behind CONNECT comes no request. A body may also be more
-            # than is read behind an answer.
+            # Close after the response: the body may not come, no request follows CONNECT, or the body may be longer
+            # than what is discarded.
             self.cycle.keep_alive = False
         self._is_last = not self.cycle.keep_alive
         if self._server.is_stopping:
             if before is not None and not before.response_started:
-                before.keep_alive = True  # it is not the last any more
+                before.keep_alive = True  # another response follows
             self.close_after_response()
 
     def on_body(self, body: bytes) -> None:
-        """Parser callback: a part of the body; of a body that is not wanted, a limited number of bytes is read."""
+        """Handle a part of a body. Called by the parser. After the response, the rest is discarded up to a limit."""
         if self.cycle.response_complete:
-            self._unwanted_bytes += len(body)
-            if self._unwanted_bytes > MAX_DISCARDED_BYTES:
-                self._stop(MALFORMED)
+            self._discarded_body_bytes += len(body)
+            if self._discarded_body_bytes > MAX_DISCARDED_BYTES:
+                self._refuse(MALFORMED)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Parser callback: the request has ended."""
+        """Handle the end of a request. Called by the parser."""
         if self._upgrade:
             return
         super().on_message_complete()
         self._framing.end_request()
-        self._unwanted_bytes, self._awaited_since, self._ignores_input = 0, None, self._is_last
+        self._discarded_body_bytes, self._incomplete_since, self._ignores_input = 0, None, self._is_last
 
     def on_response_complete(self) -> None:
-        """Called when an answer is complete: starts the next request that waits. Nothing is read before it.
+        """Start the next waiting request, and read again only when none waits.
 
-        Replaces uvicorn's, which starts and cancels a timer for each request.
+        Called when a response is complete. Replaces uvicorn's method, which starts a timer for each request.
         """
         self.server_state.total_requests += 1
         self._running = None
@@ -157,100 +160,100 @@ class HttpProtocol(RequestParsing):
             self._running, app = self.pipeline.pop()
             self._start_asgi_task(self._running, app)
             self.flow.pause_reading()
-        elif self._refused is not None:
-            self._answer(*self._refused)
+        elif self._refused_request is not None:
+            self._respond(*self._refused_request)
         else:
             self.flow.resume_reading()
             self._idle_since = self.loop.time()
             if not self._framing.in_head:
-                self._awaited_since = self._idle_since
-                self._watch_in(self.max_seconds_lingering)
+                self._incomplete_since = self._idle_since
+                self._schedule_check(self.max_seconds_lingering)
 
     @property
     def _max_seconds_between_checks(self) -> float:
         return min(self.max_seconds_head, self.max_seconds_unread)
 
-    def _streams(self) -> bool:
-        """Return True while an answer without a length is being sent."""
+    def _is_streaming(self) -> bool:
+        """Return True if a response without a length is being sent."""
         return self._running is not None and bool(
             self._running.chunked_encoding and not self._running.response_complete
         )
 
-    def _last_due(self) -> RequestResponseCycle | None:
-        """Return the last request that has no complete answer."""
+    def _last_unanswered(self) -> RequestResponseCycle | None:
+        """Return the last request without a complete response."""
         return self.pipeline[0][0] if self.pipeline else self._running
 
-    def _watch_in(self, seconds: float) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-        self._watching = self.loop.call_later(seconds, self._watch)
+    def _schedule_check(self, seconds: float) -> None:
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+        self._check_timer = self.loop.call_later(seconds, self._check_timeouts)
 
-    def _watch(self) -> None:
-        """Ends the connection if its client has taken too long, and otherwise checks again when it may have.
+    def _check_timeouts(self) -> None:
+        """End the connection if its client has taken too long. Otherwise check again at the next possible timeout.
 
-        One timer for a connection's whole life: it fires seldom, and a request costs it nothing.
+        A connection has one timer, which rarely fires, so that a request does not pay for timers.
         """
         if self.transport.is_closing():
             return
         now = self.loop.time()
-        left = min(self._max_seconds_between_checks, self.transport.check_unread(now))
-        if self._awaited_since is not None:
+        delay = min(self._max_seconds_between_checks, self.transport.check_unread(now))
+        if self._incomplete_since is not None:
             if self.flow.read_paused:
-                self._awaited_since = now  # the server does not read
-            remaining = self._awaited_since + self._max_seconds_awaited - now
-        elif self._last_due() is None:
+                self._incomplete_since = now  # the server does not read
+            remaining = self._incomplete_since + self._max_seconds_incomplete - now
+        elif self._last_unanswered() is None:
             remaining = self._idle_since + self.timeout_keep_alive - now
         else:
-            remaining = left
+            remaining = delay
         if remaining <= 0:
-            self._end(None)
+            self._end_connection(None)
         else:
-            left = min(left, remaining)
-        self._watch_in(max(left, 0))
+            delay = min(delay, remaining)
+        self._schedule_check(max(delay, 0))
 
     @property
-    def _max_seconds_awaited(self) -> float:
+    def _max_seconds_incomplete(self) -> float:
         if self._framing.in_head:
             return self.max_seconds_head
         return self.max_seconds_lingering if self.cycle.response_complete else self.max_seconds_request
 
-    def _end(self, failure: ErrorResponse | None) -> None:
-        """Ends the connection behind the requests that arrived complete.
+    def _end_connection(self, response: ErrorResponse | None) -> None:
+        """End the connection after the responses to all complete requests.
 
-        The one that did not is answered with `failure`, if any, unless its answer has begun.
+        If `response` is given, it answers the incomplete request, unless its response has started.
         """
         if self._ignores_input:
             return
-        self._ignores_input, self._awaited_since = True, None
+        self._ignores_input, self._incomplete_since = True, None
         incomplete = None if self._framing.in_head else self.cycle
         if incomplete is not None and (incomplete is self._running or incomplete.response_complete):
-            self._end_in_body(incomplete, failure)
+            self._end_in_body(incomplete, response)
             return
         if incomplete is not None:
             self.pipeline.popleft()
         scope = self._scope_of_head() if incomplete is None else cast(Scope, incomplete.scope)
-        due = self._last_due()
-        if due is None and failure is not None:
-            self._answer(failure, scope)
-        elif due is None or self._streams():
-            self._abandon()  # a stream has no end
-        elif failure is not None:
-            self._refused = failure, scope
+        cycle = self._last_unanswered()
+        if cycle is None and response is not None:
+            self._respond(response, scope)
+        elif cycle is None or self._is_streaming():
+            self._close_early()  # do not wait for the end of a stream
+        elif response is not None:
+            self._refused_request = response, scope
         else:
-            due.keep_alive = False
+            cycle.keep_alive = False
 
-    def _end_in_body(self, incomplete: RequestResponseCycle, failure: ErrorResponse | None) -> None:
-        """Ends the connection behind the answer to a request whose body is incomplete."""
-        if incomplete.response_started and not incomplete.response_complete and not self._streams():
+    def _end_in_body(self, incomplete: RequestResponseCycle, response: ErrorResponse | None) -> None:
+        """End the connection after the response to a request whose body is incomplete."""
+        if incomplete.response_started and not incomplete.response_complete and not self._is_streaming():
             incomplete.keep_alive = False
-        elif failure is None or incomplete.response_started:
-            self._abandon()
+        elif response is None or incomplete.response_started:
+            self._close_early()
         else:
-            # The application begins first: it may answer without the body, and else knows the request's identifier.
-            self.loop.call_soon(self._answer_instead, incomplete, failure)
+            # Let the application start first: it may respond without the body, and it sets the request ID.
+            self.loop.call_soon(self._respond_before_application, incomplete, response)
 
-    def _abandon(self) -> None:
-        """Closes without waiting for the answer that is being sent."""
+    def _close_early(self) -> None:
+        """Close without waiting for the end of the running response."""
         self._disconnect_running()
         self.transport.close()
 
@@ -259,30 +262,30 @@ class HttpProtocol(RequestParsing):
             self._running.disconnected = True
             self._running.message_event.set()
 
-    def _answer_instead(self, due: RequestResponseCycle, failure: ErrorResponse) -> None:
-        """Answers instead of the application, which has not begun to. The application still reports the request."""
-        if due.response_started or self.transport.is_closing():
-            self._end_in_body(due, failure)
+    def _respond_before_application(self, cycle: RequestResponseCycle, response: ErrorResponse) -> None:
+        """Respond instead of the application if it has not started to. The application still reports the request."""
+        if cycle.response_started or self.transport.is_closing():
+            self._end_in_body(cycle, response)
             return
-        request_context(cast(Scope, due.scope)).server_status = failure.status
+        request_context(cast(Scope, cycle.scope)).server_status = response.status
         self._disconnect_running()
-        self._write(failure, cast(Scope, due.scope))
+        self._write_response(response, cast(Scope, cycle.scope))
 
-    def _answer(self, failure: ErrorResponse, scope: Scope) -> None:
-        """Answers a request that did not reach the application, and reports what was read of it."""
-        self._refused = None
-        self._write(failure, scope)
+    def _respond(self, response: ErrorResponse, scope: Scope) -> None:
+        """Respond to a request that did not reach the application, and report it to the request observers."""
+        self._refused_request = None
+        self._write_response(response, scope)
         if self._server.observe is not None:
-            self._server.observe(scope, failure.status, 0.0)  # as for all others, time begins with the end of the head
+            self._server.observe(scope, response.status, 0.0)  # durations count from the end of the head
 
-    def _write(self, failure: ErrorResponse, scope: Scope) -> None:
-        body = failure.body(scope)
-        own = [
-            *failure.head(body),
-            (b"x-request-id", request_context(scope).request_id.encode()),
-            NO_SNIFFING,
+    def _write_response(self, response: ErrorResponse, scope: Scope) -> None:
+        body = response.body(scope)
+        headers = [
+            *self.server_state.default_headers,
+            *response.headers_for(body),
+            *common_headers(scope),
             (b"connection", b"close"),
         ]
-        headers = b"".join(name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *own])
-        self.transport.write(STATUS_LINE[failure.status] + headers + b"\r\n" + body)
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(STATUS_LINE[response.status] + lines + b"\r\n" + body)
         self.transport.close()

@@ -1,4 +1,4 @@
-"""The end of a connection: lingering close, and reset of a client that does not read (RFC 9112, section 9.6)."""
+"""Closes connections: lingering close, and reset if the client does not read (RFC 9112, section 9.6)."""
 
 import asyncio
 import fcntl
@@ -9,22 +9,22 @@ import sys
 import termios
 from typing import Any, Final
 
-# Limit for what is read and discarded behind the last answer.
+# Limit for the input that is read and discarded after the last response.
 MAX_DISCARDED_BYTES: Final = 1024 * 1024
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, for 0 seconds
-_POLLS: Final = 8  # within the time of a lingering close
+_POLLS: Final = 8  # during a lingering close
 
 
 class LingeringTransport(asyncio.Transport):
     """A TCP transport whose `close` lingers and whose `abort` resets the connection.
 
-    Closing a socket that has unread input resets the connection, and the reset can destroy the last answer on its way
-    to the client. Therefore `close` sends what is written and the end of the stream. Then it discards input until
-    the client has closed, or has acknowledged everything and sent nothing more for some time. The caller passes
-    the size of each piece of input to `discard`, and the client's end of stream to `end_input`.
+    Closing a socket that has unread input resets the connection, and the reset can destroy the last response on its
+    way to the client. Therefore `close` sends the written data and the end of the output. Then it discards input until
+    the client closes, or for `max_seconds_lingering` after the client has acknowledged everything. The caller must call
+    `discard` for input that it does not process, `end_input` when the client closes, and `connection_lost` at the end.
 
-    asyncio's `abort` leaves the kernel's send buffer in memory for minutes; a reset frees it.
+    asyncio's `abort` keeps the kernel's send buffer in memory for minutes. A reset frees it.
     """
 
     def __init__(
@@ -42,44 +42,44 @@ class LingeringTransport(asyncio.Transport):
         self._max_seconds_unread = max_seconds_unread
         self._max_seconds_lingering = max_seconds_lingering
         self._written = 0
-        self._mark = 0  # how many bytes the client has to acknowledge
-        self._marked_at: float | None = None
-        self.lingers = False  # once `close` was called
+        self._deadline_bytes = 0  # what the client must acknowledge within `max_seconds_unread` of `_deadline_set_at`
+        self._deadline_set_at: float | None = None
+        self.lingers = False  # True after `close` or `connection_lost`
         self._lingers_until = 0.0
         self._discarded = 0
         self._has_input_ended = False
         self._timer: asyncio.TimerHandle | None = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the transport knows about itself, such as its socket."""
+        """Return a property of the transport, such as its socket."""
         return self._transport.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends `data`, or nothing once the connection is closing."""
+        """Send `data`, or ignore it after `close`."""
         if not self.lingers:
             self._written += len(data)
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Return True once `close` or `abort` was called, or the client has closed."""
+        """Return True after `close`, `abort` or `connection_lost`."""
         return self.lingers or self._transport.is_closing()
 
     def pause_reading(self) -> None:
-        """Stops reading, except while the connection lingers."""
+        """Stop reading, except while the connection lingers."""
         if not self.lingers:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Reads again, unless enough was discarded."""
+        """Resume reading, unless the limit of discarded input is reached."""
         if self._discarded <= MAX_DISCARDED_BYTES:
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Closes the connection once the client has read everything, or has taken too long."""
+        """Start a lingering close. Data written before is still sent."""
         if self.is_closing():
             return
         self.lingers = True
-        if self._has_input_ended and not self._unread():
+        if self._has_input_ended and not self._unacknowledged():
             self._transport.close()
             return
         self.resume_reading()
@@ -88,64 +88,64 @@ class LingeringTransport(asyncio.Transport):
         self._poll_later()
 
     def close_idle(self) -> None:
-        """Closes the connection at once if the client has acknowledged everything."""
-        if not self.is_closing() and not self._unread():
+        """Close at once if the client has acknowledged everything, otherwise linger."""
+        if not self.is_closing() and not self._unacknowledged():
             self._transport.close()
         else:
             self.close()
 
     def abort(self) -> None:
-        """Resets the connection and drops what the client has not read."""
+        """Reset the connection and drop the output that the client has not acknowledged."""
         if not self._transport.is_closing():
             if self._socket is not None:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._transport.abort()
 
     def discard(self, size: int) -> None:
-        """Counts `size` bytes of input that are not used. Reading stops at the limit."""
+        """Count `size` bytes of discarded input, and stop reading at the limit."""
         self._discarded += size
         if self._discarded > MAX_DISCARDED_BYTES:
             self._transport.pause_reading()
             self.end_input()
 
     def end_input(self) -> None:
-        """Called when the client sends nothing more."""
+        """Note that the client sends nothing more. A lingering connection closes if everything is acknowledged."""
         self._has_input_ended = True
-        if self.lingers and not self._transport.is_closing() and not self._unread():
+        if self.lingers and not self._transport.is_closing() and not self._unacknowledged():
             self._transport.close()
 
     def check_unread(self, now: float) -> float:
-        """Aborts if the client has left output unread for too long. Return the seconds until the next check.
+        """Abort if the client has not acknowledged output in time. Return the seconds until the next check.
 
-        Everything that is unacknowledged at one check has to be acknowledged `max_seconds_unread` later.
+        The client must acknowledge everything that is unacknowledged at one check within `max_seconds_unread`.
         """
-        unread = self._unread()
-        if not unread:
-            self._marked_at = None
+        unacknowledged = self._unacknowledged()
+        if not unacknowledged:
+            self._deadline_set_at = None
             return math.inf
-        if self._marked_at is None or self._written - unread >= self._mark:
-            self._mark, self._marked_at = self._written, now
-        left = self._marked_at + self._max_seconds_unread - now
+        if self._deadline_set_at is None or self._written - unacknowledged >= self._deadline_bytes:
+            self._deadline_bytes, self._deadline_set_at = self._written, now
+        left = self._deadline_set_at + self._max_seconds_unread - now
         if left <= 0:
             self.abort()
         return left
 
-    def forget(self) -> None:
-        """Called when the connection is lost; it cannot be closed any more."""
+    def connection_lost(self) -> None:
+        """Stop lingering. The protocol must call it when the connection is lost."""
         self.lingers = True
         if self._timer is not None:
             self._timer.cancel()
 
-    def _unread(self) -> int:
-        """Return the number of bytes, the end of the stream counted as one, that the client has not acknowledged.
+    def _unacknowledged(self) -> int:
+        """Return the number of unacknowledged bytes. The end of the output counts as one byte.
 
-        Only Linux reports the size of its own part.
+        The kernel's send buffer counts only on Linux.
         """
-        unread = self._transport.get_write_buffer_size()
+        unacknowledged = self._transport.get_write_buffer_size()
         if sys.platform == "linux" and self._socket is not None:
             (in_kernel,) = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))
-            unread += in_kernel
-        return unread
+            unacknowledged += in_kernel
+        return unacknowledged
 
     def _poll_later(self) -> None:
         self._timer = self._loop.call_later(self._max_seconds_lingering / _POLLS, self._poll)

@@ -1,4 +1,4 @@
-"""The socket that connections come in by, and what the system can do with it."""
+"""The listening socket, and a kernel filter that drops new connections to it."""
 
 import contextlib
 import ctypes
@@ -7,55 +7,58 @@ import struct
 import sys
 from typing import Final
 
-# Limit for what the kernel buffers of the answers on one connection; Linux doubles it, for its own records. Left to
-# itself, the kernel buffers up to 4 MB for a client that reads nothing.
+# Limit for the unsent output that the kernel buffers for one connection. Linux doubles it for its own bookkeeping.
+# The kernel's default limit is 4 MB for a client that reads nothing.
 SEND_BUFFER_BYTES: Final = 128 * 1024
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on `port`, on every address of the machine."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("0.0.0.0", port))  # noqa: S104 - a platform's router reaches a process by any of its addresses
-    listener.listen()  # now, or uvloop would hide that another process listens on this port
-    listener.set_inheritable(True)
-    return listener
+    """Return a socket that listens on `port` of every IPv4 address and that child processes inherit.
+
+    Raises OSError if the port is in use. The caller closes the socket.
+    """
+    listening_socket = socket.socket()
+    listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
+    listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening_socket.bind(("0.0.0.0", port))  # noqa: S104 - the platform's router may use any address
+    listening_socket.listen()  # here, because uvloop hides the error for a port in use
+    listening_socket.set_inheritable(True)
+    return listening_socket
 
 
-# Python does not name them; asked for, the second is what was set by the first.
+# Python has no names for these. Linux gives both the same number: set attaches a filter, get returns it.
 _SO_ATTACH_FILTER = _SO_GET_FILTER = 26
-_MOST_BYTES: Final = 1024
-# Linux hands the filter of a TCP socket what begins with the TCP header, whose 14th byte is the flags.
+_MAX_OPTION_BYTES: Final = 1024
+# A filter of a TCP socket gets each packet from the TCP header on. Byte 13 holds the flags.
 _NO_NEW_CONNECTIONS: Final = (
     (0x30, 0, 0, 13),  # load that byte
-    (0x54, 0, 0, 0x12),  # of it SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x54, 0, 0, 0x12),  # mask SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN only?
     (0x06, 0, 0, 0),  # then drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # keep the rest: what completes a connection that has begun
+    (0x06, 0, 0, 0xFFFFFFFF),  # else keep it: it belongs to an existing connection or completes a handshake
 )
-_BACKLOG_OFFSET: Final = 24  # in tcp_info: tcpi_unacked, which for a socket that listens is its backlog
+_BACKLOG_OFFSET: Final = 24  # tcpi_unacked in tcp_info: the length of the listen queue
 
 
-def drop_new_connections(listener: socket.socket) -> None:
-    """Has the system begin no connection more on `listener`, in whatever processes it is open; on Linux alone.
+def drop_new_connections(listening_socket: socket.socket) -> None:
+    """Make the kernel drop new connections to `listening_socket`, in all processes that share it. Linux only.
 
-    Those that have begun are still accepted. Closing the socket would reset them.
+    Connections in the listen queue can still be accepted. Closing the socket would reset them.
     """
     if sys.platform == "linux":
         program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
         buffer = ctypes.create_string_buffer(program, len(program))
         address = struct.pack("@HP", len(_NO_NEW_CONNECTIONS), ctypes.addressof(buffer))
-        with contextlib.suppress(OSError):  # a sandbox may forbid it; a stop is a stop
-            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, address)
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; the shutdown continues without
+            listening_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, address)
 
 
-def is_backlog_empty(listener: socket.socket) -> bool:
-    """Whether no connection waits on `listener` to be accepted, and none will; True where the system cannot tell."""
+def is_backlog_empty(listening_socket: socket.socket) -> bool:
+    """Return True if the listen queue is empty and new connections are dropped. Always return True if not on Linux."""
     if sys.platform != "linux":
         return True
-    if not listener.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, _MOST_BYTES):
+    if not listening_socket.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, _MAX_OPTION_BYTES):
         return False
-    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MOST_BYTES)
-    (waiting,) = struct.unpack_from("@I", info, _BACKLOG_OFFSET)
-    return bool(waiting == 0)
+    info = listening_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MAX_OPTION_BYTES)
+    (queue_length,) = struct.unpack_from("@I", info, _BACKLOG_OFFSET)
+    return bool(queue_length == 0)

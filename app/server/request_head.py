@@ -1,4 +1,4 @@
-"""Checks of a request's head that httptools leaves out: RFC 9112, sections 3.2 and 6.1."""
+"""Checks of a request's head that httptools does not make: RFC 9112, sections 3.2 and 6.1."""
 
 import ipaddress
 import re
@@ -9,14 +9,14 @@ from app.web.context import Header
 from app.web.middleware.error_responses import ErrorResponse
 
 _ONE_HOST: Final = ErrorResponse(400, "Expected one Host header.")
-_VALID_HOST: Final = ErrorResponse(400, "Expected a host name or an IP address, and a port if any, in the Host header.")
-# RFC 9112 recommends 501 for a coding that is not supported; the contract describes 400 and no 501.
+_VALID_HOST: Final = ErrorResponse(400, "Expected a host name or IP address, and an optional port, in the Host header.")
+# RFC 9112 recommends 501 for an unsupported coding, but the contract has no 501.
 _ONLY_CHUNKED: Final = ErrorResponse(
-    400, "Expected chunked as the only transfer coding, without Content-Length, in HTTP/1.1."
+    400, "Expected no Transfer-Encoding except chunked, in HTTP/1.1 and without Content-Length."
 )
 
 # RFC 3986, section 3.2.2: an IPv6 address in brackets, or a registered name, which includes IPv4 addresses. Each
-# character matches one alternative only, so the time is linear.
+# character matches only one alternative, so matching takes linear time.
 _HOST: Final = re.compile(
     rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -24,17 +24,18 @@ _MAX_PORT: Final = 65535
 
 
 class MalformedHead(Exception):
-    """A head that breaks HTTP's rules; `failure` is the answer."""
+    """The head violates HTTP. `response` is the error response to send."""
 
-    def __init__(self, failure: ErrorResponse) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(response.message)
+        self.response = response
 
 
 def check_head(headers: Sequence[Header], version: str, valid_host: bytes | None) -> tuple[bytes | None, int | None]:
-    """Return the value of `Host` and the length of the body, None if it is chunked; raise MalformedHead.
+    """Return the value of `Host`, None if absent, and the length of the body, None if it is chunked.
 
-    Names are in lower case. `valid_host` is a value that was accepted before, such as the connection's last.
+    Header names must be in lower case. `valid_host` is a value that was checked before, such as that of the previous
+    request. Raises MalformedHead.
     """
     fields = dict(headers)
     if len(fields) < len(headers):
@@ -48,14 +49,14 @@ def check_head(headers: Sequence[Header], version: str, valid_host: bytes | None
     coding = fields.get(b"transfer-encoding")
     if coding is None:
         return host, int(fields.get(b"content-length", 0))
-    # Any other combination is a way to smuggle a request past a proxy: sections 6.1 and 6.3.
+    # Any other combination can smuggle a request past a proxy: sections 6.1 and 6.3.
     if coding.lower() != b"chunked" or version == "1.0" or b"content-length" in fields:
         raise MalformedHead(_ONLY_CHUNKED)
     return host, None
 
 
 def is_valid_host(value: bytes) -> bool:
-    """Return True if `value` is a host with or without a port, or empty, which RFC 9112 allows."""
+    """Return True if `value` is a host with or without a port, or empty, as RFC 9112 allows."""
     match = _HOST.fullmatch(value)
     if match is None:
         return not value

@@ -1,4 +1,4 @@
-"""uvicorn's use of httptools, with limits and with the checks that httptools leaves out."""
+"""Passes input to httptools, with limits and with checks that httptools does not make."""
 
 from typing import Final, NoReturn, cast
 
@@ -11,42 +11,42 @@ from app.server.lingering import LingeringTransport
 from app.server.request_head import MalformedHead, check_head
 from app.web.middleware.error_responses import ErrorResponse
 
-# Each header takes about 110 bytes of memory in addition to its own; a head of 32 KiB could have 8,000.
+# Each header costs about 110 bytes in addition to its text. A head of 32 KiB could have 8,000 headers.
 MAX_HEADERS: Final = 128
-# Also the answer to all protocols and versions except HTTP/1.1 and HTTP/1.0: the contract has no 505.
-MALFORMED = ErrorResponse(400, "Expected a request as HTTP/1.1 defines it.")
+# Also the response to protocols and versions other than HTTP/1.1 and HTTP/1.0: the contract has no 505.
+MALFORMED = ErrorResponse(400, "Expected a valid HTTP/1.1 request.")
 _HEAD_TOO_LARGE = ErrorResponse(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
 _TOO_MANY_HEADERS = ErrorResponse(431, f"Expected at most {MAX_HEADERS} headers.")
 
 
 class RequestParsing(HttpToolsProtocol):
-    """uvicorn's protocol, in which nothing reaches the parser behind a refused request or the last one allowed.
+    """uvicorn's protocol with limits. The parser gets no input after a refused request or after the last request.
 
-    httptools keeps an incomplete line until it ends, so the length of a head is limited here.
+    httptools buffers an incomplete line until it ends, so this class limits the length of a head.
     """
 
     transport: LingeringTransport
     url = b""
-    _failure = MALFORMED
+    _error_response = MALFORMED
     _upgrade = False
     _ignores_input = False
-    _awaited_since: float | None = None  # when the client began to send what is not complete
-    _host: bytes | None = None  # the last valid value
+    _incomplete_since: float | None = None  # when the client began to send the incomplete request
+    _host: bytes | None = None  # the last valid `Host`
 
     def connection_made(self, transport: LingeringTransport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Called with the transport of a new connection."""
+        """Start to frame the input of a new connection."""
         super().connection_made(transport)
         self._framing = Framing()
 
     def data_received(self, data: bytes) -> None:
-        """Passes each request to the parser separately."""
+        """Pass each piece of `data` to the parser, or discard input that must not be processed."""
         start, length, framing = 0, len(data), self._framing
         while start < length:
             if self._ignores_input or self.transport.lingers:
                 self.transport.discard(length - start)
                 return
             if not framing.head_bytes:
-                self._awaited_since = self.loop.time()
+                self._incomplete_since = self.loop.time()
             end = framing.end_of_piece(data, start)
             try:
                 self.parser.feed_data(data[start:end])
@@ -54,44 +54,44 @@ class RequestParsing(HttpToolsProtocol):
                     self._check_size()
             except (httptools.HttpParserError, MalformedHead):
                 self.logger.warning("Invalid HTTP request received.")
-                self._end(self._failure)
+                self._end_connection(self._error_response)
             except httptools.HttpParserUpgrade:
                 if self._upgrade:
                     self._parse_without_upgrade()
             start = end
 
-    def _end(self, failure: ErrorResponse | None) -> None:
-        """Ends the connection. The request that is being read is answered with `failure`, if any."""
+    def _end_connection(self, response: ErrorResponse | None) -> None:
+        """End the connection. If `response` is given, it answers the request that is being read."""
         raise NotImplementedError
 
     def _check_head(self) -> int | None:
-        """Return the length of the body, None if it is chunked."""
+        """Return the length of the body, None if it is chunked. Raises MalformedHead."""
         self._check_size()
         version = self._framing.version
         if version is None:
-            self._stop(MALFORMED)
+            self._refuse(MALFORMED)
         try:
             self._host, length = check_head(self.headers, version, self._host)
         except MalformedHead as error:
-            self._failure = error.failure
+            self._error_response = error.response
             raise
         return length
 
     def _check_size(self) -> None:
         if self._framing.head_bytes > MAX_HEAD_BYTES:
-            self._stop(_HEAD_TOO_LARGE)
+            self._refuse(_HEAD_TOO_LARGE)
         if self._framing.in_head and self._framing.has_line and len(self.headers) > MAX_HEADERS:
-            self._stop(_TOO_MANY_HEADERS)
+            self._refuse(_TOO_MANY_HEADERS)
 
-    def _stop(self, failure: ErrorResponse) -> NoReturn:
-        """Stops the parser; the request is refused with `failure`."""
-        self._failure = failure
-        raise MalformedHead(failure)
+    def _refuse(self, response: ErrorResponse) -> NoReturn:
+        """Stop the parser and refuse the request with `response`."""
+        self._error_response = response
+        raise MalformedHead(response)
 
     def _scope_of_head(self) -> Scope:
-        """Return what was read of a request whose head was refused."""
-        begun = cast(Scope | None, self.scope)  # uvicorn's type does not say that there may be none
-        scope: Scope = {"headers": []} if begun is None else {**begun}
+        """Return a scope with what was read of a request whose head was refused."""
+        partial = cast(Scope | None, self.scope)  # None before the first request, against uvicorn's annotation
+        scope: Scope = {"headers": []} if partial is None else {**partial}
         if self.url and self._framing.has_line:
             scope["method"] = self.parser.get_method().decode("ascii")
             target = self.url.partition(b"?")[0]
@@ -99,9 +99,9 @@ class RequestParsing(HttpToolsProtocol):
         return scope
 
     def _parse_without_upgrade(self) -> None:
-        """Ignores the protocol that the client would prefer: parses the head again, without the header that names it.
+        """Ignore a request to upgrade the protocol: parse the head again, without its `Upgrade` header.
 
-        httptools (0.9) stops behind such a head and does not read the body.
+        httptools 0.9 stops after such a head and does not parse the body.
         """
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]

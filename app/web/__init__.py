@@ -1,13 +1,13 @@
-"""All that knows HTTP, in the order in which a request meets it.
+"""HTTP: everything between the server and the operations.
 
-route_names    the name of the path that a request found
-ofrep          the setting and errors in the words of OpenFeature
-etags          versions as entity tags
-change_json    how a change is written down
-sse            how changes are told as they happen
 middleware     ASGI middleware around the application
-contract       adapters to Connexion and Flask
-endpoints      endpoints that no document describes
-authorization  the bearer token of a request
+contract       adapters to Connexion and Flask: routing, security, validation, responses
+endpoints      endpoints that no OpenAPI document describes
 context        typed state that the server and the layers share
+authorization  the bearer token of a request
+etags          versions as entity tags: `ETag`, `If-Match`, `If-None-Match`
+change_json    a change as JSON, for the history and the events
+sse            a subscriber's events as Server-Sent Events
+ofrep          flag evaluations and errors as OFREP defines them
+route_names    the template of the path that matched a request, for logs and metrics
 """

@@ -1,4 +1,4 @@
-"""How a change is written down for clients."""
+"""A change as JSON fields, for the history and the events."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from app.model import NEVER_SET, Change
 
 
 def change_fields(change: Change | None) -> dict[str, object]:
-    """What the history and the events say of a change; of None, what stands before the first."""
+    """Return the fields of `change`, or those of a setting that was never set if it is None."""
     if change is None:
         return {"version": NEVER_SET.version, "enabled": NEVER_SET.enabled, "changed_at": None, "changed_by": None}
     return {

@@ -26,9 +26,9 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventStream:
-    """A response without a known end: status, headers and the chunks of the body.
+    """An open-ended response: status, headers and the chunks of the body.
 
-    `end` makes `chunks` stop soon. It may be called more than once, also after the last chunk.
+    `end` stops `chunks`. It may be called more than once, also after the last chunk.
     """
 
     status: int
@@ -39,44 +39,46 @@ class EventStream:
 
 @dataclass(slots=True, eq=False)
 class RequestContext:
-    """State of one request. Each field names the layer that sets it; it has its default until then."""
+    """State of one request. A comment names the layer that sets a field, which has its default until then."""
 
     request_id: str
-    # The server: the client sends no more; the status that the server answered with in place of the application.
+    # server: True if the client sends nothing more; the status if the server responded instead of the application.
     is_half_closed: bool = False
     server_status: int | None = None
     # contract/routing and the endpoints: the template of the matched path, such as `/docs/{path}`.
     route: str = UNMATCHED
-    # contract/security: the verified token's principal, and how to ask when the token expires (seconds since 1970).
+    # contract/security: the verified token's principal, and a function that returns its expiry (seconds since 1970).
+    # The function raises ServiceError if the token is no longer accepted.
     principal: Principal | None = None
     token_expiry: Callable[[], Awaitable[float]] | None = None
     # contract/parameters and contract/json_body: the validated input.
     parameters: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     body_bytes: bytes = b""
-    # contract/flask_bridge: the response that middleware/streaming sends.
+    # contract/flask_bridge: the event stream, which middleware/streaming sends.
     event_stream: EventStream | None = None
-    # middleware/error_responses: why the token was rejected, and why the service failed (for the log only).
+    # middleware/error_responses: the reason for rejecting the token, and the cause of a 500 (for the log only).
     rejection_reason: RejectionReason | None = None
     error_cause: str | None = None
 
 
 @dataclass(slots=True, eq=False)
 class ServerState:
-    """State that the server and the application share as long as the process lives."""
+    """State that the server and the application share while the process lives."""
 
-    # The server: set when it was told to stop.
+    # server: True from the start of the shutdown.
     is_stopping: bool = False
-    # middleware/request_observers: reports a request that the server answered itself.
+    # middleware/request_observers: reports a request that did not reach the application.
     observe: RequestObserver | None = None
     # middleware/streaming: ends all event streams.
     end_streams: Callable[[], None] | None = None
 
 
 def request_context(scope: Scope) -> RequestContext:
-    """Return the context of the request in `scope`, created at the first call.
+    """Return the context of the request in `scope`. The first call creates it.
 
-    The request ID is the caller's `X-Request-ID`, if there is one such header with 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    The request ID is the client's `X-Request-ID` if that is one header of 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+    Otherwise it is random.
     """
     context = cast(RequestContext | None, scope.get(_REQUEST))
     if context is None:
@@ -85,7 +87,7 @@ def request_context(scope: Scope) -> RequestContext:
 
 
 def server_state(lifespan_state: MutableMapping[str, Any]) -> ServerState:
-    """Return the state of the server in the ASGI lifespan state, or in a request's `scope["state"]`, a copy of it."""
+    """Return the server's state from the ASGI lifespan state, or from its copy in `scope["state"]` of a request."""
     return cast(ServerState, lifespan_state.setdefault(_SERVER, ServerState()))
 
 

@@ -1,4 +1,4 @@
-"""Versions as entity tags, and the conditions that requests make of them: RFC 9110, sections 8.8.3 and 13.1."""
+"""Versions as entity tags, and the conditional headers `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1)."""
 
 import re
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def entity_tag(version: int | str) -> str:
-    """The strong tag of a version."""
+    """Return the strong entity tag of a version."""
     return f'"{version}"'
 
 
 def if_match(headers: Headers) -> Expected:
-    """The versions that `If-Match` names; None where any will do. Weak tags match nothing (strong comparison).
+    """Return the versions in `If-Match`, or None if the header is absent or `*`. Raises BadRequest if it is malformed.
 
-    Raises BadRequest where the header is malformed.
+    Weak tags, and tags that are no versions, match nothing (strong comparison).
     """
     condition = _condition(headers, b"if-match")
     if condition is None or condition == b"*":
@@ -33,14 +33,14 @@ def if_match(headers: Headers) -> Expected:
 
 
 def is_not_modified(headers: Headers, version: int | str) -> bool:
-    """Whether `If-None-Match` names `version` (weak comparison). A malformed one counts for nothing."""
+    """Return True if `If-None-Match` contains `version` (weak comparison). A malformed header is ignored."""
     condition = _condition(headers, b"if-none-match")
     if condition is None or not _TAGS.fullmatch(condition):
         return condition == b"*"
     return str(version).encode() in {tag for _, tag in _EACH.findall(condition)}
 
 
-def _condition(headers: Headers, wanted: bytes) -> bytes | None:
-    """The value of a header that may come in several lines: RFC 9110, section 5.3."""
-    lines = [value.strip(b" \t") for name, value in headers if name == wanted]
+def _condition(headers: Headers, header: bytes) -> bytes | None:
+    """Return the value of a header, whose lines are joined by commas (RFC 9110, section 5.3), or None."""
+    lines = [value.strip(b" \t") for name, value in headers if name == header]
     return b", ".join(lines) if lines else None

@@ -1,4 +1,4 @@
-"""The setting, and errors, in the words of OFREP, OpenFeature's remote evaluation protocol."""
+"""Flag evaluations and errors as JSON fields of OFREP, the OpenFeature Remote Evaluation Protocol."""
 
 import enum
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _NOT_FOUND: Final = 404
 
 
 class EvaluationCode(enum.StrEnum):
-    """What kept a flag from being evaluated, as far as OpenFeature tells it apart."""
+    """Error codes of OpenFeature for a failed evaluation."""
 
     PARSE_ERROR = "PARSE_ERROR"
     INVALID_CONTEXT = "INVALID_CONTEXT"
@@ -24,7 +24,7 @@ class EvaluationCode(enum.StrEnum):
 
 
 def evaluation_fields(evaluation: Evaluation) -> Mapping[str, Any]:
-    """An evaluation that succeeded. Its reason is always the same: no context has a part in it."""
+    """Return the fields of a successful evaluation. The reason is `STATIC` because no context affects the value."""
     setting = evaluation.setting
     return {
         "key": evaluation.key,
@@ -36,14 +36,14 @@ def evaluation_fields(evaluation: Evaluation) -> Mapping[str, Any]:
 
 
 def is_ofrep(scope: Scope) -> bool:
-    """Whether the request in `scope`, be it with a head that was refused, is for a path of this protocol."""
+    """Return True if the request in `scope` is for a path of OFREP. The server may have refused its head."""
     return _path(scope).startswith(_BASE)
 
 
 def error_fields(scope: Scope, status: int, code: EvaluationCode, message: str) -> Mapping[str, str]:
-    """An error, with the key of the flag where the path of the request in `scope` names one.
+    """Return the fields of an error, with the flag's key if the path of the request in `scope` contains one.
 
-    A key may have a slash: then no operation is there to say that there is no such flag.
+    A key with a slash matches no operation, so a 404 on such a path becomes `FLAG_NOT_FOUND`.
     """
     path = _path(scope)
     key = path.removeprefix(_FLAG)
@@ -57,6 +57,6 @@ def error_fields(scope: Scope, status: int, code: EvaluationCode, message: str) 
 
 
 def _path(scope: Scope) -> str:
-    """The path, decoded; of a head that was refused the server has it only as it was sent."""
+    """Return the decoded path. A scope from a refused head only has `raw_path`."""
     path: str | None = scope.get("path")
     return unquote(scope.get("raw_path", b"").decode("ascii")) if path is None else path

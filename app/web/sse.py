@@ -1,4 +1,4 @@
-"""Server-Sent Events: HTML Living Standard, section 9.2."""
+"""Event streams as Server-Sent Events (HTML Living Standard, section 9.2)."""
 
 import asyncio
 import json
@@ -16,28 +16,28 @@ _log = logging.getLogger(__name__)
 
 EVENT_STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream",
-    "X-Accel-Buffering": "no",  # nginx would hold events back until it has a page of them
+    "X-Accel-Buffering": "no",  # nginx would buffer events
 }
-# In seconds. Proxies close what is silent for long: Heroku's router after 55.
+# In seconds. Proxies close silent connections: Heroku's router after 55 s.
 HEARTBEAT: Final = 15.0
 
-_RETRY = b"retry: 1000\n\n"  # in ms: when a client that was cut off comes back
+_RETRY = b"retry: 1000\n\n"  # in ms: the delay before a client reconnects
 _COMMENT = b":\n\n"
 
 
 async def event_stream(
     subscriber: Subscriber, expiry: Callable[[], Awaitable[float]], heartbeat: float = HEARTBEAT
 ) -> AsyncIterator[bytes]:
-    """What goes over the wire, for as long as the listener is told anything and the token is good.
+    """Yield the encoded events until `subscriber` ends or the token expires.
 
-    `expiry` answers when the token ends, in seconds since 1970, or raises ServiceError where it has ended already. It
-    is asked before each event, and every `heartbeat` seconds, when a comment is sent.
+    `expiry` must return the token's expiry in seconds since 1970, or raise ServiceError if the token is no longer
+    accepted. It is called before each event. After `heartbeat` seconds without an event, a comment is sent.
     """
     try:
         yield _RETRY
-        while (left := await expiry() - time.time()) > 0:
+        while (remaining := await expiry() - time.time()) > 0:
             try:
-                async with asyncio.timeout(min(left, heartbeat)):
+                async with asyncio.timeout(min(remaining, heartbeat)):
                     event = await anext(subscriber, None)
             except TimeoutError:
                 yield _COMMENT

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from app.server.http_protocol import HttpProtocol
-from app.web.middleware.request_id import RequestIds
+from app.web.middleware.response_headers import ResponseHeaders
 
 HEAD = b"%s %s HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -98,7 +98,7 @@ def read(received: bytes) -> Answers:
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[tuple[str, int]]:
     """A server in this process; yields its address, and waits for the end of all connections."""
-    config = uvicorn.Config(RequestIds(echo), lifespan="off", log_config=None, ws="none")
+    config = uvicorn.Config(ResponseHeaders(echo), lifespan="off", log_config=None, ws="none")
     config.load()
     loop = asyncio.get_running_loop()
     problems: list[dict[str, object]] = []

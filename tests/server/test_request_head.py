@@ -45,7 +45,7 @@ def test_rtsp_is_refused_in_any_split_and_behind_any_request(service: Service, b
         if before.strip():
             assert check("POST", PATH, wire.answer("POST")).json == {"enabled": True}
         answer = check("POST", PATH, wire.answer("POST"), malformed=True)
-        assert answer.json["message"] == "Expected a request as HTTP/1.1 defines it."
+        assert answer.json["message"] == "Expected a valid HTTP/1.1 request."
         assert wire.read() == b""
 
 

@@ -126,7 +126,7 @@ def test_a_history_is_the_tenants_own(service: Service, client: Client, tenant: 
 def test_a_parameter_that_is_none_is_a_400_that_names_it(client: Client, query: str, place: str) -> None:
     answer = client.request("GET", f"{HISTORY_PATH}?{query}")
     assert answer.status == 400
-    assert answer.json["message"].startswith(f"query.{place}: expected once, as a whole number of ")
+    assert answer.json["message"].startswith(f"query.{place}: expected one whole number, at least ")
 
 
 @pytest.mark.parametrize("query", ["", "x=1", "limit", "&&&", "%FF=%FF", "&".join(f"x{n}={n}" for n in range(500))])

@@ -106,7 +106,7 @@ def test_a_stream_is_resumed_behind_the_last_event(
 def test_a_malformed_last_event_id_is_a_400(client: Client, last: str) -> None:
     answer = client.request("GET", EVENTS_PATH, headers={"Last-Event-ID": last})
     assert (answer.status, answer.json["message"]) == (
-        400, "header.Last-Event-ID: expected once, as a whole number of 0 or more.",
+        400, "header.Last-Event-ID: expected one whole number, at least 0.",
     )  # fmt: skip
 
 

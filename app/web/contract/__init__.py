@@ -1,11 +1,11 @@
-"""Adapters to Connexion and Flask, in the order in which a request meets them.
+"""Adapters to Connexion and Flask, in the order in which a request passes them.
 
-application   builds the Connexion application from the parts below
-routing       finds the operation or the page
+application   builds the Connexion application from the modules below
+routing       finds the operation of a path and method
 security      verifies the bearer token and its permissions
-validation    checks media type, body and parameters against the document
-json_body     parses JSON strictly
-parameters    parses parameters strictly
+validation    checks the media type, and calls the next two
+parameters    parses and validates parameters
+json_body     parses and validates the body
 flask_bridge  runs Flask on the event loop
 views         calls the operation and builds the response
 """

@@ -18,22 +18,22 @@ from app.web.contract.security import BearerTokenHandler, ContractSecurity, Perm
 from app.web.contract.validation import ContractValidation
 
 
-def contract_app(  # noqa: PLR0913 - it connects parts, and decides nothing
+def contract_app(  # noqa: PLR0913 - wiring only
     documents: Iterable[Path],
     operations: Mapping[str, Operation],
     *,
     tokens: TokenCache,
     permissions: Permissions,
     max_body_bytes: int,
-    others: ASGIApp,
+    fallback: ASGIApp,
     on_lifespan: Lifespan,
 ) -> ASGIApp:
-    """Return an application that serves `documents` with `operations`, and all other paths with `others`.
+    """Return an application that serves `documents` with `operations` by operationId, and other paths with `fallback`.
 
-    Connexion builds its parts at the first lifespan event.
+    It must receive lifespan events: Connexion builds its parts at startup.
     """
-    middlewares: list[Any] = [  # Connexion calls them applications
-        functools.partial(ContractRouting, others=others, on_lifespan=on_lifespan),
+    middlewares: list[Any] = [  # Connexion annotates them as applications
+        functools.partial(ContractRouting, fallback=fallback, on_lifespan=on_lifespan),
         ContractSecurity,
         ContractValidation,
     ]

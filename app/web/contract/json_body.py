@@ -1,4 +1,4 @@
-"""A request's JSON, read strictly (RFC 8259) and held to the contract's schema."""
+"""Parses JSON bodies strictly (RFC 8259) and validates them against the schema of the document."""
 
 import json
 import math
@@ -17,9 +17,9 @@ MAX_DEPTH = 32
 
 
 class JsonBodyValidator:
-    """Validates JSON bodies: reads at most `max_bytes`, parses once, holds the value to `schema`.
+    """Reads bodies of at most `max_bytes`, parses them and validates the value against `schema`.
 
-    The value goes to the operation, and the bytes to Flask, through the request's context.
+    The value goes to the operation through the request's context, and the bytes go to Flask.
     """
 
     def __init__(self, *, schema: dict[str, Any], max_bytes: int) -> None:
@@ -27,7 +27,10 @@ class JsonBodyValidator:
         self._validator = Draft4Validator(schema, format_checker=Draft4Validator.FORMAT_CHECKER)
 
     async def validate(self, receive: Receive, scope: Scope) -> None:
-        """Read and check the body. Raises BadRequest, or HTTPException 413 before too much is read."""
+        """Read and validate the body.
+
+        Raises BadRequest, HTTPException 413 before it reads too much, or ClientDisconnect if the body is incomplete.
+        """
         content = await _read(receive, scope, self._max_bytes)
         value = parse(content)
         error = best_match(self._validator.iter_errors(value))
@@ -38,44 +41,44 @@ class JsonBodyValidator:
 
 
 async def _read(receive: Receive, scope: Scope, max_bytes: int) -> bytes:
-    announced = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
-    content, more = bytearray(), announced <= max_bytes
+    declared = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+    content, more = bytearray(), declared <= max_bytes
     while more:
         message = await receive()
-        if message["type"] == "http.disconnect":  # the body ended before its length: it is no body
+        if message["type"] == "http.disconnect":  # the body is incomplete, so it must have no effect
             raise ClientDisconnect
         content += message.get("body", b"")
         more = message.get("more_body", False) and len(content) <= max_bytes
-    if max(announced, len(content)) > max_bytes:
+    if max(declared, len(content)) > max_bytes:
         raise HTTPException(413, f"body: expected at most {max_bytes} bytes.")
     return bytes(content)
 
 
 def parse(content: bytes) -> Any:
-    """The one JSON value in `content`. Raises BadRequest for all that RFC 8259 leaves open or forbids.
+    """Return the one JSON value in `content`. Raises BadRequest for what RFC 8259 forbids or leaves to the parser.
 
-    That is: what is not UTF-8, duplicate keys, numbers that are no number or too long, halves of characters, and
-    values nested deeper than `MAX_DEPTH`.
+    That is: bytes that are not UTF-8, duplicate keys, NaN and infinities, numbers that are too long or too large, lone
+    surrogates, and more than `MAX_DEPTH` levels of nesting.
     """
     if not content:
-        raise BadRequest("body: expected JSON, found nothing.")
+        raise BadRequest("body: expected JSON, found an empty body.")
     try:
         value = _DECODER.decode(content.decode())
         _check(value, MAX_DEPTH)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
-        raise BadRequest(f"body: expected JSON, found something else at {place}.") from error
+        raise BadRequest(f"body: expected JSON, found a syntax error at {place}.") from error
     except UnicodeError as error:
-        raise BadRequest("body: expected text in UTF-8, of whole characters.") from error
+        raise BadRequest("body: expected valid UTF-8 without lone surrogates.") from error
     except RecursionError as error:
         raise BadRequest(f"body: expected at most {MAX_DEPTH} levels of nesting.") from error
-    except ValueError as error:  # `int` refuses more than 4,300 digits
-        raise BadRequest("body: expected numbers of a reasonable length.") from error
+    except ValueError as error:  # from `int`: Python's limit
+        raise BadRequest("body: expected integers of at most 4300 digits.") from error
     return value
 
 
 def _check(value: object, levels: int) -> None:
-    """Refuses more than `levels` of nesting, and halves of characters ("\\ud800"): those cannot be encoded."""
+    """Raise BadRequest for more than `levels` of nesting, and UnicodeError for lone surrogates such as "\\ud800"."""
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict | list):
@@ -90,31 +93,31 @@ def _check(value: object, levels: int) -> None:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members := dict(pairs)) < len(pairs):
-        raise BadRequest("body: expected each key once in an object.")
+        raise BadRequest("body: expected unique keys in each object.")
     return members
 
 
 def _finite(digits: str) -> float:
     if not math.isfinite(number := float(digits)):
-        raise BadRequest("body: expected numbers that a double can hold.")
+        raise BadRequest("body: expected numbers within the range of a 64-bit float.")
     return number
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise BadRequest(f"body: expected JSON, found {name}, which is no JSON.")
+    raise BadRequest(f"body: expected JSON, which does not allow {name}.")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _explain(error: ValidationError) -> str:
-    """The place and what was expected; of the body itself, nothing but names that the schema has."""
+    """Return the place and the expectation. Property names of the schema are all that is quoted from the body."""
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
-    wanted: Any = error.validator_value
+    expected: Any = error.validator_value
     found: Any = error.instance
     if error.validator == "required":
-        missing = next(name for name in wanted if name not in found)
+        missing = next(name for name in expected if name not in found)
         return f"body{place}: expected a property '{missing}'."
     if error.validator == "type":
-        return f"body{place}: expected a value of type {wanted}."
-    return f"body{place}: expected {error.validator} {wanted}."
+        return f"body{place}: expected a value of type {expected}."
+    return f"body{place}: expected {error.validator} {expected}."

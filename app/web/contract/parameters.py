@@ -1,4 +1,4 @@
-"""Parameters in the path, the query and headers, read strictly and held to the document's schema."""
+"""Parses and validates parameters in the path, the query and headers."""
 
 import re
 from typing import Any
@@ -15,19 +15,18 @@ _MAX_PARAMETERS = 99
 
 
 class ParameterParser:
-    """Stands where Connexion has its ParameterValidator: for any text in the path, and whole numbers elsewhere.
+    """Replaces Connexion's ParameterValidator. Parses strings in the path, and integers in the query and in headers.
 
-    A parameter of another kind is a TypeError at start.
-
-    Connexion reads what Python's `int` takes ("1_0", " 5", "٣") and the last of two. The values go to the operation
-    through the request's context, with the document's default where one is not given.
+    Connexion's class accepts everything that Python's `int` accepts ("1_0", " 5", "٣") and uses the last of several
+    values. The values, or the document's defaults, go to the operation through the request's context. Raises TypeError
+    at start for parameters of other kinds.
     """
 
     def __init__(self, parameters: list[dict[str, Any]]) -> None:
-        self._parameters = [(each["in"], each["name"], _known_schema(each)) for each in parameters]
+        self._parameters = [(each["in"], each["name"], _supported_schema(each)) for each in parameters]
 
     def validate(self, scope: Scope) -> None:
-        """Raises BadRequest for a parameter that is not what the document describes."""
+        """Read the parameters of a request. Raises BadRequest if one violates the document."""
         values: dict[str, int | None] = {}
         query = _query(scope) if self._parameters else {}
         for place, name, schema in self._parameters:
@@ -40,7 +39,7 @@ class ParameterParser:
 
 
 def argument_name(parameter: str) -> str:
-    """What the operation calls a parameter of the document."""
+    """Return the name of the operation's argument for a parameter of the document."""
     return parameter.lower().replace("-", "_")
 
 
@@ -57,26 +56,26 @@ def _query(scope: Scope) -> dict[str, list[str]]:
     return given
 
 
-def _header(scope: Scope, wanted: str) -> list[str]:
-    name = wanted.lower().encode()
-    return [value.decode("latin-1") for each, value in scope["headers"] if each == name]
+def _header(scope: Scope, parameter: str) -> list[str]:
+    header = parameter.lower().encode()
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == header]
 
 
-def _known_schema(parameter: dict[str, Any]) -> dict[str, Any]:
+def _supported_schema(parameter: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = parameter["schema"]
     if parameter["in"] == "path":
-        is_known = schema == {"type": "string"}
+        is_supported = schema == {"type": "string"}
     else:
-        is_known = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
-        is_known = is_known and not parameter.get("required")
-    if not is_known:
-        raise TypeError(f"the parameter {parameter['name']} is of a kind that is not read here")
+        is_supported = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
+        is_supported = is_supported and not parameter.get("required")
+    if not is_supported:
+        raise TypeError(f"parameter {parameter['name']}: expected a string in the path, or an optional integer")
     return schema
 
 
 def _read(place: str, values: list[str], schema: dict[str, Any]) -> int:
-    bounds = f"a whole number of {schema['minimum']} or more" if "minimum" in schema else "a whole number"
-    bounds += f", {schema['maximum']} at the most" if "maximum" in schema else ""
     if len(values) == 1 and _INTEGER.fullmatch(values[0]) and Draft4Validator(schema).is_valid(int(values[0])):
         return int(values[0])
-    raise BadRequest(f"{place}: expected once, as {bounds}.")
+    bounds = f", at least {schema['minimum']}" if "minimum" in schema else ""
+    bounds += f", at most {schema['maximum']}" if "maximum" in schema else ""
+    raise BadRequest(f"{place}: expected one whole number{bounds}.")

@@ -19,18 +19,18 @@ _METHODS: Final = frozenset({"delete", "get", "head", "options", "patch", "post"
 
 
 class ContractRouting(SpecMiddleware):
-    """Connexion middleware in the place of `RoutingMiddleware`. Also runs the lifespan.
+    """Connexion middleware that replaces `RoutingMiddleware` and runs the lifespan `on_lifespan`.
 
-    Connexion makes one route for each method, so a 405 names only the methods of the first, and it redirects paths
-    with a slash at their end. Here a path is one route. Paths that no document describes go to `others`.
+    Connexion's middleware makes a route per method, so that `Allow` of a 405 is incomplete, and redirects paths with a
+    trailing slash. This class makes one route per path. Paths that no document describes go to `fallback`.
     """
 
-    def __init__(self, app: ASGIApp, *, others: ASGIApp, on_lifespan: Lifespan) -> None:
+    def __init__(self, app: ASGIApp, *, fallback: ASGIApp, on_lifespan: Lifespan) -> None:
         self._app = app
-        self._router = Router(redirect_slashes=False, default=others, lifespan=on_lifespan)
+        self._router = Router(redirect_slashes=False, default=fallback, lifespan=on_lifespan)
 
     def add_api(self, specification: Specification, **_options: Any) -> None:
-        """Add the paths of a document. Connexion calls it once for each."""
+        """Add the paths of a document. Connexion calls it once per document."""
         for path, item in specification["paths"].items():
             operations = {name.upper(): item[name]["operationId"] for name in item.keys() & _METHODS}
             route = specification.base_path + path
@@ -44,7 +44,7 @@ class ContractRouting(SpecMiddleware):
 
 
 class PathEndpoint:
-    """ASGI application for one path: hands a request to its operation, answers OPTIONS, raises 405 otherwise."""
+    """ASGI application for one path: selects the operation by method, responds to OPTIONS, else raises a 405."""
 
     def __init__(self, app: ASGIApp, route: str, base_path: str, operations: Mapping[str, str]) -> None:
         self._app = app
@@ -61,7 +61,7 @@ class PathEndpoint:
         request_context(scope).route = self._route
         found = self._found.get(scope["method"])
         if found is not None:
-            # Some servers share this dictionary between requests, so each request gets its own.
+            # Some servers share `extensions` between requests, so each request gets its own.
             scope["extensions"] = {**(scope.get("extensions") or {}), ROUTING_CONTEXT: found}
             await self._app(scope, receive, send)
         elif scope["method"] == "OPTIONS":

@@ -1,4 +1,4 @@
-"""Connexion's bearer handler, with the service's own verifier behind it, and what a good token may do."""
+"""Verifies bearer tokens for Connexion, and checks what a valid token permits."""
 
 import functools
 import re
@@ -20,15 +20,15 @@ from app.model import Principal
 from app.web.authorization import bearer_token
 from app.web.context import request_context
 
-Checked = dict[str, Any]
+TokenInfo = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """What a token needs beside being good; None asks for nothing.
+    """The rules that a valid token must also satisfy. A rule that is None does not apply.
 
-    `read_scope` and `write_scope` are for the operations that are not in `writes` and those that are. `tenant_host` is
-    a host with `{tenant}` in it: the request's own must be the one of the token's tenant.
+    Operations in `writes` (operationIds) require `write_scope`, all others `read_scope`. `tenant_host` is a host name
+    that contains `{tenant}`: the request's host must be the one of the token's tenant.
     """
 
     writes: Collection[str] = ()
@@ -38,15 +38,15 @@ class Permissions:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The scopes that make a difference."""
+        """The scopes that any operation requires."""
         return frozenset(scope for scope in (self.read_scope, self.write_scope) if scope is not None)
 
     def require(self, principal: Principal, scope: Scope) -> None:
-        """Raises Forbidden where `principal` may not do what the request in `scope` asks for."""
+        """Raise Forbidden if the request in `scope` is not permitted to `principal`."""
         if self.tenant_host is not None and _host(scope) != self.tenant_host.replace(
             TENANT_PLACEHOLDER, principal.tenant
         ):
-            raise Forbidden("The token's tenant is not the host's.", RejectionReason.HOST)
+            raise Forbidden("The token's tenant is not the tenant of the host.", RejectionReason.HOST)
         operation = scope["extensions"][ROUTING_CONTEXT]["operation_id"]
         required = self.write_scope if operation in self.writes else self.read_scope
         if required is not None and required not in principal.scopes:
@@ -55,18 +55,18 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class SecurityRequest:
-    """What Connexion's checks, and the one below, want of a request."""
+    """The part of a request that Connexion's security checks and BearerTokenHandler use."""
 
     scope: Scope
 
     @property
     def context(self) -> dict[str, Any]:
-        """Connexion puts what the check returns into it; nothing here reads that."""
+        """Return a dict into which Connexion puts the result of the check. It is not used."""
         return {}
 
 
 class OperationSecurity:
-    """Runs Connexion's check of one operation, without Starlette's and Connexion's objects for the request."""
+    """Runs Connexion's security check of one operation without building its request objects."""
 
     def __init__(self, operation: SecurityOperation) -> None:
         self._is_protected = bool(operation.security)
@@ -74,30 +74,30 @@ class OperationSecurity:
         self._next_app = operation.next_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request. Raises Unauthorized, Forbidden and KeyUnavailable."""
+        """Handle one request. Raises Unauthorized, Forbidden or KeyUnavailable."""
         if self._is_protected:
             await self._verify(SecurityRequest(scope))
         await self._next_app(scope, receive, send)
 
 
 class SecurityApi(SecurityAPI):
-    """Makes each operation's check."""
+    """Builds the security check of each operation, once."""
 
     def make_operation(self, operation: AbstractOperation | Specification) -> OperationSecurity:  # type: ignore[override]
-        """Return the check of one operation."""
+        """Return the security check of one operation."""
         return OperationSecurity(super().make_operation(operation))
 
 
 class ContractSecurity(SecurityMiddleware):
-    """Stands where Connexion has its SecurityMiddleware."""
+    """Replaces Connexion's SecurityMiddleware."""
 
     api_cls = SecurityApi
 
 
 class BearerTokenHandler(BearerSecurityHandler):
-    """Puts the token's principal, and how to ask when it ends, into the context.
+    """Verifies bearer tokens. Puts the principal, and a function for the token's expiry, into the request's context.
 
-    Goes into the `security_map` as "bearer".
+    Connexion uses it for the scheme "bearer", through its `security_map`.
     """
 
     def __init__(self, tokens: TokenCache, permissions: Permissions) -> None:
@@ -106,35 +106,35 @@ class BearerTokenHandler(BearerSecurityHandler):
 
     def get_fn(
         self, security_scheme: dict[str, Any], required_scopes: list[str]
-    ) -> Callable[[SecurityRequest], Checked | Awaitable[Checked]]:
-        """The check of one operation. Connexion's own would look for it in the contract and in the environment."""
+    ) -> Callable[[SecurityRequest], TokenInfo | Awaitable[TokenInfo]]:
+        """Return the check of one operation. Connexion's method would read it from the contract."""
         return self._check
 
-    def _check(self, request: SecurityRequest) -> Checked | Awaitable[Checked]:
+    def _check(self, request: SecurityRequest) -> TokenInfo | Awaitable[TokenInfo]:
         scope = request.scope
         token = bearer_token(scope["headers"])
         verified = self._tokens.get(token)
-        return self._verify(token, scope) if verified is None else self._admit(verified, scope)
+        return self._verify(token, scope) if verified is None else self._authorize(verified, scope)
 
-    async def _verify(self, token: str, scope: Scope) -> Checked:
-        return self._admit(await self._tokens.verify(token), scope)
+    async def _verify(self, token: str, scope: Scope) -> TokenInfo:
+        return self._authorize(await self._tokens.verify(token), scope)
 
-    def _admit(self, verified: VerifiedToken, scope: Scope) -> Checked:
+    def _authorize(self, verified: VerifiedToken, scope: Scope) -> TokenInfo:
         principal, context = verified.principal, request_context(scope)
         context.principal = principal
         self._permissions.require(principal, scope)
-        # The headers live as long as the request: an event stream holds no second copy of its token.
+        # The headers live as long as the request, so that an event stream keeps no second copy of its token.
         context.token_expiry = functools.partial(self._expiry, scope["headers"])
-        return {"sub": principal.subject}  # Connexion asks the answer for its "sub"
+        return {"sub": principal.subject}  # Connexion reads "sub"
 
     async def _expiry(self, headers: list[tuple[bytes, bytes]]) -> float:
-        """The end of a token that is valid now, in seconds since 1970. Raises as `TokenCache.verify` does."""
+        """Return the expiry of a token that is valid now, in seconds since 1970. Raises as `TokenCache.verify` does."""
         token = bearer_token(headers)
         return (self._tokens.get(token) or await self._tokens.verify(token)).expires_at
 
 
 def _host(scope: Scope) -> str | None:
-    """The host that the request names, in lower case and without a port; None where it names none or several."""
+    """Return the host in lower case without its port, or None if the request does not have exactly one."""
     given = [value for name, value in scope["headers"] if name == b"host"]
     if len(given) != 1:
         return None

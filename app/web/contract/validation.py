@@ -1,4 +1,4 @@
-"""Connexion's validation, with the media type read strictly and the validators made once, at start."""
+"""Validates requests for Connexion: media types are read strictly, and validators are built once, at start."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,11 @@ from app.web.contract.parameters import ParameterParser
 
 
 class OperationValidation:
-    """The validation of one operation: of its parameters and, where it has one, of its body by its media type.
+    """Validates the parameters of one operation and, if it has a body, the body by its media type.
 
-    It takes one `Content-Type`, of a type that the operation consumes, in any case, with no charset but UTF-8.
-    Connexion's own reading guesses where there is none, ignores the case in one place but not in the next, and skips
-    the validation of what it does not recognise. It also makes its validators again for each request.
+    A request must have one `Content-Type` that the operation consumes, in any letter case, with no charset except
+    UTF-8. Connexion's class guesses a missing type, handles letter case inconsistently, skips validation for unknown
+    types and builds its validators for each request.
     """
 
     def __init__(self, next_app: ASGIApp, parameters: ParameterParser, bodies: Mapping[str, JsonBodyValidator]) -> None:
@@ -26,7 +26,7 @@ class OperationValidation:
         self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request. Raises BadRequest and HTTPException."""
+        """Handle one request. Raises BadRequest, or HTTPException 413 or 415."""
         self._parameters.validate(scope)
         if self._bodies:
             await self._bodies[self._media_type(scope["headers"])].validate(receive, scope)
@@ -34,18 +34,18 @@ class OperationValidation:
 
     def _media_type(self, headers: list[tuple[bytes, bytes]]) -> str:
         given = [value for name, value in headers if name == b"content-type"]
-        coded = any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)
+        is_encoded = any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)
         media_type, options = parse_options_header(given[0].decode("latin-1") if len(given) == 1 else "")
         media_type = media_type.lower()
-        if media_type not in self._bodies or options.get("charset", "utf-8").lower() != "utf-8" or coded:
+        if media_type not in self._bodies or options.get("charset", "utf-8").lower() != "utf-8" or is_encoded:
             raise HTTPException(
-                415, f"Content-Type: expected {' or '.join(self._bodies)}, in UTF-8 and not compressed."
+                415, f"Content-Type: expected {' or '.join(self._bodies)} in UTF-8, without Content-Encoding."
             )
         return media_type
 
 
 class ValidationApi(RequestValidationAPI):
-    """Makes each operation's validators once."""
+    """Builds the validators of each operation, once."""
 
     def make_operation(self, operation: AbstractOperation) -> OperationValidation:  # type: ignore[override]
         """Return the validation of one operation of the document."""
@@ -55,6 +55,6 @@ class ValidationApi(RequestValidationAPI):
 
 
 class ContractValidation(RequestValidationMiddleware):
-    """Stands where Connexion has its RequestValidationMiddleware."""
+    """Replaces Connexion's RequestValidationMiddleware."""
 
     api_cls = ValidationApi

@@ -1,6 +1,6 @@
 """Endpoints that no OpenAPI document describes.
 
-health      liveness and readiness
-swagger_ui  Swagger UI, the documents, links
-prometheus  /metrics
+health      `/livez` and `/readyz`
+prometheus  `/metrics`
+swagger_ui  Swagger UI, the OpenAPI documents, redirects
 """

@@ -1,4 +1,4 @@
-"""What a platform asks to learn whether to restart the process, and whether to send it requests."""
+"""Liveness and readiness probes."""
 
 from typing import Final
 
@@ -16,13 +16,16 @@ HEALTH_PATHS: Final = frozenset({_LIVE, _READY})
 
 
 def health_routes(store: Store) -> list[Route]:
-    """`/livez`: the process answers. `/readyz`: the store does as well, and the process was not told to stop."""
+    """Return the routes of the probes.
+
+    `/livez` always answers 200. `/readyz` answers 200 if `store` responds, and 503 otherwise or during a shutdown.
+    """
 
     async def live(_request: Request) -> Response:
-        return _answer(good=True)
+        return _response(ok=True)
 
     async def ready(request: Request) -> Response:
-        return _answer(good=not server_state(request.scope["state"]).is_stopping and await _responds(store))
+        return _response(ok=not server_state(request.scope["state"]).is_stopping and await _responds(store))
 
     return [Route(_LIVE, live), Route(_READY, ready)]
 
@@ -35,6 +38,6 @@ async def _responds(store: Store) -> bool:
     return True
 
 
-def _answer(*, good: bool) -> Response:
-    status, word = (200, "ok") if good else (503, "unavailable")
+def _response(*, ok: bool) -> Response:
+    status, word = (200, "ok") if ok else (503, "unavailable")
     return JSONResponse({"status": word}, status, {"Cache-Control": "no-store"})

@@ -17,13 +17,13 @@ METRICS_PATH: Final = "/metrics"
 
 
 def metrics_route(metrics: Metrics, token: str) -> Route:
-    """Return the route of the endpoint. It raises Unauthorized for a request without `token` as its bearer token."""
+    """Return the route of the endpoint. Requests must have `token` as their bearer token, else they get a 401."""
     expected = token.encode()
 
     async def respond(request: Request) -> Response:
         given = bearer_token(request.scope["headers"]).encode("latin-1")
         if not hmac.compare_digest(given, expected):
-            raise Unauthorized("The token is not the one for the metrics.")
+            raise Unauthorized("The bearer token is not the value of METRICS_TOKEN.")
         content = await asyncio.to_thread(metrics.exposition)
         headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"}
         return Response(content, headers=headers)

@@ -1,4 +1,4 @@
-"""What is served beside the operations: Swagger UI on a page of our own, the documents as they are, links."""
+"""Serves Swagger UI on the service's own page, the OpenAPI documents, and redirects."""
 
 import hashlib
 import json
@@ -16,67 +16,67 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.etags import entity_tag, is_not_modified
-from app.web.route_names import named
+from app.web.route_names import named_routes
 
 PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"
 
-_URL_CHARACTERS = "/?:@!$&'()*+,;=%"  # that stand for themselves in a path and a query, or are encoded: RFC 3986
+_URL_CHARACTERS = "/?:@!$&'()*+,;=%"  # not percent-encoded in a path and a query: RFC 3986
 _ALLOWED = ("GET", "HEAD")
-# In characters, of a file below the page. The time that the file system takes for a path grows faster than its length.
+# Longest path of a file, in characters. File systems take more than linear time to resolve a path.
 _MAX_PATH = 512
-_PROTECTION = {
+_SECURITY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",  # for browsers that do not have frame-ancestors
+    "X-Frame-Options": "DENY",  # for browsers without frame-ancestors
 }
 
 
-def pages(
-    documents: Mapping[str, bytes], docs_url: str, note: str | None = None, others: Sequence[BaseRoute] = ()
+def undocumented_paths(
+    documents: Mapping[str, bytes], docs_url: str, note: str | None = None, more_routes: Sequence[BaseRoute] = ()
 ) -> ASGIApp:
-    """The application for all paths that no document describes; raises HTTPException 404 where there is nothing.
+    """Return the application for all paths that no document describes. It raises HTTPException 404 for unknown paths.
 
-    The `documents`, by their paths, are served byte for byte, and shown by Swagger UI in this order, with `note` as
-    plain text. The contract's relative links, `/docs/…`, lead to the same path and query at `docs_url`. `others` stand
-    beside them.
+    `documents` maps paths to contents. They are served byte for byte, and Swagger UI shows them in this order, with
+    `note` as plain text. `/docs/…`, the contract's relative links, redirect to the same path and query at `docs_url`.
+    `more_routes` are served in addition.
     """
-    shown = [{"name": yaml.safe_load(content)["info"]["title"], "url": path} for path, content in documents.items()]
+    urls = [{"name": yaml.safe_load(content)["info"]["title"], "url": path} for path, content in documents.items()]
 
-    async def to_docs(scope: Scope, receive: Receive, send: Send) -> None:
-        # As it was sent: decoded, a path may have a question mark, and lacks what tells one slash from another.
+    async def redirect_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
+        # The raw path, because decoding would confuse `%3F` with the query and `%2F` with a slash.
         path, query = scope["raw_path"], scope["query_string"]
         target = docs_url + quote(path + (b"?" + query if query else b""), _URL_CHARACTERS)
         await RedirectResponse(target)(scope, receive, send)
 
     page_files = Files(directory=PAGE, html=True)
     bundle = Files(directory=str(swagger_ui_bundle.swagger_ui_path))
-    configuration = json.dumps({"urls": shown, "note": note}).encode()
+    configuration = json.dumps({"urls": urls, "note": note}).encode()
     endpoints: dict[str, ASGIApp] = {
         "/": RedirectResponse(PAGE_PATH),
         PAGE_PATH.rstrip("/"): RedirectResponse(PAGE_PATH),
-        PAGE_PATH + "page.json": _fixed(configuration, "application/json"),
-        "/docs/{path:path}": to_docs,
-        **{path: _fixed(content, "application/yaml") for path, content in documents.items()},
+        PAGE_PATH + "page.json": _constant(configuration, "application/json"),
+        "/docs/{path:path}": redirect_to_docs,
+        **{path: _constant(content, "application/yaml") for path, content in documents.items()},
     }
     return Router(
-        named(
+        named_routes(
             [
                 *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),
                 Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
                 Mount(PAGE_PATH, PageHeaders(page_files)),
-                *others,
+                *more_routes,
             ]
         ),
         redirect_slashes=False,
     )
 
 
-def _fixed(content: bytes, media_type: str) -> ASGIApp:
-    """Return the endpoint of content that stays the same until the next release, with its digest as `ETag`."""
+def _constant(content: bytes, media_type: str) -> ASGIApp:
+    """Return the endpoint for content that is constant during a release, with its digest as `ETag`."""
     digest = hashlib.sha256(content).hexdigest()[:32]
     headers = {"ETag": entity_tag(digest)}
     whole = Response(content, media_type=media_type, headers=headers)
@@ -90,32 +90,32 @@ def _fixed(content: bytes, media_type: str) -> ASGIApp:
 
 
 class Files(StaticFiles):
-    """The files of a directory; 404 for paths that are longer than any of theirs."""
+    """The files of a directory. Paths that are longer than `_MAX_PATH` are a 404."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request. Raises HTTPException 404 if there is no such file."""
+        """Handle one request. Raises HTTPException 404 if there is no such file."""
         if len(scope["path"]) > _MAX_PATH:
             raise HTTPException(404)
         await super().__call__(scope, receive, send)
 
 
 class PageHeaders:
-    """Adds the page's protective headers to responses and errors, and serves files whole, for reading only.
+    """Adds the security headers to responses and errors, and allows only GET and HEAD of whole files.
 
-    Starlette answers a bad `Range` with a body that is not the contract's, so no range is served or offered. A response
-    with a validator gets `Cache-Control: no-cache`: if a browser has to guess, it keeps an old page after a release.
+    `Range` is ignored, because Starlette responds to a malformed one with a body that is not the contract's. A response
+    with an `ETag` gets `Cache-Control: no-cache`, so that browsers do not keep an old page after a release.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
+        """Handle one request. Raises HTTPException 405 for other methods."""
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_PROTECTION)
+                headers.update(_SECURITY)
                 del headers["Accept-Ranges"]
                 if "ETag" in headers:
                     headers["Cache-Control"] = "no-cache"
@@ -123,9 +123,9 @@ class PageHeaders:
 
         if scope["method"] not in _ALLOWED:
             allow = ", ".join(_ALLOWED)
-            raise HTTPException(405, f"Expected one of the methods {allow}.", {"Allow": allow, **_PROTECTION})
-        kept = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            raise HTTPException(405, f"Expected one of the methods {allow}.", {"Allow": allow, **_SECURITY})
+        without_range = [(name, value) for name, value in scope["headers"] if name != b"range"]
         try:
-            await self._app({**scope, "headers": kept}, receive, send_guarded)
+            await self._app({**scope, "headers": without_range}, receive, send_with_headers)
         except HTTPException as error:
-            raise HTTPException(error.status_code, error.detail, {**(error.headers or {}), **_PROTECTION}) from error
+            raise HTTPException(error.status_code, error.detail, {**(error.headers or {}), **_SECURITY}) from error

@@ -1,11 +1,11 @@
-"""ASGI middleware, outermost first.
+"""ASGI middleware, outermost first, and the request observers.
 
-request_id         gives each request an identifier
-request_observers  reports each finished request to its observers
-access_log         observer: one log line per request
-request_metrics    observer: Prometheus metrics of requests
+response_headers   adds the headers that every response has: request ID, `X-Content-Type-Options`
+request_observers  reports each finished request to the request observers
+access_log         request observer: one log line per request
+trace_context      the W3C trace context of a request, for the log
+request_metrics    request observer: Prometheus metrics
 cors               Cross-Origin Resource Sharing
 error_responses    turns exceptions into error responses
 streaming          sends event streams
-trace_context      reads the W3C trace context of a request
 """

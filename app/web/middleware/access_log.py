@@ -1,4 +1,4 @@
-"""One line for each request but the probes: at INFO, at ERROR where the service failed."""
+"""The access log: one line per request, except for probes. INFO, or ERROR if the service failed."""
 
 import logging
 from typing import Final
@@ -15,10 +15,11 @@ _FAILED: Final = 500
 
 
 def log_request(scope: Scope, status: int, seconds: float) -> None:
-    """An account of `RequestObservers`. The line has the status 0 where the client left without an answer.
+    """Log a finished request. This is a request observer.
 
-    `tenant` is there where the token was good, `refusal` where it opened nothing, `cause` where the service failed, be
-    it after the answer had begun; `method` and `path` where they were read before the server refused the rest.
+    The status is 0 if the client left without a response. Fields without a value are left out: `tenant` without a
+    verified token, `refusal` (the rejection reason) unless the token was rejected, `cause` unless the service failed,
+    `method` and `path` if the server refused the request before it read them.
     """
     context = request_context(scope)
     if context.route in HEALTH_PATHS:

@@ -1,4 +1,4 @@
-"""Pages of other origins that may use the service from a browser: the CORS protocol of the Fetch Standard."""
+"""Cross-Origin Resource Sharing (Fetch Standard): lets web pages of other origins use the service."""
 
 from collections.abc import Collection
 from typing import Final
@@ -21,42 +21,45 @@ _PREFLIGHT: Final = (
 
 
 class Cors:
-    """Tells browsers that pages of `origins` may read the answers, errors included; `*` is every origin.
+    """Middleware that lets web pages of `origins` read all responses, errors included. `*` allows every origin.
 
-    Credentials of the browser's own, such as cookies, are never asked for: a token is what a page has to bring. A page
-    of another origin is answered as ever, and its browser keeps the answer from it. Starlette's CORSMiddleware would
-    refuse it with an error that has not the contract's body.
+    A page must send a token. Cookies and other browser credentials are never allowed. Requests from other origins get a
+    normal response without CORS headers, which the browser hides from the page. Starlette's CORSMiddleware would
+    refuse their preflight requests with a body that is not the contract's.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app = app
         self._origins = frozenset(origins)
-        self._any = "*" in self._origins
+        self._allows_all = "*" in self._origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
+        """Handle one request or the lifespan."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        own = self._headers(headers.get("origin"))
+        cors_headers = self._headers(headers.get("origin"))
         if scope["method"] == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
-            # Not for the application: what it would say of a path needs a token, which browsers do not send here.
-            preflight = [*own, *_PREFLIGHT] if len(own) > 1 else own
+            # A preflight request is only about CORS, so the application does not see it.
+            preflight = [*cors_headers, *_PREFLIGHT] if len(cors_headers) > 1 else cors_headers
             await send({"type": "http.response.start", "status": 204, "headers": preflight})
             await send({"type": "http.response.body", "body": b""})
             return
 
-        async def send_with_permission(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *own]
+                message["headers"] = [*message.get("headers", ()), *cors_headers]
             await send(message)
 
-        await self._app(scope, receive, send_with_permission)
+        await self._app(scope, receive, send_with_headers)
 
     def _headers(self, origin: str | None) -> list[Header]:
-        """What goes on any answer; what depends on the origin says so to caches, also where there is none."""
-        if self._any:
+        """Return the CORS headers of a response to a page of `origin`.
+
+        `Vary` keeps caches from using one origin's response for another, also if the request has no origin.
+        """
+        if self._allows_all:
             return [(b"access-control-allow-origin", b"*"), _EXPOSED]
         if origin not in self._origins:
             return [_VARY]

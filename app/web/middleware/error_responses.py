@@ -1,4 +1,4 @@
-"""The one way from an exception to an answer. Every error has its document's body, whoever raised it."""
+"""Turns exceptions of all layers into error responses with the body that their OpenAPI document defines."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 
 _log = logging.getLogger(__name__)
 
-# What is said to one is for nobody else, and soon no longer true.
+# An error is for one client, and may be out of date soon.
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 _REALM = 'Bearer realm="external-oms-config"'
@@ -42,13 +42,13 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     ConcurrentUpdate: 409,
 }
 
-# Those that OpenFeature tells apart.
+# The error codes of OFREP. All other errors are GENERAL, but a 404 for a flag is FLAG_NOT_FOUND.
 _EVALUATION_CODES: Mapping[type[ServiceError], EvaluationCode] = {
     BadRequest: EvaluationCode.PARSE_ERROR,
     InvalidBody: EvaluationCode.INVALID_CONTEXT,
 }
 
-# The codes that clients see; a status that is missing here is a failure of our own.
+# The contract's error codes. Every other status becomes 500.
 _CODES: Mapping[int, str] = {
     400: "bad_request",
     401: "unauthorized",
@@ -65,7 +65,7 @@ _CODES: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An error as the client sees it."""
+    """An error as the client receives it."""
 
     status: int
     message: str
@@ -73,7 +73,7 @@ class ErrorResponse:
     evaluation_code: EvaluationCode = EvaluationCode.GENERAL
 
     def body(self, scope: Scope) -> bytes:
-        """The body for this error, as OFREP has it on its paths, and on all others as the contract has it."""
+        """Return the JSON body for the request in `scope`: OFREP's error on its paths, the contract's on all others."""
         if is_ofrep(scope):
             return json.dumps(error_fields(scope, self.status, self.evaluation_code, self.message)).encode()
         fields = {
@@ -83,8 +83,8 @@ class ErrorResponse:
         }
         return json.dumps(fields).encode()
 
-    def head(self, body: bytes) -> list[Header]:
-        """The headers that go with `body`."""
+    def headers_for(self, body: bytes) -> list[Header]:
+        """Return the response's headers, with the length of `body`."""
         return [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -97,21 +97,21 @@ INTERNAL = ErrorResponse(500, "Couldn't process request due to an internal error
 
 
 def error_response_for(error: BaseException) -> ErrorResponse:
-    """How `error` is answered; whatever is not foreseen is `INTERNAL`."""
+    """Return the response for `error`, which is `INTERNAL` for every unexpected error."""
     if isinstance(error, ServiceError):
         status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
         code = _EVALUATION_CODES.get(type(error), EvaluationCode.GENERAL)
         return ErrorResponse(status, str(error), tuple(_headers(error)), code) if status else INTERNAL
-    # Of Starlette's kind are Connexion's problems and, through Connexion's FlaskApp, Werkzeug's exceptions as well.
+    # Connexion's ProblemException is a subclass of Starlette's HTTPException.
     if isinstance(error, HTTPException) and error.status_code in _CODES.keys() - {INTERNAL.status}:
         headers = (error.headers or {}).items()
         encoded = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers)
-        return ErrorResponse(error.status_code, error.detail or "The request cannot be answered.", encoded)
+        return ErrorResponse(error.status_code, error.detail or "The request cannot be processed.", encoded)
     return INTERNAL
 
 
 def _headers(error: ServiceError) -> Iterable[Header]:
-    """What tells a client how to go on: `WWW-Authenticate` (RFC 6750, section 3), the `ETag` that stands."""
+    """Yield `WWW-Authenticate` for tokens (RFC 6750, section 3), and the current `ETag` for a conflict."""
     if isinstance(error, MissingToken):
         yield b"www-authenticate", _REALM.encode()
     elif isinstance(error, Unauthorized):
@@ -124,53 +124,58 @@ def _headers(error: ServiceError) -> Iterable[Header]:
 
 
 class ErrorResponses:
-    """Answers for whatever the parts inside it raise. A client that has left gets no answer and is no failure."""
+    """Middleware that responds to exceptions of the inner layers.
+
+    If the client has left, there is no response and no error in the log. If the response has started, the error is
+    logged and raised again.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
+        """Handle one request or the lifespan."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = False
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record)
         except ClientDisconnect:
             return
-        # Cancelled: the server stops, and has waited long enough. Whoever is still there is told as of any failure.
+        # CancelledError: the server stops and does not wait any longer. The client gets a 500.
         except (Exception, asyncio.CancelledError) as error:
-            failure = error_response_for(error)
+            response = error_response_for(error)
             if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
                 request_context(scope).rejection_reason = error.reason
-            if started or failure is INTERNAL:
+            if started or response is INTERNAL:
                 _report(error, scope)
             if started:
                 raise
-            await self._answer(failure, scope, send)
+            await _respond(response, scope, send)
 
-    async def _answer(self, failure: ErrorResponse, scope: Scope, send: Send) -> None:
-        body = failure.body(scope)
-        await send({"type": "http.response.start", "status": failure.status, "headers": failure.head(body)})
-        await send({"type": "http.response.body", "body": body})
+
+async def _respond(response: ErrorResponse, scope: Scope, send: Send) -> None:
+    body = response.body(scope)
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers_for(body)})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised from, all the way."""
+    """Yield `error` and then each exception that it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _report(error: BaseException, scope: Scope) -> None:
-    """Notes what the client is not told, for the request's line, and logs the whole story of the unforeseen."""
+    """Put the cause into the request's context for the log. Log unexpected errors with their traceback."""
     cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
     request_context(scope).error_cause = cause
     if not isinstance(error, Unavailable | asyncio.CancelledError):

@@ -12,50 +12,49 @@ from app.web.context import request_context
 from app.web.endpoints.health import HEALTH_PATHS
 from app.web.endpoints.prometheus import METRICS_PATH
 
-# What a platform asks for: it would drown what callers do, and a 503 of a process that stops is no failure.
+# Probes and scrapes would outnumber the requests of clients, and a 503 during a shutdown is not a failure.
 _UNCOUNTED: Final = HEALTH_PATHS | {METRICS_PATH}
 
-# In seconds; a read takes about a millisecond, a store that hangs its limit and half of it again.
+# In seconds. A read takes about a millisecond, a request to a store that hangs up to 1.5 times REDIS_TIMEOUT.
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-# OpenTelemetry's semantic conventions for HTTP: RFC 9110's and PATCH; all others are one.
+# OpenTelemetry's semantic conventions for HTTP: these methods, and `_OTHER` for all others.
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _OTHER: Final = "_OTHER"
 
 
 class RequestMetrics:
-    """Counts requests and their durations in `metrics`.
+    """Counts requests, their durations, rejected tokens and event streams in `metrics`.
 
-    A request is counted once it has ended, with the status 0 where its client left without an answer. A stream is
-    counted when it begins, and not timed: it lasts as long as its listener likes. Requests for the metrics and
-    probes are not counted.
+    A request counts when it has ended, with the status 0 if its client left without a response. An event stream counts
+    when it opens and has no duration. Probes and requests for the metrics do not count.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._durations = metrics.histogram(
             "http_server_request_duration_seconds",
-            "How long requests took, streams of events left out.",
+            "Duration of requests in seconds, without event streams.",
             ("http_request_method", "http_route", "http_response_status_code"),
             _BOUNDS,
         )
-        # Looking a label up costs more than counting: each combination is looked up once.
+        # Looking up labels costs more than counting, so each combination is looked up once.
         self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
-        refusals = metrics.counter(
-            "external_oms_token_refusals_total", "Requests whose token opened nothing.", ("reason",)
+        rejected = metrics.counter(
+            "external_oms_token_refusals_total", "Requests with a missing or rejected token, by reason.", ("reason",)
         )
-        self._refusals = {reason: refusals.labels(reason) for reason in RejectionReason}
-        self._streams = metrics.counter("external_oms_event_streams_total", "Streams of events that were begun.")
-        self._subscribers = metrics.gauge("external_oms_event_listeners", "Streams of events that are open now.")
+        self._rejected_tokens = {reason: rejected.labels(reason) for reason in RejectionReason}
+        self._streams = metrics.counter("external_oms_event_streams_total", "Event streams that were opened.")
+        self._subscribers = metrics.gauge("external_oms_event_listeners", "Event streams that are open now.")
 
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
-        """An account of `RequestObservers`."""
+        """Count a finished request. This is a request observer."""
         context = request_context(scope)
         if context.route in _UNCOUNTED:
             return
         if context.rejection_reason is not None:
-            self._refusals[context.rejection_reason].inc()
+            self._rejected_tokens[context.rejection_reason].inc()
         if context.event_stream is not None:
             return
-        method = scope.get("method", _OTHER)  # the server may have refused the request before it was read
+        method = scope.get("method", _OTHER)  # missing if the server refused the request before it read the method
         labels = (method if method in _METHODS else _OTHER, context.route, status)
         observe = self._observers.get(labels)
         if observe is None:
@@ -64,7 +63,7 @@ class RequestMetrics:
 
     @contextlib.contextmanager
     def open_stream(self) -> Iterator[None]:
-        """Within it, one more listens to the events."""
+        """Count an event stream as open during the context."""
         self._streams.inc()
         self._subscribers.inc()
         try:

@@ -1,4 +1,4 @@
-"""How each request ended, for those who keep account of it."""
+"""Reports each finished request to the request observers: the access log and the metrics."""
 
 import time
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from app.web.context import RequestObserver, request_context, server_state
 
 
 class RequestObservers:
-    """Tells `observers` of each request once, when it has ended in whatever way.
+    """Middleware that calls each of `observers` once per request, when it has ended, also after an exception.
 
-    Through the state of the lifespan the server tells them of those that never come here.
+    The server calls them, through ServerState, for requests that do not reach the application.
     """
 
     def __init__(self, app: ASGIApp, observers: Sequence[RequestObserver]) -> None:
@@ -19,24 +19,24 @@ class RequestObservers:
         self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request."""
+        """Handle one request or the lifespan."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 server_state(scope.get("state", {})).observe = self._observe
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
+        started, status = time.perf_counter(), 0
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record)
         finally:
-            self._observe(scope, request_context(scope).server_status or status, time.perf_counter() - began)
+            self._observe(scope, request_context(scope).server_status or status, time.perf_counter() - started)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         for observer in self._observers:

@@ -12,10 +12,10 @@ OpenStream = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 class Streaming:
-    """Middleware that sends the event stream which the inner layers left in the request's context.
+    """Middleware that sends the event stream that the inner layers put into the request's context.
 
-    The inner layers have returned by then, so what they hold of a request is not kept as long as its stream:
-    19 KiB per stream instead of 28. Each stream is sent inside a context manager that `open_stream` makes.
+    The inner layers have returned by then, so that their objects do not live as long as the stream. A stream takes 19
+    KiB instead of 28. Each stream is sent inside a context manager from `open_stream`.
     """
 
     def __init__(self, app: ASGIApp, open_stream: OpenStream = contextlib.nullcontext) -> None:

@@ -1,4 +1,4 @@
-"""The trace that a request belongs to: W3C Trace Context, https://www.w3.org/TR/trace-context/."""
+"""The trace that a request belongs to, as W3C Trace Context defines it: https://www.w3.org/TR/trace-context/."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _VERSION_00 = re.compile(
 
 
 def trace_of(scope: Scope) -> Mapping[str, str]:
-    """`trace_id` and `parent_id` as the request's one `traceparent` has them; nothing where that is not valid."""
+    """Return `trace_id` and `parent_id` from the `traceparent` header, or nothing if it is not valid and unique."""
     given = [value for name, value in scope["headers"] if name == b"traceparent"]
     found = _VERSION_00.fullmatch(given[0]) if len(given) == 1 else None
     return {name: value.decode("ascii") for name, value in found.groupdict().items()} if found else {}

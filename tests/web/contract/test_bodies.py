@@ -23,7 +23,7 @@ HEAD = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
             (b'{"enabled": %s}' % value, "body.enabled: expected a value of type boolean.")
             for value in (b"1", b"0", b"1.0", b'"true"', b"null", b"[true]", b"{}", b'""')
         ),
-        (b'{"enabled": true, "enabled": true}', "body: expected each key once in an object."),
+        (b'{"enabled": true, "enabled": true}', "body: expected unique keys in each object."),
         (b'{"Enabled": true}', "body: expected a property 'enabled'."),
     ],
 )

@@ -1,16 +1,16 @@
 "use strict";
 
-// "Try it out" asks the service that serves this page, not the server that the contract names.
-const askThisService = (document) => ({
+// "Try it out" sends requests to the service that serves this page, not to the server in the contract.
+const useThisService = (document) => ({
   ...document,
   servers: (document.servers || []).map(({ url }) => ({ url: new URL(url, location).pathname })),
 });
 
-// One token is good for every document, and Swagger UI keeps it by the name of a document's scheme: each document's
-// bearer scheme gets the name that the contract has for it.
-const authorizeOnceForAll = (document) => {
-  const own = structuredClone(document);
-  const schemes = (own.components || {}).securitySchemes || {};
+// One token is valid for every document, and Swagger UI stores it under the name of the security scheme. Therefore the
+// bearer scheme of each document gets the name that it has in the contract.
+const useOneTokenForAll = (document) => {
+  const copy = structuredClone(document);
+  const schemes = (copy.components || {}).securitySchemes || {};
   const renamed = (named) =>
     Object.fromEntries(
       Object.entries(named).map(([name, value]) => [
@@ -18,29 +18,29 @@ const authorizeOnceForAll = (document) => {
         value,
       ]),
     );
-  const operations = Object.values(own.paths || {}).flatMap((path) => Object.values(path));
-  for (const each of [own, ...operations]) {
+  const operations = Object.values(copy.paths || {}).flatMap((path) => Object.values(path));
+  for (const each of [copy, ...operations]) {
     if (each.security) {
       each.security = each.security.map(renamed);
     }
   }
-  if (own.components) {
-    own.components.securitySchemes = renamed(schemes);
+  if (copy.components) {
+    copy.components.securitySchemes = renamed(schemes);
   }
-  return own;
+  return copy;
 };
 
 const adaptDocuments = () => ({
   statePlugins: {
     spec: {
       wrapActions: {
-        updateJsonSpec: (update) => (document) => update(authorizeOnceForAll(askThisService(document))),
+        updateJsonSpec: (update) => (document) => update(useOneTokenForAll(useThisService(document))),
       },
     },
   },
 });
 
-// The settings' note, as text, above the button that it is about.
+// Shows UI_NOTE as plain text above the button "Authorize".
 const showNote = ({ React: { createElement, Fragment }, getConfigs }) => ({
   wrapComponents: {
     InfoContainer: (Info) => (props) => {
@@ -60,8 +60,8 @@ SwaggerUIBundle({
   persistAuthorization: true,
   plugins: [adaptDocuments, showNote],
   presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
-  queryConfigEnabled: false, // no address makes the page load a stranger's document
-  // The selector writes its choice into the address, and this reads it there; it can only be one of our documents.
+  queryConfigEnabled: false, // no link can make the page load a foreign document
+  // The document selector writes its choice into the query of the page's URL. Only our own documents can be chosen.
   "urls.primaryName": new URLSearchParams(location.search).get("urls.primaryName"),
-  validatorUrl: null, // asks nobody else what they think of the documents
+  validatorUrl: null, // do not send the documents to validator.swagger.io
 });
