@@ -17,7 +17,7 @@ from app.metrics import Metrics
 from app.operations import WRITES, operations
 from app.settings import Settings
 from app.store import Store
-from app.store.instrumented import InstrumentedStore
+from app.store.instrumented_store import InstrumentedStore
 from app.store_factory import create_store
 from app.web.context import RequestObserver
 from app.web.contract.application import contract_app

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 
-from app.cli.exit import CommandError
+from app.cli.exit_status import CommandError
 from app.errors import ServiceError
 
 GROWTH: Final = 8

@@ -29,9 +29,9 @@ from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
 from app.preflight.inspection import ServerFacts, obstacle
-from app.store.address import Address
 from app.store.redis_store import RedisStore
-from app.web.authorization import bearer_token
+from app.store.redis_url import Address
+from app.web.bearer_token import bearer_token
 from app.web.context import request_context
 from app.web.contract.json_body import parse
 from app.web.etags import if_match, is_not_modified

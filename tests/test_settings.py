@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.settings import Settings, SettingsError
-from app.store.address import Address
+from app.store.redis_url import Address
 from tests.provider import RSA_KEYS, pem
 
 PEM = pem(RSA_KEYS[0])

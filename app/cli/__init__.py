@@ -1,15 +1,15 @@
 """The command `oms-config`, also `python -m app.cli`.
 
-    commands  the verbs: names, options and help
-    get       prints the current setting
-    set       changes the setting
-    history   prints changes
-    watch     prints each change as it is made
-    token     signs a token for development
-    check     runs the preflight check
-    client    HTTP client of the service
-    exit      exit statuses and the line on stderr
-    output    prints results as text or JSON
+    commands     the verbs: names, options and help
+    get          prints the current setting
+    set          changes the setting
+    history      prints changes
+    watch        prints each change as it is made
+    token        signs a token for development
+    check        runs the preflight check
+    client       HTTP client of the service
+    exit_status  exit statuses and the line on stderr
+    output       prints results as text or JSON
 
 `commands` imports a verb when it runs, so help and completion are fast. Imports go down this list.
 """
@@ -24,7 +24,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process at once, without a traceback
     from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come during this import
-    from app.cli.exit import STATUSES  # noqa: PLC0415 - the same
+    from app.cli.exit_status import STATUSES  # noqa: PLC0415 - the same
 
     try:
         oms_config(prog_name="oms-config")

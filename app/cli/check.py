@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 import click
 
-from app.cli.exit import STATUSES
+from app.cli.exit_status import STATUSES
 from app.cli.output import print_result, printable, wants_json
 from app.errors import StoreError
 from app.preflight.findings import Finding, findings

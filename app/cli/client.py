@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from app.cli.exit import CommandError, Kind
+from app.cli.exit_status import CommandError, Kind
 from app.cli.output import ChangeRecord, printable
 from app.errors import system_reason
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Final
 
 from app.cli.client import ApiClient, CurrentSetting, open_client
-from app.cli.exit import CommandError
+from app.cli.exit_status import CommandError
 from app.cli.output import ChangeRecord, note, print_result, row, value
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)

@@ -2,7 +2,7 @@
 
 import os
 
-from app.cli.exit import CommandError
+from app.cli.exit_status import CommandError
 from app.cli.output import note, print_result, wants_json
 from app.dev.signing import SECRET_FILE, sign_token
 from app.model import is_tenant_name

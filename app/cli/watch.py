@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from app.cli.client import StreamMessage, open_client
-from app.cli.exit import CommandError
+from app.cli.exit_status import CommandError
 from app.cli.output import note, row, wants_json
 
 # In seconds, between two connections. The wait doubles with each failed attempt.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.preflight.inspection import ServerFacts, UnreachableServer
-from app.store.address import Address
+from app.store.redis_url import Address
 
 Level = Literal["error", "warning"]
 

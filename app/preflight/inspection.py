@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 
 from app.errors import StoreError, causes, system_reason
 from app.settings import Settings
-from app.store.address import HostPort
 from app.store.connections import DRIVER_ERRORS, REFUSED, ServerConnections
 from app.store.pipeline import Pipeline, driver_errors
+from app.store.redis_url import HostPort
 from app.store.topology import connect, connections_for
 
 Role = Literal["primary", "replica"]

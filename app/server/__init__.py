@@ -6,7 +6,7 @@ http_protocol      one HTTP connection: order of responses, time limits, errors
 request_parsing    passes input to httptools and limits its size
 request_head       checks `Host` and `Transfer-Encoding`
 framing            finds where each request head and body ends
-lingering          closes or resets a connection
+lingering_close    closes or resets a connection
 graceful_shutdown  runs the worker processes and stops them without dropping requests
 listen_socket      the listening socket that the workers share
 """

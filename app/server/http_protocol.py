@@ -6,7 +6,7 @@ from typing import cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.server.lingering import MAX_DISCARDED_BYTES, LingeringTransport
+from app.server.lingering_close import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_parsing import MALFORMED, RequestParsing
 from app.web.context import request_context, server_state
 from app.web.middleware.error_responses import ErrorResponse

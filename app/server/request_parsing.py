@@ -7,7 +7,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.server.framing import MAX_HEAD_BYTES, Framing
-from app.server.lingering import LingeringTransport
+from app.server.lingering_close import LingeringTransport
 from app.server.request_head import MalformedHead, check_head
 from app.web.middleware.error_responses import ErrorResponse
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
 from app.settings import parsers as parse
 from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, usual_algorithms
-from app.store.address import Address
+from app.store.redis_url import Address
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
 

@@ -1,16 +1,16 @@
 """The store: settings and their history in Redis.
 
-redis_store     keys, transactions
-stored_form     a change as JSON, decoded strictly
-topology        connects to one server, to a primary behind sentinels, or to a cluster
-connections     a pool of connections to one Redis server
-sentinel        a primary that sentinels name
-cluster         the nodes of a cluster
-cluster_pubsub  one subscription per cluster node, merged
-address         parses REDIS_URL
-read_batching   joins concurrent reads into one round trip
-pipeline        several commands in one round trip
-instrumented    counts and times the operations of a store
+redis_store         keys, transactions
+stored_form         a change as JSON, decoded strictly
+topology            connects to one server, to a primary behind sentinels, or to a cluster
+connections         a pool of connections to one Redis server
+sentinel            a primary that sentinels name
+cluster             the nodes of a cluster
+cluster_pubsub      one subscription per cluster node, merged
+redis_url           parses REDIS_URL
+read_batching       joins concurrent reads into one round trip
+pipeline            several commands in one round trip
+instrumented_store  counts and times the operations of a store
 """
 
 from collections.abc import AsyncIterator

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, Self, cast
 
-from app.store.address import HostPort
 from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import Command, Pipeline, PipelineWork, T, driver_errors, key_slot
+from app.store.redis_url import HostPort
 
 # How often one call follows MOVED, ASK or TRYAGAIN. On TRYAGAIN it waits that many seconds first.
 _MAX_REDIRECTS: Final = 8

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from app.store.address import HostPort
 from app.store.connections import DRIVER_ERRORS, ServerConnections
+from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
 

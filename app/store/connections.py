@@ -10,9 +10,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from app.store.address import HostPort, format_host_port
 from app.store.pipeline import Pipeline, PipelineWork, T, pipeline_on
 from app.store.read_batching import ReadBatcher
+from app.store.redis_url import HostPort, format_host_port
 
 # Per worker and server. If all are in use, an operation waits for one within its time limit.
 MAX_CONNECTIONS: Final = 32

@@ -6,9 +6,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from app.store.address import HostPort
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import Pipeline, PipelineWork, T
+from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
 

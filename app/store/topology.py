@@ -6,10 +6,10 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
-from app.store.address import Address, HostPort, format_host_port
 from app.store.cluster import ClusterTopology
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork, T
+from app.store.redis_url import Address, HostPort, format_host_port
 from app.store.sentinel import SentinelTopology
 
 

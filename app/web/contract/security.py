@@ -17,7 +17,7 @@ from app.auth.token_cache import TokenCache
 from app.auth.tokens import TENANT_PLACEHOLDER, VerifiedToken
 from app.errors import Forbidden, InsufficientScope, RejectionReason
 from app.model import Principal
-from app.web.authorization import bearer_token
+from app.web.bearer_token import bearer_token
 from app.web.context import request_context
 
 TokenInfo = dict[str, Any]

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from app.errors import Unauthorized
 from app.metrics import Metrics
-from app.web.authorization import bearer_token
+from app.web.bearer_token import bearer_token
 
 METRICS_PATH: Final = "/metrics"
 
