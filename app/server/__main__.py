@@ -41,6 +41,9 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
+        # The parent kills a worker that does not answer for this many seconds. A worker on a busy machine takes more than
+        # the default of 5 while it still imports.
+        timeout_worker_healthcheck=30,
         # The side that closes an idle connection first may cut off a request. Heroku's router closes after 90 s.
         timeout_keep_alive=95,
     )
