@@ -1,4 +1,4 @@
-"""Makes .venv with what pip's arguments name, unless it has just that. The standard library only; see bin/setup."""
+"""Installs packages into .venv if they are missing, then runs a command. Called by bin/setup; standard library only."""
 
 import fcntl
 import hashlib
@@ -16,10 +16,13 @@ LOCKED = (Path("requirements.txt"), Path("requirements-dev.txt"))
 
 
 def main(arguments: list[str]) -> None:
-    """Installs, one process at a time, and becomes the command. One line on stderr where that fails."""
+    """Install the packages before `--`, then replace this process with the command after it.
+
+    Exit with one line on stderr if the installation fails.
+    """
     end = arguments.index("--")
     pip_arguments, command = arguments[:end], arguments[end + 1 :]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that pip ends as well
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that pip stops too
     try:
         ensure(pip_arguments)
     except OSError as error:
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> None:
 
 
 def ensure(pip_arguments: list[str]) -> None:
-    """Installs what is missing, once nobody else does."""
+    """Install the packages unless .venv has them. Wait while another process installs."""
     lock = os.open("bin", os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     stamp = VENV / f"installed-{hashlib.sha256(' '.join(pip_arguments).encode()).hexdigest()[:16]}"
@@ -44,12 +47,12 @@ def ensure(pip_arguments: list[str]) -> None:
 
 
 def fingerprint() -> str:
-    """What an installation depends on: the interpreter and the locked versions."""
+    """Return a text that changes when the interpreter or a locked version changes."""
     return f"{sys.version} {hashlib.sha256(b''.join(lock.read_bytes() for lock in LOCKED)).hexdigest()}"
 
 
 def make_venv() -> None:
-    """Makes the environment, unless it is there, works and is this Python's."""
+    """Create .venv, unless it exists, works and belongs to this Python."""
     if PYTHON.exists():
         ask = [PYTHON, "-c", "import pip, sys; print(sys.version)"]
         if subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() == sys.version:
@@ -57,15 +60,15 @@ def make_venv() -> None:
     try:
         venv.create(VENV, clear=True, symlinks=True, with_pip=True)
     except subprocess.CalledProcessError:
-        sys.exit(f"bin/setup: '{sys.executable} -m venv' does not work here (Debian has it in python3-venv)")
+        sys.exit(f"bin/setup: '{sys.executable} -m venv' failed; on Debian, install python3-venv")
 
 
 def install(pip_arguments: list[str]) -> None:
-    """Has pip install into the environment; what it says goes into a file."""
+    """Install packages into .venv with pip. Its output goes to LOG."""
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "2", "install"]
     with LOG.open("w") as log:
         if subprocess.run([*pip, *pip_arguments], stdout=log, stderr=log, check=False).returncode:
-            sys.exit(f"bin/setup: the dependencies could not be installed (no network?); pip's words are in {LOG}")
+            sys.exit(f"bin/setup: cannot install the dependencies (no network?); pip's output is in {LOG}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from app.cli.output import ChangeRecord, printable, row
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
-from app.preflight.inspection import ServerFacts, obstacle
+from app.preflight.inspection import ServerFacts, failure_reason
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address
 from app.web.bearer_token import bearer_token
@@ -146,7 +146,7 @@ def stored_text(data: bytes) -> bytes:
 def refused_command(data: bytes) -> None:
     error = StoreError("the change was rejected")
     error.__cause__ = NoPermissionError(f"this user has no permission to run '{text(data)}")
-    obstacle(error)
+    failure_reason(error)
 
 
 def reported_policy(data: bytes) -> None:

@@ -61,11 +61,11 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.read({"PORT": "x", "REDIS_TIMEOUT": "-1", "JWT_SECRET": "short"})
     assert str(raised.value) == (
-        "bad settings: PORT takes a port, 1 to 65535; "
-        "REDIS_URL is missing; it takes redis://host:port/db, rediss://host:port/db, unix:///path, "
+        "bad settings: PORT must be a port, 1 to 65535; "
+        "REDIS_URL is missing; it must be redis://host:port/db, rediss://host:port/db, unix:///path, "
         "redis+sentinel://host:port,host:port/service/db or redis+cluster://host:port,host:port; "
-        "REDIS_TIMEOUT takes seconds, 0.01 to 60; "
-        "JWT_SECRET takes a secret of 32 bytes or more"
+        "REDIS_TIMEOUT must be a number of seconds, 0.01 to 60; "
+        "JWT_SECRET must be a secret of 32 bytes or more"
     )
 
 
@@ -130,7 +130,7 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused(variable: str, value: str) -> None:
-    assert faults(**{variable: value}).startswith(f"bad settings: {variable} takes ")
+    assert faults(**{variable: value}).startswith(f"bad settings: {variable} must be ")
 
 
 def test_no_value_is_quoted() -> None:
@@ -147,39 +147,39 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     [
         (
             {"JWT_SECRET": ""},
-            "one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER is required, for the keys that",
+            "no key to verify tokens: set one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER",
         ),
-        ({"JWT_JWKS_URL": "https://x"}, "JWT_SECRET and JWT_JWKS_URL are set, of which one at most may be"),
+        ({"JWT_JWKS_URL": "https://x"}, "JWT_SECRET and JWT_JWKS_URL are set: set only one of them"),
         (
             {"JWT_JWKS_URL": "https://x", "JWT_PUBLIC_KEY": PEM},
-            "JWT_SECRET and JWT_PUBLIC_KEY and JWT_JWKS_URL are set, of which one at most may be",
+            "JWT_SECRET and JWT_PUBLIC_KEY and JWT_JWKS_URL are set: set only one of them",
         ),
         (
             {"JWT_SECRET": "", "JWT_ISSUER": "me"},
-            "JWT_ISSUER takes an https:// address where no other variable has the keys",
+            "JWT_ISSUER must be an https:// address if no other variable provides the keys",
         ),
-        ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example/{tenant}"}, "JWT_ISSUER takes an https:// address where"),
+        ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example/{tenant}"}, "JWT_ISSUER must be an https:// address if"),
         (
             {"JWT_SECRET": "", "JWT_ISSUER": "https://x", "JWT_SECRET_PREVIOUS": "x" * 32},
             "JWT_SECRET_PREVIOUS is set without",
         ),
         (
             {"JWT_SECRET": "x" * 64, "JWT_SECRET_PREVIOUS": "x" * 32, "JWT_ALGORITHMS": "HS512"},
-            "JWT_SECRET_PREVIOUS takes 64 bytes or more",
+            "JWT_SECRET_PREVIOUS must be 64 bytes or more",
         ),
-        ({"JWT_ALGORITHMS": "HS256,HS512"}, "JWT_SECRET takes 64 bytes or more for JWT_ALGORITHMS as they are"),
-        ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS has RS256, which JWT_SECRET does not fit"),
+        ({"JWT_ALGORITHMS": "HS256,HS512"}, "JWT_SECRET must be 64 bytes or more for the algorithms in JWT_ALGORITHMS"),
+        ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS has RS256, which does not fit JWT_SECRET"),
         (
             {"JWT_SECRET": "", "JWT_PUBLIC_KEY": PEM, "JWT_ALGORITHMS": "HS256,RS256,ES256"},
-            "JWT_ALGORITHMS has HS256, ES256, which JWT_PUBLIC_KEY does not fit",
+            "JWT_ALGORITHMS has HS256, ES256, which does not fit JWT_PUBLIC_KEY",
         ),
         (
             {"JWT_SECRET": "", "JWT_ISSUER": "https://id.example", "JWT_ALGORITHMS": "HS256"},
-            "JWT_ALGORITHMS has HS256, which JWT_ISSUER does not fit",
+            "JWT_ALGORITHMS has HS256, which does not fit JWT_ISSUER",
         ),
         (
             {"JWT_SECRET": "", "JWT_JWKS_URL": "https://id.example", "JWT_ALGORITHMS": "HS512"},
-            "JWT_ALGORITHMS has HS512, which JWT_JWKS_URL does not fit",
+            "JWT_ALGORITHMS has HS512, which does not fit JWT_JWKS_URL",
         ),
     ],
 )

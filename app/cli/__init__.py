@@ -1,17 +1,18 @@
-"""The command `oms-config`, also `python -m app.cli`.
+"""The command `oms-config`, which also runs as `python -m app.cli`.
 
-    commands     the verbs: names, options and help
+    commands     names, options and help of the verbs
     get          prints the current setting
     set          changes the setting
-    history      prints changes
-    watch        prints each change as it is made
+    history      prints past changes
+    watch        prints each change as it happens
     token        signs a token for development
     check        runs the preflight check
     client       HTTP client of the service
-    exit_status  exit statuses and the line on stderr
+    exit_status  exit statuses, and the error that ends a verb
     output       prints results as text or JSON
 
-`commands` imports a verb when it runs, so help and completion are fast. Imports go down this list.
+`commands` imports a verb's module only when the verb runs, so that help and completion start fast. Imports point down
+this list.
 """
 
 import os
@@ -20,15 +21,15 @@ import sys
 
 
 def main() -> None:
-    """Run the command with the arguments of the process."""
+    """Run the command with the arguments of this process."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process at once, without a traceback
-    from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C may come during this import
-    from app.cli.exit_status import STATUSES  # noqa: PLC0415 - the same
+    from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C during this import must not print a traceback
+    from app.cli.exit_status import STATUSES  # noqa: PLC0415 - same reason
 
     try:
         oms_config(prog_name="oms-config")
     except OSError as error:
         sys.stderr.write(f"error   cannot write the output: {error.strerror}\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit, and would fail again
         sys.exit(STATUSES["failed"])

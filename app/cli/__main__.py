@@ -1,4 +1,4 @@
-"""For `python -m app.cli`."""
+"""Entry point of `python -m app.cli`."""
 
 from app.cli import main
 

@@ -1,4 +1,4 @@
-"""The verb check."""
+"""The verb `check`."""
 
 import asyncio
 import os
@@ -12,19 +12,18 @@ from app.cli.exit_status import STATUSES
 from app.cli.output import print_result, printable, wants_json
 from app.errors import StoreError
 from app.preflight.findings import Finding, findings
-from app.preflight.inspection import ServerFacts, UnreachableServer, inspect_store, obstacle
+from app.preflight.inspection import ServerFacts, UnreachableServer, failure_reason, inspect_store
 from app.settings import Settings, SettingsError
 from app.store_factory import create_store
 
-# Any other error means that the release must not go out.
 _ERROR_STATUSES: Final = {"bad_settings": STATUSES["usage"], "store": STATUSES["failed"]}
-_REFUSED: Final = 1
+_STOPPED: Final = 1  # for an error with any other code
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
 
 
 def check() -> NoReturn:
-    """Print what the store would lose, and exit with the status for a release."""
+    """Run the preflight check, print its findings, and exit with the status that lets a release proceed or stops it."""
     servers: list[ServerFacts | UnreachableServer] = []
     address = None
     try:
@@ -37,8 +36,8 @@ def check() -> NoReturn:
     except SettingsError as error:
         found = [Finding("error", "bad_settings", str(error))]
     except StoreError as error:
-        found, servers = [Finding("error", "store", f"the store cannot be used: {obstacle(error)}")], []
-    status = max((_ERROR_STATUSES.get(each.code, _REFUSED) for each in found if each.level == "error"), default=0)
+        found, servers = [Finding("error", "store", f"the store cannot be used: {failure_reason(error)}")], []
+    status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
     if wants_json():
         store = {"address": address, "servers": facts}
@@ -57,14 +56,14 @@ async def _probe_write(settings: Settings) -> None:
 
 
 def _print_lines(found: Sequence[Finding], address: str | None, status: int) -> None:
-    if status in {0, _REFUSED}:
-        _print_line("ok", f"the store at {address}: a change was written, announced and removed")
+    if status in {0, _STOPPED}:
+        _print_line("ok", f"the store at {address} works: a test change was written, announced and removed")
     for finding in found:
         _print_line(finding.level, finding.message)
     if status == 0 and all(finding.seen for finding in found):
-        _print_line("ok", "the release may go on")
+        _print_line("ok", "the release can proceed")
     elif status == 0:
-        _print_line("warning", "the release may go on, but not everything was checked")
+        _print_line("warning", "the release can proceed, but not everything was checked")
 
 
 def _print_line(level: str, message: str) -> None:

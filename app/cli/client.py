@@ -1,4 +1,4 @@
-"""HTTP client of the service: the requests, their limits, and what a response means."""
+"""HTTP client of the service: sends requests with limits, and turns each response into a value or a CommandError."""
 
 import asyncio
 import contextlib
@@ -17,24 +17,23 @@ from app.cli.exit_status import CommandError, Kind
 from app.cli.output import ChangeRecord, printable
 from app.errors import system_reason
 
-# In seconds. A response must be complete within the first. The service sends something on each stream every 15 s.
-_LIMIT: Final = 10.0
-_LONGEST_SILENCE: Final = 45.0
+_RESPONSE_TIMEOUT: Final = 10.0  # seconds until a response must be complete
+_STREAM_TIMEOUT: Final = 45.0  # seconds without data; the service sends a comment every 15 s
 
 _PATH: Final = "/config/sales_order/external_oms"
 _BASE: Final = "/v0"
 _MAX_BYTES: Final = 1 << 20
-_MAX_MESSAGE: Final = 300
-_ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})"')  # a proxy that compresses makes it a weak one
+_MAX_MESSAGE_LENGTH: Final = 300
+_ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})"')  # a proxy that compresses makes the ETag weak
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _KINDS: Final[dict[int, Kind]] = {401: "refused", 403: "refused", 409: "conflict"}
 _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_NOT_THE_SERVICE: Final = "this is not an answer of the service; check OMS_CONFIG_URL, and any proxy in front of it"
+_NOT_THE_SERVICE: Final = "the response is not from the service; check OMS_CONFIG_URL, and any proxy in front of it"
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentSetting:
-    """The setting in a response, and the ID of the request."""
+    """The current setting and the request ID from a response."""
 
     enabled: bool
     version: int
@@ -43,9 +42,9 @@ class CurrentSetting:
 
 @dataclass(frozen=True, slots=True)
 class StreamMessage:
-    """A message of the event stream. A keep-alive has no `change`.
+    """One message of the event stream.
 
-    The event is `change`, or `reset` if changes before this one may be missing.
+    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment.
     """
 
     event: str
@@ -54,30 +53,36 @@ class StreamMessage:
 
 @contextlib.asynccontextmanager
 async def open_client() -> AsyncIterator["ApiClient"]:
-    """Open a client for the address and the token in the environment."""
+    """Open a client with OMS_CONFIG_URL and OMS_CONFIG_TOKEN from the environment. It closes with the context.
+
+    Raise CommandError if a variable is missing or unusable.
+    """
     url, token = os.environ.get("OMS_CONFIG_URL", ""), os.environ.get("OMS_CONFIG_TOKEN", "").strip()
     missing = [
-        *([] if url else ["OMS_CONFIG_URL is not set; it takes the service's address, as http://127.0.0.1:8000"]),
-        *([] if token else ["OMS_CONFIG_TOKEN is not set; it takes an access token"]),
+        *([] if url else ["OMS_CONFIG_URL is not set: set it to the service's address, such as http://127.0.0.1:8000"]),
+        *([] if token else ["OMS_CONFIG_TOKEN is not set: set it to an access token"]),
     ]
     if missing:
         raise CommandError("usage", "; ".join(missing))
     if not _TOKEN.fullmatch(token):
-        text = "OMS_CONFIG_TOKEN is no token: it takes the token alone, without 'Bearer' or a quote"
+        text = "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
         raise CommandError("usage", text)
     base = _base_url(url)
     headers = {"Authorization": f"Bearer {token}", "User-Agent": "oms-config", "Accept-Encoding": "identity"}
     try:
-        http = httpx.AsyncClient(headers=headers, timeout=_LIMIT)
-    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:  # their texts may hold a password
+        http = httpx.AsyncClient(headers=headers, timeout=_RESPONSE_TIMEOUT)
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:  # the error may quote a password
         variables = "SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
-        raise CommandError("usage", f"{variables} names certificates or a proxy that cannot be used") from error
+        raise CommandError("usage", f"cannot use the certificates or the proxy that {variables} names") from error
     async with http:
         yield ApiClient(http, base, token)
 
 
 class ApiClient:
-    """The service at one address, with one token. Raises CommandError for every response but the expected one."""
+    """A client of the service at one address, with one token.
+
+    Each method raises CommandError unless the service returns 200 and the expected body.
+    """
 
     def __init__(self, http: httpx.AsyncClient, url: str, token: str) -> None:
         self._http = http
@@ -90,24 +95,24 @@ class ApiClient:
             return await _current_setting(response)
 
     async def set(self, *, enabled: bool, if_version: int | None) -> CurrentSetting:
-        """Change the setting, if `if_version` is None or the current version, and return it."""
+        """Set `enabled`, with `if_version` only if that version is current. Return the current setting."""
         condition = {} if if_version is None else {"If-Match": f'"{if_version}"'}
         async with self._open("POST", _PATH, headers=condition, json={"enabled": enabled}) as response:
             return await _current_setting(response)
 
     async def history(self, *, limit: int, before: int | None = None) -> list[ChangeRecord]:
-        """Return at most `limit` changes older than version `before`, newest first."""
+        """Return at most `limit` changes, newest first. If `before` is given, they are older than that version."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
         async with self._open("GET", f"{_PATH}/history", headers={}, params=query) as response:
             return [_change(each) for each in (await _read_json(response))["changes"]]
 
     async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
-        """Yield the current setting and each change, or each change after version `last`, until the stream ends."""
+        """Yield the current setting, then each change. If `last` is given, start with the change after that version."""
         headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
-        timeout = httpx.Timeout(_LIMIT, read=_LONGEST_SILENCE)
+        timeout = httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT)
         async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True, timeout=timeout) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise ValueError("compressed, which has no bound")
+                raise ValueError("a compressed stream can expand without limit")
             response.stream = bounded = _BoundedStream(response.stream)
             async for event in EventSource(response).aiter_sse():
                 bounded.unread = 0
@@ -118,15 +123,18 @@ class ApiClient:
     async def _open(
         self, method: str, path: str, *, headers: dict[str, str], is_stream: bool = False, **request: Any
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request and yield its response, which has the status 200. A stream may take any time to read."""
+        """Send a request and yield its response if the status is 200. Raise CommandError otherwise.
+
+        The whole response must arrive within the time limit. For a stream, only its head must.
+        """
         request_id = uuid.uuid4().hex
         headers = {"X-Request-ID": request_id, **headers}
         try:
             async with (
-                asyncio.timeout(_LIMIT) as timeout,
+                asyncio.timeout(_RESPONSE_TIMEOUT) as timeout,
                 self._http.stream(method, f"{self._url}{path}", headers=headers, **request) as response,
             ):
-                # A proxy may have replaced the ID that was sent. The service logs the one in the response.
+                # A proxy may replace the request ID. The service logs the ID that it returns.
                 request_id = response.headers["X-Request-ID"] = _request_id(response) or request_id
                 if response.status_code != httpx.codes.OK:
                     raise await self._error(response)
@@ -135,20 +143,20 @@ class ApiClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise CommandError("failed", f"cannot connect to {self._url}: {_reason(error)}") from error
         except (*_MALFORMED, SSEError, httpx.InvalidURL) as error:
-            text = f"{self._url} answers 200: {_NOT_THE_SERVICE}"
+            text = f"{self._url} returned 200: {_NOT_THE_SERVICE}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True) from error
         except (TimeoutError, httpx.HTTPError) as error:
             text = f"the request to {self._url} failed: {_reason(error)}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True) from error
 
     async def _error(self, response: httpx.Response) -> CommandError:
-        """Return what a response with another status than 200 means."""
+        """Return the error for a response whose status is not 200."""
         status, version = response.status_code, _version(response)
         try:
             message = (await _read_json(response))["message"].replace(self._token, "[token]")
         except _MALFORMED:
             message = _NOT_THE_SERVICE
-        text = f"{self._url} answers {status}: {printable(message)[:_MAX_MESSAGE]}"
+        text = f"{self._url} returned {status}: {printable(message)[:_MAX_MESSAGE_LENGTH]}"
         if status == httpx.codes.CONFLICT and version is not None:
             text += f" Nothing was changed; the current version is {version}."
         return CommandError(
@@ -161,7 +169,10 @@ class ApiClient:
 
 
 class _BoundedStream(httpx.AsyncByteStream):
-    """A response body in which `unread`, the bytes since the last event, is bounded. The SSE decoder keeps them."""
+    """A response body that raises ValueError if one event is too long. The SSE decoder buffers an event without limit.
+
+    The reader sets `unread`, the number of bytes since the last event, to 0 after each event.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -171,7 +182,7 @@ class _BoundedStream(httpx.AsyncByteStream):
         async for chunk in self._stream:
             self.unread += len(chunk)
             if self.unread > _MAX_BYTES:
-                raise ValueError("an event without end")
+                raise ValueError(f"an event is longer than {_MAX_BYTES} bytes")
             yield chunk
 
     async def aclose(self) -> None:
@@ -179,24 +190,24 @@ class _BoundedStream(httpx.AsyncByteStream):
 
 
 def _base_url(text: str) -> str:
-    """Return the base of the contract's paths, whether `text` ends with /v0 or not."""
+    """Return the address of the contract's base path, /v0. `text` may end with it."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         url = httpx.URL("")
-    # httpx would send a user and password in place of the token.
+    # httpx would send a user and password instead of the token.
     is_plain = not (url.userinfo or url.query or url.fragment) and (url.port or 0) < 1 << 16
     if url.scheme not in {"http", "https"} or not url.host or not is_plain:
-        raise CommandError("usage", "OMS_CONFIG_URL takes http://host:port or https://host, without a user or a query")
+        raise CommandError("usage", "OMS_CONFIG_URL must be http://host:port or https://host, without user or query")
     return f"{text.rstrip('/').removesuffix(_BASE)}{_BASE}"
 
 
 async def _read_json(response: httpx.Response) -> Any:
     content = bytearray()
-    async for chunk in response.aiter_raw():  # not decompressed, so that its size is bounded
+    async for chunk in response.aiter_raw():  # raw: a small compressed body can expand without limit
         content += chunk
         if len(content) > _MAX_BYTES:
-            raise ValueError("a response without end")
+            raise ValueError(f"the response is longer than {_MAX_BYTES} bytes")
     return json.loads(content)
 
 
@@ -230,9 +241,9 @@ def _change(content: dict[str, Any]) -> ChangeRecord:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a request failed. httpx's own texts may hold a proxy's password."""
+    """Return why a request failed. The texts of httpx are not used: they may contain a proxy's password."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(error, httpx.ProxyError):
-        return "the proxy refuses it"
+        return "the proxy rejected the connection"
     return system_reason(error) or "the connection was closed"

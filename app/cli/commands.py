@@ -1,4 +1,4 @@
-"""The verbs of `oms-config`: names, options and help. The code of a verb is imported when it runs."""
+"""Names, options and help of the verbs. A verb's own module is imported when the verb runs."""
 
 import os
 import sys
@@ -13,22 +13,22 @@ def _remember_json(context: click.Context, _option: click.Parameter, as_json: bo
 
 
 _json = click.option(
-    "--json", is_flag=True, expose_value=False, callback=_remember_json, help="Print JSON, also if the command fails."
+    "--json", is_flag=True, expose_value=False, callback=_remember_json, help="Print results and errors as JSON."
 )
 
 _GROUP_HELP_END = """\b
 Variables:
-  OMS_CONFIG_URL    the service's address, such as http://127.0.0.1:8000
-  OMS_CONFIG_TOKEN  an access token; there is no option for it, which others could see in the list of processes
-  NO_COLOR          no colours, at a terminal either
+  OMS_CONFIG_URL    address of the service, such as http://127.0.0.1:8000
+  OMS_CONFIG_TOKEN  access token; there is no option for it, because other users can see the options of a process
+  NO_COLOR          if not empty, no colours
 
 \b
 Exit status:
-  0  done
-  2  the command, a variable or a setting is wrong
+  0  success
+  2  the command line, a variable or a setting is wrong
   3  conflict: another version is current, and nothing was changed
-  4  refused: the token is rejected (401), or does not allow this (403)
-  5  the service, or the connection to it, failed
+  4  the service rejected the token (401), or the token does not allow the request (403)
+  5  the service or the connection to it failed; the outcome of a change may be unknown
 
 \b
 Examples:
@@ -49,18 +49,18 @@ Completion, in ~/.bashrc or ~/.zshrc:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_GROUP_HELP_END)
 @click.pass_context
 def oms_config(context: click.Context) -> None:
-    """The switch external_oms.enabled, from the command line."""
+    """Read, set and follow the setting external_oms.enabled of one tenant: the tenant of the token."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a subject may be in any script, and the terminal in none
+            stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters of a subject
 
 
 @oms_config.command(epilog="\b\nExample:\n  oms-config get --json")
 @_json
 def get() -> None:
-    """Print on or off, and the version.
+    """Print the current setting, on or off, and its version.
 
     With --json: {"enabled", "version"}.
     """
@@ -71,15 +71,13 @@ def get() -> None:
 
 @oms_config.command("set", epilog="\b\nExamples:\n  oms-config set on\n  oms-config set off --if-version 7 --json")
 @click.argument("value", type=click.Choice(["on", "off"]))
-@click.option(
-    "--if-version", type=_VERSIONS, metavar="V", help="Only if this version is current; otherwise it is a conflict."
-)
+@click.option("--if-version", type=_VERSIONS, metavar="V", help="Fail with a conflict unless version V is current.")
 @_json
 def set_(*, value: str, if_version: int | None) -> None:
-    """Change the setting, and print the change before it.
+    """Set the setting, and print the previous change.
 
     Setting the current value changes nothing. With --json: {"enabled", "version", "changed", "previous": {"version",
-    "enabled", "changed_at", "changed_by"}}; "changed" and "previous" are null if the history cannot be read.
+    "enabled", "changed_at", "changed_by"}}. Both "changed" and "previous" are null if the history cannot be read.
     """
     from app.cli.set import set_ as run
 
@@ -87,11 +85,13 @@ def set_(*, value: str, if_version: int | None) -> None:
 
 
 @oms_config.command(epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most this many.")
-@click.option("--before", type=_VERSIONS, metavar="V", help="Only changes older than this version.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Number of changes to print.")
+@click.option("--before", type=_VERSIONS, metavar="V", help="Print only changes older than version V.")
 @_json
 def history(*, limit: int, before: int | None) -> None:
-    """Print the changes, newest first: version, value, when, by whom, and the request's identifier.
+    """Print past changes, newest first.
+
+    Each line has the version, the value, the time, the author and the request ID.
 
     With --json: {"changes": [{"version", "enabled", "changed_at", "changed_by", "request_id"}]}.
     """
@@ -103,12 +103,12 @@ def history(*, limit: int, before: int | None) -> None:
 @oms_config.command(epilog="\b\nExample:\n  oms-config watch --json | jq .enabled")
 @_json
 def watch() -> None:
-    """Print the current setting, then each change as it is made, until Ctrl-C.
+    """Print the current setting, then each change as it happens, until Ctrl-C.
 
-    Connects again when the connection ends, and misses nothing meanwhile; stderr says so. It ends if the token is
-    rejected, or if the first connection fails.
+    If the connection ends, this command reports it on stderr, reconnects, and prints the changes made meanwhile. It
+    exits if the service rejects the token or if the first connection fails.
 
-    With --json: {"event", "version", "enabled", "changed_at", "changed_by"}; the event is "change", or "reset" if
+    With --json: {"event", "version", "enabled", "changed_at", "changed_by"}. The event is "change", or "reset" if
     changes before it may be missing.
     """
     from app.cli.watch import watch as run
@@ -117,15 +117,15 @@ def watch() -> None:
 
 
 @oms_config.command(epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"')
-@click.option("--tenant", default="acme", show_default=True, help="Whose setting it opens.")
-@click.option("--subject", default="developer", show_default=True, help="Who is acting.")
-@click.option("--hours", type=click.IntRange(1, 24 * 365), default=8, show_default=True, help="How long it is valid.")
+@click.option("--tenant", default="acme", show_default=True, help="Tenant whose setting the token opens.")
+@click.option("--subject", default="developer", show_default=True, help="Author of the changes made with the token.")
+@click.option("--hours", type=click.IntRange(1, 24 * 365), default=8, show_default=True, help="Lifetime in hours.")
 @_json
 def token(*, tenant: str, subject: str, hours: int) -> None:
     """Sign a token for development.
 
-    Takes JWT_SECRET and the other JWT_ variables of the web process; without them, the secret of bin/serve in this
-    directory. Where an identity provider makes the tokens, there is nothing to sign one with.
+    Reads JWT_SECRET and the other JWT_ variables of the web process. If no variable provides a key, reads the secret
+    that bin/serve created in this directory. If an identity provider issues the tokens, this command fails.
 
     With --json: {"token", "tenant", "subject", "seconds"}.
     """
@@ -137,17 +137,17 @@ def token(*, tenant: str, subject: str, hours: int) -> None:
 @oms_config.command(epilog="\b\nExample:\n  REDIS_URL=redis://localhost:6379/0 JWT_SECRET=... oms-config check --json")
 @_json
 def check() -> None:
-    """Print what the store would lose, before a release goes out.
+    """Check before a release whether the store can lose settings.
 
-    Takes the variables of the web process. Asks each server of the store, replicas too, how it is configured. Then it
-    makes a change for a tenant that cannot exist, and removes it.
+    Reads the variables of the web process and the configuration of each Redis server, including replicas. Then writes
+    a test change for a tenant that cannot exist, and removes it.
 
     \b
     Exit status:
-      0  the release may go on; there may be warnings
-      1  the release must not go on: the store may evict settings
+      0  the release can proceed; there may be warnings
+      1  the release must stop: the store may evict settings
       2  a setting is bad or missing
-      5  the store cannot be reached, or does not do what the service needs
+      5  the store cannot be reached, or lacks something that the service needs
     """
     from app.cli.check import check as run
 

@@ -7,16 +7,16 @@ import click
 
 from app.cli.output import wants_json
 
-# Click itself ends with 2 if it cannot parse the command. Only `check` ends with 1.
+# Click exits with 2 if it cannot parse the arguments, and with 1 if the reader of stdout is gone. `check` also uses 1.
 STATUSES: Final = {"usage": 2, "conflict": 3, "refused": 4, "failed": 5}
 
 Kind = Literal["usage", "conflict", "refused", "failed"]
 
 
 class CommandError(click.ClickException):
-    """Ends a verb with an exit status and one line on stderr. The message holds no secret.
+    """An error that ends a verb with an exit status and one line on stderr. The message contains no secret.
 
-    `version` is the current version, if the service sent it. `unknown_outcome`: a change may have been stored.
+    `version` is the current version if the service sent it. `unknown_outcome` is True if a change may have been stored.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CommandError(click.ClickException):
         self._as_json = wants_json()
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the line. Click calls this."""
+        """Print the error on stderr, as text or as JSON. Click calls this method."""
         request = f" (request {self.request_id})" if self.request_id else ""
         line = f"{click.style('error', fg='red')}   {self.message}{request}"
         error = {"error": self.kind, "message": self.message, "version": self.version, "request_id": self.request_id}

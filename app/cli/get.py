@@ -1,4 +1,4 @@
-"""The verb get."""
+"""The verb `get`."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The verb history."""
+"""The verb `history`."""
 
 import asyncio
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from app.cli.output import note, print_result, row, wants_json
 
 
 def history(*, limit: int, before: int | None) -> None:
-    """Print changes, newest first."""
+    """Print past changes, newest first."""
     asyncio.run(_history(limit, before))
 
 
@@ -22,4 +22,4 @@ async def _history(limit: int, before: int | None) -> None:
     if not changes:
         note("no changes")
     elif len(changes) == limit and changes[-1].version > 1:
-        note(f"older ones: oms-config history --before {changes[-1].version}")
+        note(f"for older changes: oms-config history --before {changes[-1].version}")

@@ -8,7 +8,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """A change as the service sends it. Version 0 stands for a setting that was never set."""
+    """A change as the service sends it. Version 0 means that the setting was never set."""
 
     version: int
     enabled: bool
@@ -18,19 +18,19 @@ class ChangeRecord:
 
 
 def wants_json() -> bool:
-    """Return True if the verb that runs was given `--json`."""
+    """Return True if the running verb has the option `--json`."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.obj)
 
 
 def print_result(document: object, *lines: str) -> None:
-    """Print `document` with `--json`, otherwise `lines`."""
+    """Print `document` as JSON if the verb has `--json`, otherwise print `lines`."""
     for line in [json.dumps(document)] if wants_json() else lines:
         click.echo(line)
 
 
 def note(text: str) -> None:
-    """Print on stderr what is not part of the result."""
+    """Print a note on stderr. Stdout has only the result."""
     click.echo(json.dumps({"note": text}) if wants_json() else text, err=True)
 
 
@@ -49,5 +49,8 @@ def row(change: ChangeRecord, width: int = 1) -> str:
 
 
 def printable(text: object) -> str:
-    """Escape everything that could control a terminal. An issuer may put any text into a subject."""
+    """Return `text` with escapes for unprintable characters, so that it cannot control the terminal.
+
+    The service and the subjects of tokens can contain any text.
+    """
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text))

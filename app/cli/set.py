@@ -1,4 +1,4 @@
-"""The verb set."""
+"""The verb `set`."""
 
 import asyncio
 import os
@@ -11,11 +11,11 @@ from app.cli.exit_status import CommandError
 from app.cli.output import ChangeRecord, note, print_result, row, value
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
-_UNKNOWN: Final = "whether the change was stored is not known: see `oms-config history`"
+_UNKNOWN: Final = "the change may or may not have been stored: check with `oms-config history`"
 
 
 def set_(*, enabled: bool, if_version: int | None) -> None:
-    """Change the setting, and print the change and the setting before it."""
+    """Set the setting, and print the new setting and the previous change."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, _end_interrupted)
     asyncio.run(_set(enabled, if_version))
@@ -42,14 +42,14 @@ async def _set(enabled: bool, if_version: int | None) -> None:
 
 
 async def _changes_up_to(client: ApiClient, version: int) -> list[ChangeRecord]:
-    """Return the change that made `version` and the change before it, if the history has them.
+    """Return the change that made `version` and the change before it, if they are in the history.
 
-    The history is written in the change's own transaction, so no other change can come between.
+    Each change and its history entry are written in one transaction, so no entry is missing between the two.
     """
     try:
         changes = await client.history(limit=2, before=version + 1)
     except CommandError as error:
-        note(f"the setting is set; the change before it cannot be read: {error.message}")
+        note(f"the setting was set, but the previous change cannot be read: {error.message}")
         return []
     return changes if version > 1 else [*changes, _NEVER_SET]
 
@@ -59,7 +59,7 @@ def _print(current: CurrentSetting, changed: bool | None, previous: ChangeRecord
     if changed:
         shown = f"{value(not current.enabled)} -> {shown}"
     elif changed is False:
-        shown = f"{value(current.enabled)} already (version {current.version}); nothing was changed"
+        shown = f"{shown}: already the current value, nothing was changed"
     before = previous and {name: each for name, each in asdict(previous).items() if name != "request_id"}
     print_result(
         {"enabled": current.enabled, "version": current.version, "changed": changed, "previous": before},

@@ -1,4 +1,4 @@
-"""The verb token."""
+"""The verb `token`."""
 
 import os
 
@@ -11,12 +11,12 @@ from app.settings.cross_checks import KEY_SOURCES
 
 
 def token(*, tenant: str, subject: str, hours: int) -> None:
-    """Print a token that a service with these variables accepts."""
+    """Print a token that a service with the same JWT_ variables accepts."""
     if not is_tenant_name(tenant):
-        raise CommandError("usage", "--tenant takes 1 to 63 of a-z 0-9 - _, a letter or digit first and last")
+        raise CommandError("usage", "--tenant must be 1 to 63 of a-z 0-9 - _ and start and end with a letter or digit")
     settings = _settings()
     if settings.jwt_secret is None:
-        raise CommandError("usage", "without JWT_SECRET no token can be signed here: the identity provider makes them")
+        raise CommandError("usage", "cannot sign a token without JWT_SECRET: get a token from the identity provider")
     seconds = hours * 3600
     signed = sign_token(settings.jwt_secret, settings, tenant=tenant, subject=subject, seconds=seconds)
     print_result({"token": signed, "tenant": tenant, "subject": subject, "seconds": seconds}, signed)
@@ -25,14 +25,14 @@ def token(*, tenant: str, subject: str, hours: int) -> None:
 
 
 def _settings() -> Settings:
-    """Read the variables of the web process that concern tokens. Without keys, use the secret of `bin/serve`."""
+    """Read the JWT_ variables. If none of them is a source of keys, use the secret that `bin/serve` created."""
     variables = {name: given for name, given in os.environ.items() if name.startswith("JWT_")}
     try:
         if not any(variables.get(source) for source in KEY_SOURCES):
             variables["JWT_SECRET"] = SECRET_FILE.read_text()
-        return Settings.read({**variables, "REDIS_URL": "redis://none"})  # required, but no token depends on it
+        return Settings.read({**variables, "REDIS_URL": "redis://none"})  # required, but unused here
     except OSError as error:
-        text = f"JWT_SECRET is not set, and {SECRET_FILE}, the secret of bin/serve, cannot be read here"
+        text = f"JWT_SECRET is not set, and {SECRET_FILE}, the secret of bin/serve, cannot be read in this directory"
         raise CommandError("usage", text) from error
     except SettingsError as error:
         raise CommandError("usage", str(error)) from error

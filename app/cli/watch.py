@@ -1,4 +1,4 @@
-"""The verb watch."""
+"""The verb `watch`."""
 
 import asyncio
 import errno
@@ -16,18 +16,18 @@ from app.cli.client import StreamMessage, open_client
 from app.cli.exit_status import CommandError
 from app.cli.output import note, row, wants_json
 
-# In seconds, between two connections. The wait doubles with each failed attempt.
+# Seconds before a reconnection. The wait doubles with each failed attempt.
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 10.0
 
 
 def watch() -> None:
-    """Print the current setting and each change, over as many connections as that takes."""
+    """Print the current setting and each change. Reconnect when the connection ends."""
     asyncio.run(_watch())
 
 
 async def _watch() -> None:
-    """Reconnect until the service rejects the request. The first connection has to succeed: the URL may be wrong."""
+    """Reconnect until the service rejects the request. End if the first connection fails: the URL may be wrong."""
     version: int | None = None
     wait = _FIRST_WAIT
     connected = reconnecting = False
@@ -47,7 +47,7 @@ async def _watch() -> None:
                     raise
                 problem = error.message
             reconnecting = True
-            # The random part spreads the clients that lost their connections at the same moment.
+            # Clients that lost their connections at the same moment must not all reconnect at once.
             pause = wait * random.SystemRandom().uniform(0.5, 1)
             note(f"{problem}; connecting again in {pause:.1f} s")
             await asyncio.sleep(pause)
@@ -62,12 +62,12 @@ def _print(message: StreamMessage) -> None:
         click.echo(json.dumps({"event": message.event, **shown}))
     else:
         if message.event == "reset":
-            note("the history does not reach back to the last version seen: changes may be missing; the current one:")
+            note("changes may be missing: the store no longer has the last printed version. The current setting:")
         click.echo(row(message.change))
 
 
 def _check_reader() -> None:
-    """Raise BrokenPipeError if the reader of stdout has gone, as in `watch | head -1`, even if no change comes."""
+    """Raise BrokenPipeError if the reader of stdout is gone, as in `watch | head -1`, even before the next change."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     if any(events & select.POLLERR for _, events in poll.poll(0)):

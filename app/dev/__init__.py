@@ -1,5 +1,5 @@
-"""Development only: `bin/serve` and its tokens.
+"""Code for development only.
 
-launcher  `bin/serve`: runs the web process with its own store
-signing   tokens for development
+launcher  runs `bin/serve`: the web process and its own store
+signing   signs tokens for development
 """

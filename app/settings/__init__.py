@@ -1,7 +1,7 @@
-"""The environment, read once into one frozen object.
+"""Settings: the environment, read once into one frozen object.
 
-parsers       parsers for the text of a variable
-cross_checks  contradictions between variables
+parsers       parse the text of one variable
+cross_checks  find contradictions between variables
 """
 
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ from typing import Any, Final, Self
 
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
 from app.settings import parsers as parse
-from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, usual_algorithms
+from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, default_algorithms
 from app.store.redis_url import Address
 
-METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name for it
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads the variable of this name
 
 
 class SettingsError(Exception):
-    """The environment is not usable. The message names every variable at fault and what it takes, but no value."""
+    """Settings are bad, missing or contradictory. The message names each variable and what it must be, but no value."""
 
 
 _ALGORITHMS: Final = ", ".join((*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS))
@@ -29,61 +29,65 @@ _SECRET: Final = f"{parse.MIN_SECRET_BYTES} bytes or more"
 
 
 def _setting(
-    variable: str, takes: str, parser: Callable[[str], Any], default: Any = MISSING, *, shown: bool = True
+    variable: str, expected: str, parser: Callable[[str], Any], default: Any = MISSING, *, shown: bool = True
 ) -> Any:
-    """Return a field that `parser` reads from `variable`. The parser raises ValueError for a bad value."""
-    return field(default=default, repr=shown, metadata={"variable": variable, "takes": takes, "parser": parser})
+    """Return a field whose value `parser` makes from the text of `variable`.
+
+    `parser` raises ValueError for a bad text. The error then says that the variable must be `expected`. A field that is
+    not `shown` is in no log and no representation.
+    """
+    return field(default=default, repr=shown, metadata={"variable": variable, "expected": expected, "parser": parser})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Each field is one variable of the environment. An empty variable counts as not set."""
+    """The settings of one process. Each field is one environment variable. An empty variable counts as not set."""
 
     port: int = _setting("PORT", "a port, 1 to 65535", parse.whole(1, 65535), 8000)
     workers: int = _setting("WEB_CONCURRENCY", "a number of processes, 1 to 64", parse.whole(1, 64), 1)
     redis: Address = _setting("REDIS_URL", _REDIS_URLS, Address.parse)  # noqa: RUF009 - an Address is frozen
     redis_tls_verify: bool = _setting("REDIS_TLS_VERIFY", "true or false", parse.boolean, True)
-    redis_timeout: float = _setting("REDIS_TIMEOUT", "seconds, 0.01 to 60", parse.seconds(0.01, 60), 1.0)
+    redis_timeout: float = _setting("REDIS_TIMEOUT", "a number of seconds, 0.01 to 60", parse.seconds(0.01, 60), 1.0)
     redis_min_replicas: int = _setting("REDIS_MIN_REPLICAS", "a number of replicas, 0 to 10", parse.whole(0, 10), 0)
     jwt_secret: str | None = _setting("JWT_SECRET", f"a secret of {_SECRET}", parse.secret, None, shown=False)
     jwt_secret_previous: str | None = _setting(
-        "JWT_SECRET_PREVIOUS", f"the secret that JWT_SECRET replaces, {_SECRET}", parse.secret, None, shown=False
+        "JWT_SECRET_PREVIOUS", f"the secret before JWT_SECRET, {_SECRET}", parse.secret, None, shown=False
     )
     jwt_public_key: str | None = _setting(
         "JWT_PUBLIC_KEY", "an RSA, EC (P-256, P-384, P-521) or Ed25519 public key in PEM", parse.pem, None
     )
-    jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", "an https:// address of a JWK Set", parse.trusted_url, None)
+    jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", "the https:// address of a JWK Set", parse.trusted_url, None)
     jwt_issuer: str | None = _setting(
-        "JWT_ISSUER", "what a token's 'iss' must be, with {tenant} once at most", parse.issuer, None
+        "JWT_ISSUER", "the 'iss' of valid tokens, with {tenant} at most once", parse.issuer, None
     )
     jwt_algorithms: tuple[str, ...] | None = _setting(
-        "JWT_ALGORITHMS", f"some of {_ALGORITHMS}", parse.algorithms, None
+        "JWT_ALGORITHMS", f"a comma-separated list of {_ALGORITHMS}", parse.algorithms, None
     )
-    jwt_audience: str | None = _setting("JWT_AUDIENCE", "what a token's 'aud' must hold", str, None)
-    jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the name of a claim for the tenant", parse.claim, "tenant")
-    jwt_leeway: float = _setting("JWT_LEEWAY", "seconds, 0 to 600", parse.seconds(0, 600), 0.0)
-    jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "seconds, 10 to 86400", parse.seconds(10, 86400), 300.0)
-    jwt_read_scope: str | None = _setting("JWT_READ_SCOPE", "one word", parse.scope, None)
-    jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one word", parse.scope, None)
-    tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} in it once", parse.tenant_host, None)
-    max_body_bytes: int = _setting("MAX_BODY_BYTES", "bytes, 64 to 1048576", parse.whole(64, 1 << 20), 16384)
-    history_length: int = _setting("HISTORY_LENGTH", "changes, 1 to 100000", parse.whole(1, 100_000), 1000)
+    jwt_audience: str | None = _setting("JWT_AUDIENCE", "the 'aud' of valid tokens", str, None)
+    jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the name of the tenant's claim", parse.claim, "tenant")
+    jwt_leeway: float = _setting("JWT_LEEWAY", "a number of seconds, 0 to 600", parse.seconds(0, 600), 0.0)
+    jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "a number of seconds, 10 to 86400", parse.seconds(10, 86400), 300.0)
+    jwt_read_scope: str | None = _setting("JWT_READ_SCOPE", "one scope", parse.scope, None)
+    jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one scope", parse.scope, None)
+    tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} once", parse.tenant_host, None)
+    max_body_bytes: int = _setting("MAX_BODY_BYTES", "a size in bytes, 64 to 1048576", parse.whole(64, 1 << 20), 16384)
+    history_length: int = _setting("HISTORY_LENGTH", "a number of changes, 1 to 100000", parse.whole(1, 100_000), 1000)
     cors_allow_origins: tuple[str, ...] = _setting(
-        "CORS_ALLOW_ORIGINS", "* or some of scheme://host or scheme://host:port, http or https", parse.origins, ()
+        "CORS_ALLOW_ORIGINS", "* or a comma-separated list of http(s)://host or http(s)://host:port", parse.origins, ()
     )
     docs_url: str = _setting(
-        "DOCS_URL", "an http:// or https:// address without a user", parse.web_url, "https://docs.newstore.net"
+        "DOCS_URL", "an http(s):// address without user, query or fragment", parse.web_url, "https://docs.newstore.net"
     )
     ui_note: str | None = _setting("UI_NOTE", "up to 500 printable characters", parse.note, None, shown=False)
     metrics_token: str | None = _setting(
         "METRICS_TOKEN",
-        "a token of 16 characters or more, printable ASCII without spaces",
+        "a token of 16 or more printable ASCII characters without spaces and braces",
         parse.metrics_token,
         None,
         shown=False,
     )
     metrics_directory: str | None = _setting(
-        METRICS_DIRECTORY, "a directory, which app.server gives its workers", str, None, shown=False
+        METRICS_DIRECTORY, "a directory that app.server creates for its workers", str, None, shown=False
     )
     log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", parse.text("logfmt|json|console"), "logfmt")
     log_level: str = _setting(
@@ -92,11 +96,11 @@ class Settings:
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """Return the algorithms that a token may be signed with."""
-        return self.jwt_algorithms or usual_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
+        """Return the accepted signature algorithms of tokens: JWT_ALGORITHMS, or the default for the key source."""
+        return self.jwt_algorithms or default_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
 
     def described(self) -> dict[str, object]:
-        """Return the settings for the log, without secrets: the store without its user, and the source of the keys."""
+        """Return the settings for the log, without secrets. `jwt_keys` names the source of the keys."""
         (source,) = [each for each in OWN_KEY_SOURCES if getattr(self, each.lower()) is not None] or ["JWT_ISSUER"]
         shown = {each.metadata["variable"].lower(): getattr(self, each.name) for each in fields(self) if each.repr}
         own = {
@@ -112,19 +116,19 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Return the settings in `environment`. Raises one SettingsError for everything that is wrong."""
+        """Return the settings in `environment`. Raise one SettingsError that names everything that is wrong."""
         values: dict[str, Any] = {}
         faults: list[str] = []
         for each in fields(cls):
-            variable, takes = each.metadata["variable"], each.metadata["takes"]
+            variable, expected = each.metadata["variable"], each.metadata["expected"]
             given = environment.get(variable, "")
             if given:
                 try:
                     values[each.name] = each.metadata["parser"](given)
                 except ValueError:
-                    faults.append(f"{variable} takes {takes}")
+                    faults.append(f"{variable} must be {expected}")
             elif each.default is MISSING:
-                faults.append(f"{variable} is missing; it takes {takes}")
+                faults.append(f"{variable} is missing; it must be {expected}")
         faults += cross_check(environment, values)
         if faults:
             raise SettingsError("bad settings: " + "; ".join(faults))

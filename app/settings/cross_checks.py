@@ -1,4 +1,4 @@
-"""Contradictions between variables: keys, secrets and algorithms that do not fit each other."""
+"""Finds contradictions between variables: key sources, secrets and algorithms that do not fit each other."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,31 +13,34 @@ _SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
 
 
 def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each contradiction between variables that are valid on their own."""
+    """Yield a message for each contradiction between the variables.
+
+    `values` has the parsed values of the variables that are valid on their own.
+    """
     given = [variable for variable in OWN_KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
-    yield from _unfit_secrets(environment, values.get("jwt_algorithms", ()))
+    yield from _secret_faults(environment, values.get("jwt_algorithms", ()))
     if len(given) > 1:
-        yield f"{' and '.join(given)} are set, of which one at most may be"
+        yield f"{' and '.join(given)} are set: set only one of them"
     elif not given and not issuer:
-        yield f"one of {', '.join(OWN_KEY_SOURCES)} and JWT_ISSUER is required, for the keys that verify tokens"
+        yield f"no key to verify tokens: set one of {', '.join(OWN_KEY_SOURCES)} and JWT_ISSUER"
     elif not given and not is_trusted_address(issuer.replace(TENANT_PLACEHOLDER, "tenant")):
-        yield "JWT_ISSUER takes an https:// address where no other variable has the keys"
+        yield "JWT_ISSUER must be an https:// address if no other variable provides the keys"
     else:
         (source,) = given or ["JWT_ISSUER"]
         fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")
         if unfit := [name for name in values.get("jwt_algorithms", ()) if name not in fitting]:
-            yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which {source} does not fit"
+            yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which does not fit {source}"
 
 
-def _unfit_secrets(environment: Mapping[str, str], algorithms: Sequence[str]) -> Iterator[str]:
+def _secret_faults(environment: Mapping[str, str], algorithms: Sequence[str]) -> Iterator[str]:
     secret, previous = (environment.get(variable, "") for variable in _SECRETS)
     if previous and not secret:
-        yield "JWT_SECRET_PREVIOUS is set without JWT_SECRET, which replaces it"
+        yield "JWT_SECRET_PREVIOUS is set without JWT_SECRET: set JWT_SECRET too, or remove JWT_SECRET_PREVIOUS"
     longest = max((int(name[2:]) // 8 for name in algorithms if name in SECRET_ALGORITHMS), default=0)
     for variable, value in zip(_SECRETS, (secret, previous), strict=True):
         if value and len(value.encode(errors="replace")) < longest:
-            yield f"{variable} takes {longest} bytes or more for JWT_ALGORITHMS as they are"
+            yield f"{variable} must be {longest} bytes or more for the algorithms in JWT_ALGORITHMS"
 
 
 def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
@@ -46,6 +49,6 @@ def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
     return PUBLIC_KEY_ALGORITHMS if pem is None else algorithms_for(public_key(pem))
 
 
-def usual_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
-    """Return the default: HS256 for a secret, what fits the public key, else RS256."""
+def default_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
+    """Return the default of JWT_ALGORITHMS: HS256 for a secret, what fits the public key `pem`, otherwise RS256."""
     return _fitting_algorithms(pem, secret=secret)[:1]

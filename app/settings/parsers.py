@@ -1,4 +1,4 @@
-"""Parsers for the text of a variable. Each returns a value, or raises ValueError."""
+"""Parsers for the text of one variable. Each parser returns a value or raises ValueError."""
 
 import math
 import re
@@ -10,11 +10,11 @@ from app.auth.tokens import TENANT_PLACEHOLDER
 
 Parser = Callable[[str], str]
 
-MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: at least as long as the hash of HS256
+MIN_SECRET_BYTES = 32  # the size of HS256's hash (RFC 7518, section 3.2)
 
 
 def whole(lowest: int, highest: int) -> Callable[[str], int]:
-    """Parse a whole number within bounds."""
+    """Return a parser of whole numbers from `lowest` to `highest`."""
 
     def parse(value: str) -> int:
         if not (value.isascii() and value.isdigit() and lowest <= int(value[:19]) <= highest):
@@ -25,7 +25,7 @@ def whole(lowest: int, highest: int) -> Callable[[str], int]:
 
 
 def seconds(lowest: float, highest: float) -> Callable[[str], float]:
-    """Parse a number of seconds within bounds."""
+    """Return a parser of seconds from `lowest` to `highest`."""
 
     def parse(value: str) -> float:
         number = float(value)
@@ -37,7 +37,7 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
 
 
 def text(pattern: str) -> Parser:
-    """Take a text that matches `pattern` as a whole."""
+    """Return a parser of texts that match `pattern` completely."""
 
     def parse(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -47,11 +47,11 @@ def text(pattern: str) -> Parser:
     return parse
 
 
-_PLAIN = "[!-z|~]"  # printable ASCII without a space and braces
+_PLAIN = "[!-z|~]"  # printable ASCII without spaces and braces
 
 # RFC 6749, section 3.3: a scope has no space, no quotation mark and no backslash.
 scope = text(r"[!#-\[\]-~]+")
-# Not a registered claim with another meaning.
+# A registered claim (RFC 7519) already has another meaning. `sub` may name the tenant.
 claim = text(r"(?!(exp|nbf|iat|iss|aud|jti)\Z)[!-~]+")
 metrics_token = text(f"{_PLAIN}{{16,}}")
 note = text(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,500}")
@@ -67,32 +67,32 @@ def boolean(value: str) -> bool:
 
 
 def secret(value: str) -> str:
-    """Take a secret that is long enough."""
+    """Accept a secret of at least MIN_SECRET_BYTES bytes."""
     if len(value.encode()) < MIN_SECRET_BYTES:
         raise ValueError
     return value
 
 
 def pem(value: str) -> str:
-    """Take the PEM of a public key."""
+    """Accept a public key in PEM."""
     public_key(value)
     return value
 
 
 def trusted_url(value: str) -> str:
-    """Take a URL whose responses can be trusted."""
+    """Accept the URL of a key set: https, or http on loopback."""
     if not is_trusted_address(value):
         raise ValueError
     return text(f"{_PLAIN}+")(value)
 
 
 def web_url(value: str) -> str:
-    """Take a URL that responses can redirect to, without a slash at its end."""
+    """Accept a URL for redirects. Return it without a trailing slash."""
     return _web_url(value).rstrip("/")
 
 
 def algorithms(value: str) -> tuple[str, ...]:
-    """Parse the algorithms that a token may be signed with."""
+    """Parse a comma-separated list of signature algorithms."""
     names = tuple(name.strip() for name in value.split(","))
     if not set(names) <= {*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS}:
         raise ValueError
@@ -100,12 +100,15 @@ def algorithms(value: str) -> tuple[str, ...]:
 
 
 def tenant_host(value: str) -> str:
-    """Parse a host with a placeholder for the tenant."""
+    """Parse a host with the placeholder {tenant}. Return it in lower case."""
     return _host_pattern(value.lower())
 
 
 def origins(value: str) -> tuple[str, ...]:
-    """Parse `*`, or origins as a browser writes them: in lower case, without the default port."""
+    """Parse `*`, or a comma-separated list of origins.
+
+    Return origins as browsers send them: in lower case and without the default port.
+    """
     if value == "*":
         return (value,)
     parsed = (_origin(each.strip().lower()) for each in value.split(","))

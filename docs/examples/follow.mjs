@@ -1,12 +1,15 @@
-// Keeps a copy of the switch; see docs/consuming.md. Needs eventsource-parser.
+// Follows the setting and prints each change; see docs/consuming.md. Needs eventsource-parser.
 import { EventSourceParserStream } from "eventsource-parser/stream";
 
-const [FIRST_WAIT, LONGEST_WAIT] = [500, 10_000]; // in ms, between two connections
-const SILENCE = 45_000; // the service is heard every 15 seconds
+const [FIRST_WAIT, LONGEST_WAIT] = [500, 10_000]; // milliseconds before a reconnection
+const SILENCE = 45_000; // milliseconds; the service sends a comment every 15 seconds
 
-class Refused extends Error {}
+class Rejected extends Error {}
 
-/** What stands, then each change. Connects again by itself; throws Refused where that is of no use. */
+/**
+ * Yields the current setting, then each change. Reconnects if the connection ends.
+ * Throws Rejected if the service rejects the request (400 to 499): it would reject every repetition too.
+ */
 async function* follow(url, getToken) {
   let lastEventId = {};
   let wait = FIRST_WAIT;
@@ -14,23 +17,23 @@ async function* follow(url, getToken) {
     let problem = "the stream ended";
     let timer;
     const connection = new AbortController();
-    const listen = () => {
+    const restartTimer = () => {
       clearTimeout(timer);
-      timer = setTimeout(() => connection.abort(new Error("nothing heard for 45 s")), SILENCE);
+      timer = setTimeout(() => connection.abort(new Error("no data for 45 s")), SILENCE);
     };
-    const heard = () => { wait = FIRST_WAIT; listen(); };
+    const onData = () => { wait = FIRST_WAIT; restartTimer(); };
     try {
-      listen();
+      restartTimer();
       const headers = { Accept: "text/event-stream", Authorization: `Bearer ${await getToken()}`, ...lastEventId };
       const response = await fetch(url, { headers, cache: "no-store", signal: connection.signal });
-      if (response.status >= 400 && response.status < 500) throw new Refused(`${response.status}: ${await response.text()}`);
+      if (response.status >= 400 && response.status < 500) throw new Rejected(`${response.status}: ${await response.text()}`);
       if (!response.ok) throw new Error(`HTTP ${response.status}`);
       const events = response.body
         .pipeThrough(new TextDecoderStream())
-        .pipeThrough(new EventSourceParserStream({ onComment: heard, onRetry: heard }))
+        .pipeThrough(new EventSourceParserStream({ onComment: onData, onRetry: onData }))
         .getReader();
       for (let next = await events.read(); !next.done; next = await events.read()) {
-        heard();
+        onData();
         const { event, id, data } = next.value;
         if (event !== "change" && event !== "reset") continue;
         const setting = JSON.parse(data);
@@ -38,13 +41,13 @@ async function* follow(url, getToken) {
         yield setting;
       }
     } catch (error) {
-      if (error instanceof Refused) throw error;
+      if (error instanceof Rejected) throw error;
       problem = [error.message, error.cause?.message].filter(Boolean).join(": ");
     } finally {
       clearTimeout(timer);
       connection.abort();
     }
-    console.error(`${problem}; connecting again`);
+    console.error(`${problem}; reconnecting`);
     await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));
     wait = Math.min(2 * wait, LONGEST_WAIT);
   }
@@ -55,7 +58,7 @@ try {
     console.log(`${version} ${enabled ? "on" : "off"}`);
   }
 } catch (error) {
-  if (!(error instanceof Refused)) throw error;
-  console.error(`refused, ${error.message}`);
+  if (!(error instanceof Rejected)) throw error;
+  console.error(`rejected: ${error.message}`);
   process.exitCode = 1;
 }

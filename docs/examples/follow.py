@@ -1,4 +1,4 @@
-"""Keeps a copy of the switch; see docs/consuming.md. Needs httpx and httpx-sse."""
+"""Follows the setting and prints each change; see docs/consuming.md. Needs httpx and httpx-sse."""
 
 import json
 import os
@@ -11,12 +11,15 @@ from typing import Any
 import httpx
 from httpx_sse import connect_sse
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # in seconds, between two connections
-TIMEOUT = httpx.Timeout(10, read=45)  # the service is heard every 15 seconds
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds before a reconnection
+TIMEOUT = httpx.Timeout(10, read=45)  # the service sends a comment every 15 seconds
 
 
 def follow(url: str, get_token: Callable[[], str]) -> Iterator[dict[str, Any]]:
-    """What stands, then each change. Connects again by itself; raises PermissionError where that is of no use."""
+    """Yield the current setting, then each change. Reconnect if the connection ends.
+
+    Raise PermissionError if the service rejects the request (400 to 499): it would reject every repetition too.
+    """
     last_event_id: dict[str, str] = {}
     wait = FIRST_WAIT
     with httpx.Client(timeout=TIMEOUT) as client:
@@ -30,12 +33,12 @@ def follow(url: str, get_token: Callable[[], str]) -> Iterator[dict[str, Any]]:
                     source.response.raise_for_status()
                     for event in source.iter_sse():
                         wait = FIRST_WAIT
-                        if event.event in {"change", "reset"}:  # httpx-sse has empty events for comments
+                        if event.event in {"change", "reset"}:  # httpx-sse yields comments as empty events
                             last_event_id = {"Last-Event-ID": event.id}
                             yield json.loads(event.data)
             except httpx.HTTPError as error:
                 problem = f"{type(error).__name__}: {error}"
-            print(f"{problem}; connecting again", file=sys.stderr)
+            print(f"{problem}; reconnecting", file=sys.stderr)
             time.sleep(wait * random.uniform(0.5, 1))
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -44,5 +47,5 @@ if __name__ == "__main__":
     try:
         for setting in follow(os.environ["EVENTS_URL"], lambda: os.environ["TOKEN"]):
             print(setting["version"], "on" if setting["enabled"] else "off", flush=True)
-    except PermissionError as refusal:
-        sys.exit(f"refused, {refusal}")
+    except PermissionError as error:
+        sys.exit(f"rejected: {error}")

@@ -1,4 +1,4 @@
-"""Sets the switch on the condition that what was seen still stands; see docs/consuming.md. Needs httpx."""
+"""Sets the setting unless it has changed since it was read; see docs/consuming.md. Needs httpx."""
 
 import os
 import sys
@@ -11,30 +11,32 @@ ATTEMPTS = 5
 
 
 def change(url: str, token: str, decide: Callable[[bool, str], bool]) -> tuple[bool, str]:
-    """Sets what `decide` makes of what stands and its ETag, and asks it anew after a conflict; what stands then.
+    """Set the value that `decide` returns, and return the new value and its ETag.
 
-    Raises PermissionError where the service refuses it, httpx.HTTPError where nobody knows what became of it, and
-    RuntimeError after too many conflicts.
+    `decide` gets the current value and its ETag. After a conflict, it is called again with the new ones.
+
+    Raise PermissionError if the service rejects the request, RuntimeError after ATTEMPTS conflicts, and httpx.HTTPError
+    if the setting may or may not have been set.
     """
     with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=10) as client:
         for _ in range(ATTEMPTS):
-            seen = told(client.get(url))
-            enabled = decide(seen.json()["enabled"], seen.headers["ETag"])
-            answer = client.post(url, json={"enabled": enabled}, headers={"If-Match": seen.headers["ETag"]})
-            if answer.status_code != HTTPStatus.CONFLICT:
-                return told(answer).json()["enabled"], answer.headers["ETag"]
-    raise RuntimeError(f"{ATTEMPTS} conflicts, one after the other")
+            current = checked(client.get(url))
+            enabled = decide(current.json()["enabled"], current.headers["ETag"])
+            response = client.post(url, json={"enabled": enabled}, headers={"If-Match": current.headers["ETag"]})
+            if response.status_code != HTTPStatus.CONFLICT:
+                return checked(response).json()["enabled"], response.headers["ETag"]
+    raise RuntimeError(f"{ATTEMPTS} conflicts in a row")
 
 
-def told(answer: httpx.Response) -> httpx.Response:
-    """The answer, where it is a good one."""
-    if answer.is_client_error:
-        raise PermissionError(f"{answer.status_code}: {answer.text}")
-    return answer.raise_for_status()
+def checked(response: httpx.Response) -> httpx.Response:
+    """Return a successful response. Raise PermissionError for 400 to 499, and httpx.HTTPStatusError otherwise."""
+    if response.is_client_error:
+        raise PermissionError(f"{response.status_code}: {response.text}")
+    return response.raise_for_status()
 
 
 def ask(enabled: bool, version: str) -> bool:
-    """What a person decides who is shown what stands."""
+    """Print the current setting and return the value that the user types."""
     print("on" if enabled else "off", version, flush=True)
     line = sys.stdin.readline().strip()
     if line not in {"on", "off"}:
@@ -46,7 +48,7 @@ if __name__ == "__main__":
     try:
         now, version = change(os.environ["SETTING_URL"], os.environ["TOKEN"], ask)
         print("set:", "on" if now else "off", version)
-    except PermissionError as refusal:
-        sys.exit(f"refused, {refusal}")
-    except RuntimeError as conflicts:
-        sys.exit(f"nothing was set: {conflicts}")
+    except PermissionError as error:
+        sys.exit(f"rejected: {error}")
+    except RuntimeError as error:
+        sys.exit(f"nothing was set: {error}")

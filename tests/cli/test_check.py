@@ -90,7 +90,7 @@ def test_a_store_that_may_evict_a_setting_is_not_released_to(tmp_path: Path, pol
     assert not answer["ok"]
     assert [each["code"] for each in answer["findings"] if each["level"] == "error"] == ["eviction"]
     assert f"maxmemory-policy is {policy}: a full store evicts settings" in done.stderr
-    assert "the release may go on" not in done.stdout
+    assert "the release can proceed" not in done.stdout
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-lfu", "volatile-ttl", "volatile-random"])
@@ -181,13 +181,13 @@ def test_the_least_that_the_service_needs_is_enough_and_the_rest_cannot_be_told(
     assert {(finding["level"], finding["seen"]) for finding in answer["findings"]} == {("warning", False)}
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("ok")] == [
-        f"ok      the store at redis://{place}/0: a change was written, announced and removed"
+        f"ok      the store at redis://{place}/0 works: a test change was written, announced and removed"
     ]
     assert lines[1] == (
-        "warning maxmemory-policy (it has to be noeviction) was not checked: the server does not say; if its ACL "
-        "forbids the question, allow +config|get or +info"
+        "warning maxmemory-policy (must be noeviction) was not checked: the server did not return it; if its ACL "
+        "forbids that, allow +config|get or +info"
     )
-    assert lines[-1] == "warning the release may go on, but not everything was checked"
+    assert lines[-1] == "warning the release can proceed, but not everything was checked"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_wrong_password_is_one_line_without_it(tmp_path: Path) -> None:
             done = check(url)
             assert done.returncode == 5
             assert done.stdout == ""
-            assert done.stderr.startswith("error   the store cannot be used: it answers: ")
+            assert done.stderr.startswith("error   the store cannot be used: it replied: ")
             assert done.stderr.count("\n") == 1
             assert "hunter2" not in done.stderr
 
@@ -244,7 +244,7 @@ def test_a_store_that_is_full_is_said_to_be(tmp_path: Path) -> None:
         done = check(server.connection_url)
     assert done.returncode == 5
     assert done.stderr == (
-        "error   the store cannot be used: it answers: command not allowed when used memory > 'maxmemory'.\n"
+        "error   the store cannot be used: it replied: command not allowed when used memory > 'maxmemory'.\n"
     )
 
 
@@ -304,7 +304,7 @@ def test_the_procfiles_release_is_the_check(redis_url: str) -> None:
         ["/bin/sh", "-c", release], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0
-    assert done.stdout.endswith("the release may go on\n")
+    assert done.stdout.endswith("the release can proceed\n")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
     assert without.returncode == 5
     assert without.stderr == f"error   {second}: the store cannot be used: cannot connect to it: Connection refused\n"
     assert f"warning {first}, {third}: no replica is connected" in without.stdout
-    assert "a change was written" not in without.stdout
+    assert "a test change was written" not in without.stdout
 
 
 def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
@@ -386,15 +386,15 @@ def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error   replica {second}: maxmemory-policy is allkeys-lru: ")
     assert locked == 0
     assert [(each["code"], each["servers"]) for each in locked_answer["findings"]] == [("replica_unseen", [second])]
-    assert locked_answer["findings"][0]["message"].endswith("it answers: Authentication required.")
+    assert locked_answer["findings"][0]["message"].endswith("it replied: Authentication required.")
     assert gone.returncode == 0
     assert gone.stdout.splitlines()[1:] == [
-        f"warning {first}: no replica is connected: with the machine's disk, everything since the last backup is lost",
+        f"warning {first}: no replica is connected: if the disk fails, all changes since the last backup are lost",
         (
-            f"warning replica {second}: what a failover to it would lose was not checked: cannot connect to it: "
-            "Connection refused"
+            f"warning replica {second}: the replica was not checked, and a failover could make it the primary: "
+            "cannot connect to it: Connection refused"
         ),
-        "warning the release may go on, but not everything was checked",
+        "warning the release can proceed, but not everything was checked",
     ]
 
 
@@ -415,13 +415,13 @@ def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     here = f"127.0.0.1:{valkey.port}"
     for url, words in {
-        f"redis+sentinel://{nowhere}/oms": "no sentinel names a primary; the one asked last: cannot connect to it: "
+        f"redis+sentinel://{nowhere}/oms": "no sentinel names a primary; the last one tried: cannot connect to it: "
         "Connection refused",
-        f"redis+sentinel://{here}/oms": "no sentinel names a primary; the one asked last: it refused a command that "
+        f"redis+sentinel://{here}/oms": "no sentinel names a primary; the last one tried: it rejected a command that "
         "the service needs",
-        f"redis+cluster://{nowhere}": "no node returned its slots; the one asked last: cannot connect to it: "
+        f"redis+cluster://{nowhere}": "no node returned its slots; the last one tried: cannot connect to it: "
         "Connection refused",
-        f"redis+cluster://{here}": "no node returned its slots; the one asked last: it refused a command that the "
+        f"redis+cluster://{here}": "no node returned its slots; the last one tried: it rejected a command that the "
         "service needs",
     }.items():
         done = check(url)
@@ -437,4 +437,4 @@ def test_it_is_said_that_the_sentinels_know_no_such_primary(tmp_path: Path) -> N
     finally:
         sentinel.stop()
     assert done.returncode == 5
-    assert done.stderr.endswith("no sentinel names a primary; the one asked last: it knows no primary named omz\n")
+    assert done.stderr.endswith("no sentinel names a primary; the last one tried: it knows no primary named omz\n")

@@ -19,7 +19,7 @@ from tests.tls import TlsRelay
 TOKEN = make_token("acme")
 HTML = http_reply("200 OK", "text/html; charset=utf-8", f"<html><title>Log in</title>{TOKEN}</html>")
 VERBS = [("get",), ("set", "on"), ("history",), ("watch",)]
-NOT_THE_SERVICE = "answers 200: this is not an answer of the service"
+NOT_THE_SERVICE = "returned 200: the response is not from the service"
 REQUEST = r" \(request [A-Za-z0-9._-]+\)"
 
 
@@ -36,7 +36,7 @@ def test_a_failure_is_json_where_that_is_asked_for() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert json.loads(done.stderr) == {
         "error": "usage",
-        "message": "OMS_CONFIG_TOKEN is not set; it takes an access token",
+        "message": "OMS_CONFIG_TOKEN is not set: set it to an access token",
         "version": None,
         "request_id": None,
     }
@@ -57,13 +57,13 @@ def test_a_failure_is_json_where_that_is_asked_for() -> None:
 )
 def test_what_is_no_address_is_refused_unseen(url: str) -> None:
     line = failure(oms_config("get", url=url, token=TOKEN), 2)
-    assert line == "OMS_CONFIG_URL takes http://host:port or https://host, without a user or a query"
+    assert line == "OMS_CONFIG_URL must be http://host:port or https://host, without user or query"
 
 
 @pytest.mark.parametrize("token", [f"Bearer {TOKEN}", f'"{TOKEN}"', f"{TOKEN}é", "a\nb"])
 def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
     line = failure(oms_config("get", url=f"http://127.0.0.1:{free_port()}", token=token), 2)
-    assert line == "OMS_CONFIG_TOKEN is no token: it takes the token alone, without 'Bearer' or a quote"
+    assert line == "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
 
 
 def test_there_is_no_option_for_the_token() -> None:
@@ -81,7 +81,7 @@ def test_a_wrong_use_is_a_2(wrong: tuple[str, ...]) -> None:
 def test_a_refused_token_is_a_4(service: Service, tenant: str, verb: tuple[str, ...]) -> None:
     url = f"http://127.0.0.1:{service.port}"
     line = failure(oms_config(*verb, url=url, token=make_token(tenant, exp=int(time.time()) - 5)), 4)
-    assert re.fullmatch(re.escape(f"{url}/v0 answers 401: The token has expired.") + REQUEST, line)
+    assert re.fullmatch(re.escape(f"{url}/v0 returned 401: The token has expired.") + REQUEST, line)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -107,8 +107,8 @@ def test_a_name_that_is_none_is_a_5() -> None:
             http_reply("200 OK", body='{"enabled": 1, "changes": 1}', ETag='"1"'),
             NOT_THE_SERVICE,
         ),
-        (http_reply("502 Bad Gateway", "text/html", "<html>"), "answers 502: this is not an answer of the service"),
-        (http_reply("404 Not Found", "text/plain", "?"), "answers 404: this is not an answer of the service"),
+        (http_reply("502 Bad Gateway", "text/html", "<html>"), "returned 502: the response is not from the service"),
+        (http_reply("404 Not Found", "text/plain", "?"), "returned 404: the response is not from the service"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nContent-Type: application/json\r\n\r\n{", ""),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "failed: the connection was closed"),
         (b"", "failed: the connection was closed"),
@@ -125,7 +125,7 @@ def test_an_answer_that_is_not_the_services_is_a_5(verb: tuple[str, ...], reply:
 def test_a_proxy_that_refuses_is_a_4(status: str) -> None:
     with Stranger(http_reply(status, "text/html", "<html>")) as stranger:
         line = failure(oms_config("get", url=stranger.url, token=TOKEN), 4)
-    assert f"answers {status[:3]}: this is not an answer of the service" in line
+    assert f"returned {status[:3]}: the response is not from the service" in line
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -135,7 +135,7 @@ def test_a_redirect_is_not_followed_and_takes_no_token_along(verb: tuple[str, ..
         Stranger(http_reply("302 Found", Location=f"{other.url}/login/{TOKEN}?secret={TOKEN}")) as stranger,
     ):
         line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
-    assert "answers 302: this is not an answer of the service; check OMS_CONFIG_URL" in line
+    assert "returned 302: the response is not from the service; check OMS_CONFIG_URL" in line
     assert other.asked == []
 
 
@@ -143,7 +143,7 @@ def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
     body = json.dumps({"error_code": "x", "message": f"\x1b[2Jno {TOKEN}", "request_id": "x"})
     with Stranger(http_reply("500 Oh", body=body)) as stranger:
         line = failure(oms_config("get", url=stranger.url, token=TOKEN), 5)
-    assert r"answers 500: \x1b[2Jno [token]" in line
+    assert r"returned 500: \x1b[2Jno [token]" in line
 
 
 @pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
@@ -152,7 +152,7 @@ def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
         began = time.monotonic()
         line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
         assert time.monotonic() - began < 20
-    assert line.startswith(f"the request to {stranger.url}/v0 failed: no answer in time")
+    assert line.startswith(f"the request to {stranger.url}/v0 failed: no response in time")
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
 def test_a_write_without_a_clear_answer_says_that_nobody_knows(reply: bytes) -> None:
     with Stranger(reply) as stranger:
         line = failure(oms_config("set", "on", url=stranger.url, token=TOKEN), 5)
-    assert re.search(r"; whether the change was stored is not known: see `oms-config history`" + REQUEST, line)
+    assert re.search(r"; the change may or may not have been stored: check with `oms-config history`" + REQUEST, line)
 
 
 def test_a_write_that_was_never_sent_says_nothing_of_it() -> None:
     line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{free_port()}", token=TOKEN), 5)
-    assert "not known" not in line
+    assert "stored" not in line
 
 
 def test_a_certificate_that_nobody_vouches_for_is_a_5(service: Service, tenant: str, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_tls_where_there_is_none_is_a_5(service: Service) -> None:
     assert line.startswith(f"cannot connect to https://127.0.0.1:{service.port}/v0: [SSL: ")
 
 
-UNUSABLE = "SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names "
+UNUSABLE = "cannot use the certificates or the proxy that SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, "
 
 
 def test_an_authority_that_is_not_there_is_a_2() -> None:
@@ -223,7 +223,7 @@ def test_a_proxy_that_is_not_there_is_a_5_without_its_password() -> None:
 def test_a_proxy_that_refuses_the_connection_is_a_5() -> None:
     with Stranger(http_reply("407 Proxy Authentication Required", "text/html", "<html>")) as proxy:
         line = failure(oms_config("get", url="https://oms.example", token=TOKEN, HTTPS_PROXY=proxy.url), 5)
-    assert line == "cannot connect to https://oms.example/v0: the proxy refuses it"
+    assert line == "cannot connect to https://oms.example/v0: the proxy rejected the connection"
     assert not any(TOKEN.encode() in asked for asked in proxy.asked)
 
 
@@ -241,7 +241,7 @@ def test_ctrl_c_ends_a_write_at_once_and_says_that_nobody_knows() -> None:
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=5)
     assert (process.returncode, stdout) == (-signal.SIGINT, "")
-    assert stderr == "\ninterrupted: whether the change was stored is not known: see `oms-config history`\n"
+    assert stderr == "\ninterrupted: the change may or may not have been stored: check with `oms-config history`\n"
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, tenant: str) -> None:

@@ -50,12 +50,12 @@ def test_set_tells_what_it_changed_from_what_and_whose_that_was(url: str, tenant
 def test_set_of_what_stands_changes_nothing_and_says_so(url: str, tenant: str) -> None:
     token = make_token(tenant, sub="anna")
     assert lines("set", "off", url=url, token=token) == [
-        "off already (version 0); nothing was changed",
+        "off (version 0): already the current value, nothing was changed",
         "before: 0  off  never set",
     ]
     oms_config("set", "on", url=url, token=token)
     same, before = lines("set", "on", url=url, token=make_token(tenant, sub="ben"))
-    assert same == "on already (version 1); nothing was changed"
+    assert same == "on (version 1): already the current value, nothing was changed"
     assert re.fullmatch(rf"before: 1  on   {TIME}  anna  \w+", before)
 
 
@@ -81,7 +81,7 @@ def test_set_with_another_version_is_a_conflict_that_names_what_stands(url: str,
     token = make_token(tenant)
     oms_config("set", "on", url=url, token=make_token(tenant, sub="anna"))
     line = failure(oms_config("set", "off", "--if-version", "0", url=url, token=token), 3)
-    assert re.search(r" answers 409: .* Nothing was changed; the current version is 1\. \(request \w+\)$", line)
+    assert re.search(r" returned 409: .* Nothing was changed; the current version is 1\. \(request \w+\)$", line)
     assert client.enabled()
 
 
@@ -98,7 +98,7 @@ def test_a_conflict_without_a_condition_names_the_version_as_well() -> None:
     error = '{"error_code": "concurrent_update_on_tenant_setting", "message": "Concurrent", "request_id": "x"}'
     with Stranger(http_reply("409 Conflict", body=error, ETag='"7"')) as stranger:
         line = failure(oms_config("set", "on", url=stranger.url, token=make_token("acme")), 3)
-    assert " answers 409: Concurrent Nothing was changed; the current version is 7. (request " in line
+    assert " returned 409: Concurrent Nothing was changed; the current version is 7. (request " in line
 
 
 def test_history_is_newest_first_and_says_how_to_see_more(url: str, tenant: str, client: Client) -> None:
@@ -110,7 +110,7 @@ def test_history_is_newest_first_and_says_how_to_see_more(url: str, tenant: str,
     newest, older = done.stdout.splitlines()
     assert re.fullmatch(rf"3  on   {TIME}  anna  [0-9a-f]{{32}}", newest)
     assert re.fullmatch(rf"2  off  {TIME}  anna  [0-9a-f]{{32}}", older)
-    assert done.stderr == "older ones: oms-config history --before 2\n"
+    assert done.stderr == "for older changes: oms-config history --before 2\n"
     (oldest,) = lines("history", "--before", "2", url=url, token=token)
     assert oldest.startswith("1  on ")
     told = answer(oms_config("history", "--json", url=url, token=token))
@@ -137,13 +137,13 @@ def test_a_token_that_may_write_and_not_read_sets(tmp_path: Path, redis_url: str
         url = f"http://127.0.0.1:{scoped.port}"
         done = oms_config("set", "on", url=url, token=make_token(tenant, scope="w"))
         assert (done.returncode, done.stdout) == (0, "on (version 1)\n")
-        assert done.stderr.startswith("the setting is set; the change before it cannot be read: ")
+        assert done.stderr.startswith("the setting was set, but the previous change cannot be read: ")
         done = oms_config("set", "off", "--json", url=url, token=make_token(tenant, scope="w"))
         assert json.loads(done.stdout) == {"enabled": False, "version": 2, "changed": None, "previous": None}
         line = failure(oms_config("get", url=url, token=make_token(tenant, scope="w")), 4)
-        assert " answers 403: The token lacks the scope r. (request " in line
+        assert " returned 403: The token lacks the scope r. (request " in line
         line = failure(oms_config("set", "on", url=url, token=make_token(tenant, scope="r")), 4)
-        assert " answers 403: The token lacks the scope w. (request " in line
+        assert " returned 403: The token lacks the scope w. (request " in line
 
 
 def test_what_a_short_history_no_longer_has_is_told_as_far_as_it_is_known(

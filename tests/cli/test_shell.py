@@ -49,10 +49,10 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({}, "JWT_SECRET is not set, and .data/secret, the secret of bin/serve, cannot be read here"),
-        ({"JWT_ISSUER": "https://id.example/{tenant}"}, "without JWT_SECRET no token can be signed here"),
-        ({"JWT_JWKS_URL": "https://id.example/keys"}, "without JWT_SECRET no token can be signed here"),
-        ({"JWT_SECRET": "hunter2"}, "bad settings: JWT_SECRET takes"),
+        ({}, "JWT_SECRET is not set, and .data/secret, the secret of bin/serve, cannot be read in this directory"),
+        ({"JWT_ISSUER": "https://id.example/{tenant}"}, "cannot sign a token without JWT_SECRET"),
+        ({"JWT_JWKS_URL": "https://id.example/keys"}, "cannot sign a token without JWT_SECRET"),
+        ({"JWT_SECRET": "hunter2"}, "bad settings: JWT_SECRET must be"),
         ({"JWT_SECRET": SECRET, "JWT_ALGORITHMS": "RS256"}, "bad settings: JWT_ALGORITHMS has RS256"),
     ],
 )
@@ -67,7 +67,7 @@ def test_where_no_secret_is_no_token_is_made(variables: dict[str, str], words: s
 
 def test_a_token_is_for_what_can_be_a_tenant() -> None:
     done = oms_config("token", "--tenant", "Not One", JWT_SECRET=SECRET)
-    assert failure(done, 2).startswith("--tenant takes 1 to 63 of")
+    assert failure(done, 2).startswith("--tenant must be 1 to 63 of")
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -213,7 +213,7 @@ def test_the_command_of_the_checkout_works_in_any_directory(service: Service, te
 
     missing = run()
     assert (missing.returncode, missing.stdout) == (5, "")
-    assert missing.stderr == "bin/oms-config: the dependencies are not installed; bin/serve does that\n"
+    assert missing.stderr == "bin/oms-config: the dependencies are not installed; run bin/serve once to install them\n"
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)

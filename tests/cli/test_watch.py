@@ -93,7 +93,7 @@ def test_watch_ends_with_its_token(service: Service, tenant: str, tmp_path: Path
         ended, refused = map(json.loads, watcher.errors.splitlines())
     assert re.fullmatch(r"the stream ended; connecting again in \d\.\d s", ended["note"])
     assert refused["error"] == "refused"
-    assert refused["message"].endswith(" answers 401: The token has expired.")
+    assert refused["message"].endswith(" returned 401: The token has expired.")
 
 
 def test_watch_reconnects_with_the_version_that_it_has(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Development:
         return shlex.split(line)
 
 
-RUNS_ALREADY = "bin/serve: it runs already in this checkout; `lsof .data/lock` shows its processes\n"
+RUNS_ALREADY = "bin/serve: already running in this checkout; `lsof .data/lock` lists its processes\n"
 
 
 def paste(command: list[str]) -> str:
@@ -106,6 +106,8 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
 def test_the_printed_line_works_and_setting_and_token_outlive_a_restart(checkout: Path) -> None:
     with Development(checkout, PYTHONPATH=str(checkout)) as first:
         assert f"http://127.0.0.1:{first.port}/v0/ui/" in first.said
+        assert f"port {first.port} is open on all addresses of this machine" in first.said
+        assert "valid for 30 days" in first.said
         curl = first.curl
         assert '{"enabled": false}' in paste(curl)
         assert '{"enabled": true}' in paste([*curl, "--json", '{"enabled": true}'])
@@ -140,7 +142,7 @@ def test_a_port_in_use_is_reported(checkout: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.splitlines() == [
             f"cannot listen on port {first.port} (PORT): Address already in use",
-            "bin/serve: the web process has ended by itself, with status 1",
+            "bin/serve: the web process ended unexpectedly, with status 1",
         ]
 
 
@@ -154,7 +156,7 @@ def test_data_that_cannot_be_written_are_one_line(checkout: Path) -> None:
 def test_a_bad_setting_is_one_line(checkout: Path) -> None:
     done = Development(checkout, PYTHONPATH=str(checkout), MAX_BODY_BYTES="many").run_once()
     assert done.returncode == 1
-    assert done.stderr == "bin/serve: bad settings: MAX_BODY_BYTES takes bytes, 64 to 1048576\n"
+    assert done.stderr == "bin/serve: bad settings: MAX_BODY_BYTES must be a size in bytes, 64 to 1048576\n"
 
 
 def test_what_is_set_is_used(checkout: Path, redis_url: str) -> None:
@@ -188,7 +190,7 @@ def test_when_one_of_its_processes_ends_it_says_so_and_ends(checkout: Path, inde
     with Development(checkout, PYTHONPATH=str(checkout)) as running:
         os.kill(running.children[index], signal.SIGKILL)
         assert running.process.wait(20) == 1
-        assert f"bin/serve: the {name} has ended by itself, with status -9\n" in running.said
+        assert f"bin/serve: the {name} ended unexpectedly, with status -9\n" in running.said
 
 
 def test_data_that_the_store_cannot_read_are_reported(checkout: Path) -> None:
@@ -196,7 +198,7 @@ def test_data_that_the_store_cannot_read_are_reported(checkout: Path) -> None:
         pass
     next((checkout / ".data" / "appendonlydir").glob("*.manifest")).write_text("nonsense")
     done = Development(checkout, PYTHONPATH=str(checkout)).run_once()
-    assert "bin/serve: the store (.data/store.log) has ended by itself, with status 1\n" in done.stderr
+    assert "bin/serve: the store (.data/store.log) ended unexpectedly, with status 1\n" in done.stderr
 
 
 def test_the_printed_token_fits_the_settings(checkout: Path) -> None:
@@ -239,4 +241,4 @@ def test_without_a_python_that_is_supported_setup_says_so(tmp_path: Path) -> Non
         text=True, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == "bin/setup: Python 3.11 or newer is needed, as python3 or in the variable PYTHON\n"
+    assert done.stderr == "bin/setup: Python 3.11 or newer is required, as python3 or at the path in PYTHON\n"
