@@ -1,4 +1,4 @@
-"""The backup and restore of docs/operating.md, its commands run as they stand there."""
+"""The commands of docs/how-to/backups.md back up and restore a store. Each block is run as it is in the document."""
 
 import os
 import re
@@ -25,15 +25,15 @@ def shell(tmp_path: Path) -> "Shell":
 
 
 class Shell:
-    """Runs commands of the document, with variables as it has them."""
+    """Runs the document's blocks of commands, with the variables that it names."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        section = (ROOT / "docs" / "operating.md").read_text().split("## Backup and restore")[1].split("\n## ")[0]
-        self._blocks = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
+        document = (ROOT / "docs" / "how-to" / "backups.md").read_text()
+        self._blocks = re.findall(r"(?:^    .+\n)+", document, re.MULTILINE)
 
     def run(self, beginning: str, **variables: object) -> str:
-        """What the one block that begins so prints."""
+        """Run the one block that starts with `beginning`, and return its output."""
         (block,) = (each for each in self._blocks if each.strip().startswith(beginning))
         path = f"{self._directory}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
@@ -77,8 +77,8 @@ def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Sh
         usual = config.read_text()
         config.write_text(usual + "appendonly no\n")
         primary.start()
-        told = shell.run('redis-cli -u "$REDIS_URL" CONFIG SET appendfsync', REDIS_URL=url)
-        assert "aof_enabled:1" in told
+        info = shell.run('redis-cli -u "$REDIS_URL" CONFIG SET appendfsync', REDIS_URL=url)
+        assert "aof_enabled:1" in info
         assert eventually(lambda: "aof_rewrite_in_progress:0" in str(primary.ask("INFO", "persistence")))
         assert eventually(lambda: "state=online" in shell.run('redis-cli -u "$REDIS_URL" INFO rep', REDIS_URL=url))
         for sentinel in store.sentinels:
@@ -89,11 +89,11 @@ def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Sh
 
         assert store.primary() is primary
         for server in store.servers:
-            assert eventually(partial(_stands, server, "before"))
+            assert eventually(partial(_has, server, "before"))
             assert server.ask("EXISTS", "external_oms:{late}") == 0
 
 
-def _stands(server: Node, value: str) -> bool:
+def _has(server: Node, value: str) -> bool:
     return bool(server.ask("GET", "external_oms:{acme}") == value)
 
 
