@@ -98,13 +98,16 @@ class ApiClient:
         """Set `enabled`, with `if_version` only if that version is current. Return the current setting."""
         condition = {} if if_version is None else {"If-Match": f'"{if_version}"'}
         async with self._open("POST", _PATH, headers=condition, json={"enabled": enabled}) as response:
-            return await _current_setting(response)
+            setting = await _current_setting(response)
+            if setting.enabled is not enabled:
+                raise ValueError("another value than the one that was sent")
+            return setting
 
     async def history(self, *, limit: int, before: int | None = None) -> list[ChangeRecord]:
         """Return at most `limit` changes, newest first. If `before` is given, they are older than that version."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
         async with self._open("GET", f"{_PATH}/history", headers={}, params=query) as response:
-            return [_change(each) for each in (await _read_json(response))["changes"]]
+            return [_change(each, self._token) for each in (await _read_json(response))["changes"]]
 
     async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
         """Yield the current setting, then each change. If `last` is given, start with the change after that version."""
@@ -117,7 +120,7 @@ class ApiClient:
             async for event in EventSource(response).aiter_sse():
                 bounded.unread = 0
                 has_change = event.event in {"change", "reset"} and event.data
-                yield StreamMessage(event.event, _change(json.loads(event.data)) if has_change else None)
+                yield StreamMessage(event.event, _change(json.loads(event.data), self._token) if has_change else None)
 
     @contextlib.asynccontextmanager
     async def _open(
@@ -228,7 +231,8 @@ async def _current_setting(response: httpx.Response) -> CurrentSetting:
     return CurrentSetting(content["enabled"], version, response.headers["X-Request-ID"])
 
 
-def _change(content: dict[str, Any]) -> ChangeRecord:
+def _change(content: dict[str, Any], token: str) -> ChangeRecord:
+    """Return the change that `content` describes, without the token: any service may repeat it."""
     version, enabled = content["version"], content["enabled"]
     texts = [content.get(name) for name in ("changed_at", "changed_by", "request_id")]
     if (
@@ -237,7 +241,7 @@ def _change(content: dict[str, Any]) -> ChangeRecord:
         or not all(isinstance(each, str | None) for each in texts)
     ):
         raise TypeError
-    return ChangeRecord(version, enabled, *texts)
+    return ChangeRecord(version, enabled, *(each and each.replace(token, "[token]") for each in texts))
 
 
 def _reason(error: Exception) -> str:

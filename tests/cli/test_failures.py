@@ -146,6 +146,15 @@ def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
     assert r"returned 500: \x1b[2Jno [token]" in line
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_history_that_repeats_the_token_is_printed_without_it(options: tuple[str, ...]) -> None:
+    change = {"version": 1, "enabled": True, "changed_at": TOKEN, "changed_by": f"by {TOKEN}", "request_id": TOKEN}
+    with Stranger(http_reply("200 OK", body=json.dumps({"changes": [change]}))) as stranger:
+        done = oms_config("history", *options, url=stranger.url, token=TOKEN)
+    assert done.returncode == 0
+    assert done.stdout.count("[token]") == 3
+
+
 @pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
 def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
     with Stranger(None) as stranger:
@@ -162,6 +171,7 @@ def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
         b"",
         http_reply("500 Oh", body='{"error_code": "x", "message": "Couldn\'t", "request_id": "x"}'),
         http_reply("200 OK", body='{"enabled": true}'),
+        http_reply("200 OK", body='{"enabled": false}', ETag='"1"'),
         http_reply("504 Gateway Timeout", "text/html", "<html>"),
     ],
 )
