@@ -72,7 +72,7 @@ def test_the_default_and_the_range_of_a_setting_are_documented(variable: str) ->
     else:
         default = str(field.default)
         assert shown == f"`{default.lower() if isinstance(field.default, bool) else default}`"
-    if numbers(field.metadata["takes"]) - numbers(takes):
+    if numbers(field.metadata["expected"]) - numbers(takes):
         pytest.fail(f"{variable} takes {field.metadata['takes']}")
 
 
