@@ -23,11 +23,16 @@ WEB = (sys.executable, "-m", "app.server")
 SECRET = "a secret of the tests, long enough for HS256"
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+def reserve_port() -> int:
+    """Return a port that refuses connections until a process that was given its number listens on it."""
+    # A socket that is bound and does not listen holds the port until the tests end: its descriptor is never closed.
+    # Linux gives such a port to no one who asks for any port, but lets a server listen on it if both sockets have
+    # SO_REUSEADDR. The service and Valkey set it. So no other process can take the port, not even during a restart.
+    with socket.socket() as guard:
+        guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        guard.bind(("", 0))
+        port: int = guard.getsockname()[1]
+        guard.detach()
         return port
 
 
@@ -48,7 +53,7 @@ class Service:
     """The web process; its log goes into a file."""
 
     def __init__(self, log: Path, redis_url: str, *, command: Sequence[str] = WEB, **environment: str) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self.log_file = log
         self._command = command
         own = {"PORT": str(self.port), "REDIS_URL": redis_url, "JWT_SECRET": SECRET}
@@ -125,7 +130,7 @@ def start_store(
     """A server on `port`, or on one of its own; a durable one has each change on the disk before it answers."""
     options = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
     server = ValkeyServer(
-        port=port or free_port(), data_dir=directory, persist=True, config={**options, **(config or {})}
+        port=port or reserve_port(), data_dir=directory, persist=True, config={**options, **(config or {})}
     )
     server.start()
     return server

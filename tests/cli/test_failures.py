@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from tests.cli.command import COMMAND, Stranger, Watcher, failure, http_reply, oms_config
-from tests.processes import ROOT, Service, clean_environment, free_port, make_token
+from tests.processes import ROOT, Service, clean_environment, make_token, reserve_port
 from tests.tls import TlsRelay
 
 TOKEN = make_token("acme")
@@ -62,7 +62,7 @@ def test_what_is_no_address_is_refused_unseen(url: str) -> None:
 
 @pytest.mark.parametrize("token", [f"Bearer {TOKEN}", f'"{TOKEN}"', f"{TOKEN}é", "a\nb"])
 def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
-    line = failure(oms_config("get", url=f"http://127.0.0.1:{free_port()}", token=token), 2)
+    line = failure(oms_config("get", url=f"http://127.0.0.1:{reserve_port()}", token=token), 2)
     assert line == "OMS_CONFIG_TOKEN is no token: it takes the token alone, without 'Bearer' or a quote"
 
 
@@ -86,7 +86,7 @@ def test_a_refused_token_is_a_4(service: Service, tenant: str, verb: tuple[str, 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_nobody_there_is_a_5(verb: tuple[str, ...]) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{reserve_port()}"
     assert failure(oms_config(*verb, url=url, token=TOKEN), 5) == f"cannot connect to {url}/v0: Connection refused"
 
 
@@ -172,7 +172,7 @@ def test_a_write_without_a_clear_answer_says_that_nobody_knows(reply: bytes) -> 
 
 
 def test_a_write_that_was_never_sent_says_nothing_of_it() -> None:
-    line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{free_port()}", token=TOKEN), 5)
+    line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{reserve_port()}", token=TOKEN), 5)
     assert "not known" not in line
 
 
@@ -215,7 +215,7 @@ def test_a_proxy_that_cannot_be_used_is_a_2_without_its_password(proxy: str) -> 
 
 
 def test_a_proxy_that_is_not_there_is_a_5_without_its_password() -> None:
-    proxy = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    proxy = f"http://me:hunter2@127.0.0.1:{reserve_port()}"
     line = failure(oms_config("get", url="http://oms.example", token=TOKEN, HTTP_PROXY=proxy), 5)
     assert line == "cannot connect to http://oms.example/v0: Connection refused"
 

