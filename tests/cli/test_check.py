@@ -21,7 +21,8 @@ from app.preflight.inspection import ServerFacts
 from app.store.address import Address
 from tests.processes import ROOT, SECRET, clean_environment, reserve_port, start_store
 from tests.relay import Relay
-from tests.topologies import Node, cluster, eventually, watched
+from tests.topologies import Node, cluster, watched
+from tests.waiting import eventually
 
 COMMAND = (sys.executable, "-m", "app.cli")
 SAFE = ServerFacts(

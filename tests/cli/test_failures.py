@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.cli.command import COMMAND, Stranger, Watcher, failure, http_reply, oms_config
+from tests.cli.command import COMMAND, Stranger, failure, http_reply, oms_config, watch
 from tests.processes import ROOT, Service, clean_environment, make_token, reserve_port
 from tests.tls import TlsRelay
 
@@ -79,7 +79,7 @@ def test_a_wrong_use_is_a_2(wrong: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_refused_token_is_a_4(service: Service, tenant: str, verb: tuple[str, ...]) -> None:
-    url = f"http://127.0.0.1:{service.port}"
+    url = service.url
     line = failure(oms_config(*verb, url=url, token=make_token(tenant, exp=int(time.time()) - 5)), 4)
     assert re.fullmatch(re.escape(f"{url}/v0 answers 401: The token has expired.") + REQUEST, line)
 
@@ -245,15 +245,13 @@ def test_ctrl_c_ends_a_write_at_once_and_says_that_nobody_knows() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, tenant: str) -> None:
-    oms_config("set", "on", url=f"http://127.0.0.1:{service.port}", token=make_token(tenant))
+    oms_config("set", "on", url=service.url, token=make_token(tenant))
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = subprocess.run(
         [*COMMAND, "history"],
         cwd=ROOT,
-        env=clean_environment(
-            {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
-        ),
+        env=clean_environment({"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}),
         stdout=write_end,
         stderr=subprocess.PIPE,
         timeout=30,
@@ -266,7 +264,7 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, ten
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("arguments", [("get",), ("--help",)])
 def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
-    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -289,7 +287,7 @@ def test_nothing_that_is_told_of_a_change_commands_the_terminal(verb: tuple[str,
         if verb == ("history",):
             row = oms_config(*verb, url=stranger.url, token=TOKEN).stdout.rstrip("\n")
         else:
-            with Watcher(tmp_path, url=stranger.url, token=TOKEN) as watcher:
+            with watch(tmp_path, url=stranger.url, token=TOKEN) as watcher:
                 row = watcher.line()
     assert row.startswith(r"2  on   \x1b[2J\n  \x1b[3J")
     assert row.isprintable()

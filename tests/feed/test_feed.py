@@ -488,7 +488,7 @@ def test_a_store_that_does_not_say_in_time_what_stands_refuses(run: Run) -> None
     run(subscribe())
 
 
-class Reader:
+class ResumingSubscriber:
     """A client that resumes, and what it has heard so far."""
 
     def __init__(self, world: World, subscriber: Subscriber) -> None:
@@ -507,7 +507,7 @@ class Reader:
         return version_of(self.world.newest()) - self.heard[-1]
 
 
-async def act(reader: Reader, companion: Subscriber, action: str) -> None:
+async def act(reader: ResumingSubscriber, companion: Subscriber, action: str) -> None:
     match action:
         case "flip":
             await reader.world.flip()
@@ -528,7 +528,7 @@ async def act(reader: Reader, companion: Subscriber, action: str) -> None:
 def test_whatever_happens_each_change_is_heard_once_and_in_order(actions: list[str]) -> None:
     async def subscribe() -> None:
         world = World()
-        reader = Reader(world, await world.feed.subscribe(ACME, after=0))
+        reader = ResumingSubscriber(world, await world.feed.subscribe(ACME, after=0))
         # While it listens, what is read for the tenant outlives a reader that resumes.
         companion = await world.feed.subscribe(ACME, after=None)
         for action in actions:

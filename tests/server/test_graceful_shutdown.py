@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import re
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -20,6 +19,7 @@ from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
 from tests.processes import Service, make_token
 from tests.streams import EventStream
+from tests.waiting import PATIENCE, eventually
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 CLIENTS = 16
@@ -51,7 +51,7 @@ class Crowd:
         request = (READ, WRITE)[number % 2]
         while True:
             try:
-                connection = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+                connection = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
             except (ConnectionRefusedError, TimeoutError):
                 return
             with connection:
@@ -66,19 +66,6 @@ class Crowd:
                 self.lost.append(answer.decode())
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether `condition` comes to hold."""
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
-def processes_of(service: Service) -> list[int]:
-    """Those that serve, as the log has them."""
-    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", service.log)]
-
-
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
@@ -87,7 +74,7 @@ def is_alive(pid: int) -> bool:
 def running(log: Path, redis_url: str, workers: str) -> Iterator[Service]:
     """A service all of whose processes serve."""
     with Service(log, redis_url, WEB_CONCURRENCY=workers) as service:
-        assert eventually(lambda: service.log.count("Application startup complete") == int(workers))
+        assert service.has_started(int(workers))
         yield service
     assert "Traceback" not in service.log
 
@@ -106,7 +93,7 @@ def test_no_request_whose_connection_stands_is_lost_in_a_stop(tmp_path: Path, re
 
 def test_no_request_is_lost_while_workers_are_replaced_on_sighup(tmp_path: Path, redis_url: str) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2") as service:
-        old = processes_of(service)
+        old = service.workers
         crowd = Crowd(service.port, pool)
         os.kill(service.pid, signal.SIGHUP)
         assert eventually(lambda: not any(map(is_alive, old)))
@@ -231,7 +218,7 @@ def test_a_moment_of_quiet_is_not_taken_for_the_end(run: Run) -> None:
 def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path, redis_url: str, workers: str) -> None:
     bundle = b"GET /v0/ui/bundle/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
     with running(tmp_path / "log", redis_url, workers) as service, contextlib.ExitStack() as stack:
-        serving = processes_of(service)
+        serving = service.workers
         stack.enter_context(Wire("127.0.0.1", service.port))
         for sent in (READ[:40], WRITE[:-9], bundle, bundle * 20, READ):
             for _ in range(4):
@@ -250,7 +237,7 @@ def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path
 
 def test_a_worker_that_hangs_keeps_nobody_alive_for_10_s(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "log", redis_url, "2") as service:
-        serving = processes_of(service)
+        serving = service.workers
         os.kill(serving[0], signal.SIGSTOP)
         began = time.monotonic()
         try:
@@ -265,9 +252,9 @@ def test_a_worker_that_hangs_keeps_nobody_alive_for_10_s(tmp_path: Path, redis_u
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "log", redis_url, "2") as service:
-        killed, other = processes_of(service)
+        killed, other = service.workers
         os.kill(killed, signal.SIGKILL)
-        assert eventually(lambda: service.log.count("Application startup complete") == 3)
-        (new,) = set(processes_of(service)) - {killed, other}
+        assert service.has_started(3)
+        (new,) = set(service.workers) - {killed, other}
         assert [is_alive(pid) for pid in (killed, other, new)] == [False, True, True]
         assert service.client(make_token("stopping")).get().status == 200

@@ -22,7 +22,8 @@ from tests.conftest import Run
 from tests.processes import Service, make_token
 from tests.relay import Relay
 from tests.streams import EventStream
-from tests.topologies import Cluster, Node, Watched, cluster, eventually, watched
+from tests.topologies import Cluster, Node, Watched, cluster, watched
+from tests.waiting import eventually
 
 AUTHOR = Author("tester", "request-1")
 

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import itertools
-import os
 import resource
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,10 @@ from app.web.sse import event_stream
 from tests.conftest import Run
 from tests.contract import Client
 from tests.fake_store import FakeStore
-from tests.processes import Service, make_token, reserve_port, start_store
+from tests.processes import Service, make_token, process_of, reserve_port, start_store, suspended
 from tests.relay import Relay
 from tests.streams import EVENTS_PATH, EventStream
+from tests.waiting import eventually
 
 
 def listeners_of(redis_url: str) -> int:
@@ -37,20 +37,6 @@ def listeners_of(redis_url: str) -> int:
     with redis.Redis.from_url(redis_url) as store:
         ((_, number),) = store.pubsub_numsub("external_oms:changes")
         return int(number)
-
-
-def process_of(store: ValkeyServer) -> int:
-    with redis.Redis.from_url(store.connection_url) as client:
-        pid: int = client.info()["process_id"]
-        return pid
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether `condition` comes to hold."""
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def flip(client: Client) -> int:
@@ -171,7 +157,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> I
     """Two workers whose connections to the store can be cut."""
     log = tmp_path_factory.mktemp("workers") / "log"
     with Relay(valkey.port) as relay, Service(log, relay.url, WEB_CONCURRENCY="2") as service:
-        assert eventually(lambda: service.log.count("Application startup complete") == 2)
+        assert service.has_started(2)
         yield service, relay
     assert "Traceback" not in service.log
 
@@ -192,7 +178,7 @@ def test_a_change_made_on_one_worker_is_heard_on_both(
     assert eventually(lambda: listeners_of(redis_url) == 0)
 
 
-class Reader:
+class ResumingClient:
     """A consumer that resumes by itself, and what it has heard."""
 
     def __init__(self, service: Service, tenant: str) -> None:
@@ -222,7 +208,7 @@ def test_whatever_is_cut_each_change_is_heard_once_and_in_order(
 ) -> None:
     service, relay = workers
     tenant = next(tenants)
-    client, reader = service.client(make_token(tenant)), Reader(service, tenant)
+    client, reader = service.client(make_token(tenant)), ResumingClient(service, tenant)
     for action in actions:
         if "cut" in action:
             relay.cut()
@@ -298,13 +284,9 @@ def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant
         with EventStream(service.port, make_token(tenant), 0) as stream:
             flip(client)
             assert stream.versions(1) == [1]
-            pid = process_of(store)
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            with suspended(process_of(store)):
                 assert service.logs("changes are not announced")
                 answer = client.request("GET", EVENTS_PATH)
-            finally:
-                os.kill(pid, signal.SIGCONT)
             assert answer.status == 500
             assert stands(client) == 1
             flip(client)
