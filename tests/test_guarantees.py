@@ -1,8 +1,7 @@
 """The promises of docs/guarantees.md, proven by what clients see, and a proof that the proof can fail."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from app.errors import ConcurrentUpdate
 from app.model import Author, Expected, Setting
 from app.store import Store
 from app.store.connections import ServerConnections
-from app.store.pipeline import Pipeline
 from app.store.redis_store import RedisStore
-from tests.broken import without_watch
 from tests.clients import Load, StoreRegister
 from tests.conftest import Run
+from tests.connections import UnwatchedConnections
 from tests.proof import prove
 from tests.register import Entry, Operation, faults
 
@@ -49,15 +47,6 @@ class CachedStore(RedisStore):
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         self._cache[tenant] = await super().change(tenant, enabled, author, expected)
         return self._cache[tenant]
-
-
-class UnwatchedConnections(ServerConnections):
-    """A negative control: PING in the place of WATCH."""
-
-    @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[Pipeline]:
-        async with super().lend() as pipeline:
-            yield without_watch(pipeline)
 
 
 class HastyStore(RedisStore):

@@ -22,18 +22,12 @@ from app.auth.jwks import (
 )
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, Key
 from app.errors import KeyUnavailable, Unauthorized
+from tests.clock import Clock
 from tests.conftest import Run
 from tests.provider import RSA_KEYS, Behaviour, Provider, jwk
 
 TTL = 300.0
 FIRST, SECOND = jwk(RSA_KEYS[0], kid="first"), jwk(RSA_KEYS[1], kid="second")
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Source:
@@ -42,7 +36,7 @@ class Source:
     def __init__(self, provider: Provider, *, location: str | None = None) -> None:
         self._provider = provider
         self._location = location
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
 
     async def __aenter__(self) -> "Source":
         sets = JwksFetcher(discover=self._location is None)
