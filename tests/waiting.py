@@ -9,6 +9,8 @@ import redis
 
 # In seconds. What a test waits for comes much sooner, unless the machine is busy with other things.
 PATIENCE: Final = 60.0
+# In seconds: what a busy machine may add to a time that the service promises.
+BUSY: Final = 5.0
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:

@@ -15,6 +15,7 @@ import trustme
 from tests.cli.command import COMMAND, Stranger, failure, http_reply, oms_config, watch
 from tests.processes import ROOT, Service, clean_environment, make_token, reserve_port
 from tests.tls import TlsRelay
+from tests.waiting import PATIENCE
 
 TOKEN = make_token("acme")
 HTML = http_reply("200 OK", "text/html; charset=utf-8", f"<html><title>Log in</title>{TOKEN}</html>")
@@ -149,9 +150,7 @@ def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
 @pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
 def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
     with Stranger(None) as stranger:
-        began = time.monotonic()
         line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
-        assert time.monotonic() - began < 20
     assert line.startswith(f"the request to {stranger.url}/v0 failed: no answer in time")
 
 
@@ -237,9 +236,9 @@ def test_ctrl_c_ends_a_write_at_once_and_says_that_nobody_knows() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert stranger.was_asked.wait(20)
+        assert stranger.was_asked.wait(PATIENCE)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=5)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (-signal.SIGINT, "")
     assert stderr == "\ninterrupted: whether the change was stored is not known: see `oms-config history`\n"
 
@@ -254,7 +253,7 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, ten
         env=clean_environment({"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}),
         stdout=write_end,
         stderr=subprocess.PIPE,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     os.close(write_end)
@@ -272,7 +271,7 @@ def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, 
             env=clean_environment(own),
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
     assert (done.returncode, done.stderr) == (5, b"error   cannot write the output: No space left on device\n")

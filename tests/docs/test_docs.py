@@ -11,6 +11,7 @@ import pytest
 
 from app.cli.commands import oms_config
 from tests.processes import ROOT, Service
+from tests.waiting import PATIENCE
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BASES = {"", "/v0", "/ofrep/v1"}  # what a client is given as the service's address; nothing is asked of them alone
@@ -63,7 +64,7 @@ def test_each_path_of_the_service_that_is_told_is_there(service: Service) -> Non
     told |= set(re.findall(r"`(?:GET|POST) (/[\w./-]+)`", text))
     assert len(told) > 5
     for path in {path.rstrip(".") for path in told} - BASES:
-        answer = httpx.put(f"{service.url}{path}", trust_env=False, timeout=20)
+        answer = httpx.put(f"{service.url}{path}", trust_env=False, timeout=PATIENCE)
         assert answer.status_code == 405, path
 
 

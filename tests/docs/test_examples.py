@@ -136,7 +136,7 @@ def test_the_example_for_openfeature_takes_no_default_for_the_switch(
 
 @followers
 def test_an_example_ends_with_its_token(consume: Consume, service: Service, tenant: str) -> None:
-    consumer = consume(service, make_token(tenant, exp=int(time.time()) + 5))
+    consumer = consume(service, make_token(tenant, exp=int(time.time()) + 10))
     consumer.prints("0 off")
     assert consumer.ends() == 1
     ended, refused = consumer.errors.splitlines()

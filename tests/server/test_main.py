@@ -14,12 +14,13 @@ import pytest
 
 from tests.contract import PATH, Wire, check
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port
+from tests.waiting import PATIENCE
 
 
 def start(**environment: str) -> "subprocess.CompletedProcess[str]":
     """A process that is expected to end by itself."""
     return subprocess.run(
-        WEB, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True, timeout=30, check=False
+        WEB, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -83,8 +84,8 @@ def test_an_operation_that_is_missing_stops_the_start(tmp_path: Path) -> None:
     )
     own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": str(reserve_port())}
     done = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=clean_environment(own), capture_output=True, text=True, timeout=30,
-        check=False,
+        [sys.executable, script], cwd=ROOT, env=clean_environment(own), capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 3
     assert "KeyError: 'evaluateFlag'" in done.stderr

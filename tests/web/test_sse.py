@@ -28,7 +28,7 @@ from tests.processes import Service, make_token, process_of, reserve_port, start
 from tests.relay import Relay
 from tests.server_thread import serving
 from tests.streams import EVENTS_PATH, EventStream
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import BUSY, PATIENCE, eventually
 
 
 def listeners_of(redis_url: str) -> int:
@@ -318,7 +318,7 @@ def test_told_to_stop_the_service_ends_a_thousand_streams(tmp_path: Path, redis_
         began = time.monotonic()
         assert service.stop() in {0, -signal.SIGTERM}
         assert [stream.event() for stream in streams] == [None] * len(streams)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 5 + BUSY
     assert "Traceback" not in service.log
     assert "level=error" not in service.log
 
@@ -354,7 +354,7 @@ def test_a_stream_whose_client_has_closed_its_half_before_it_began_ends_at_once(
         with redis.Redis.from_url(store.connection_url) as raw:
             raw.execute_command("CLIENT", "PAUSE", 500, "ALL")
         with socket.create_connection(
-            ("127.0.0.1", service.port), timeout=10
+            ("127.0.0.1", service.port), timeout=14
         ) as connection:  # a comment comes after 15
             connection.sendall(HEAD % (make_token("acme").encode(), b""))
             connection.shutdown(socket.SHUT_WR)
