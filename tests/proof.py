@@ -6,8 +6,6 @@
 import argparse
 import asyncio
 import itertools
-import os
-import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,8 +13,8 @@ from pathlib import Path
 
 import redis
 
-from tests.clients import Run, ServiceRegister, meanwhile
-from tests.processes import Service, start_store
+from tests.clients import Load, ServiceRegister, meanwhile
+from tests.processes import Service, process_of, start_store, suspended
 
 TENANTS = 4
 CLIENTS = 16  # four for each tenant
@@ -26,7 +24,7 @@ CLIENTS = 16  # four for each tenant
 class Proof:
     """What came of it."""
 
-    run: Run
+    load: Load
     broken: int
     faults: list[str]
     seconds: float
@@ -47,11 +45,8 @@ class Breakable:
 
     def hang(self) -> None:
         """It takes what is sent, and answers a second later."""
-        with self._commands() as commands:
-            pid = commands.info()["process_id"]
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(1)
-        os.kill(pid, signal.SIGCONT)
+        with suspended(process_of(self._server)):
+            time.sleep(1)
 
     def cut(self) -> None:
         """Closes all connections."""
@@ -96,27 +91,27 @@ def prove(directory: Path, operations: int, seconds_between_faults: float) -> Pr
             failing = asyncio.ensure_future(asyncio.to_thread(fault))
             await asyncio.shield(failing)
 
-    async def work(port: int) -> tuple[Run, list[str]]:
-        run = Run()
+    async def work(port: int) -> tuple[Load, list[str]]:
+        load = Load()
         registers = [(f"tenant-{n % TENANTS}", ServiceRegister(port, f"tenant-{n % TENANTS}")) for n in range(CLIENTS)]
         async with meanwhile(break_again_and_again):
             share = operations // CLIENTS
-            await asyncio.gather(*(run.client(tenant, each, share, n) for n, (tenant, each) in enumerate(registers)))
+            await asyncio.gather(*(load.client(tenant, each, share, n) for n, (tenant, each) in enumerate(registers)))
         if failing is not None:
             await failing
         histories = {tenant: await register.history() for tenant, register in registers[:TENANTS]}
         for _, register in registers:
             await register.close()
-        return run, run.faults(histories)
+        return load, load.faults(histories)
 
     settings = {"WEB_CONCURRENCY": "2", "REDIS_TIMEOUT": "0.5", "HISTORY_LENGTH": "100000", "LOG_LEVEL": "WARNING"}
     began = time.monotonic()
     try:
         with Service(directory / "log", f"redis://127.0.0.1:{store.port}/0", **settings) as service:
-            run, faults = asyncio.run(work(service.port))
+            load, faults = asyncio.run(work(service.port))
     finally:
         store.stop()
-    return Proof(run, broken, faults, time.monotonic() - began)
+    return Proof(load, broken, faults, time.monotonic() - began)
 
 
 def main() -> None:
@@ -127,8 +122,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         proof = prove(Path(directory), arguments.operations, arguments.seconds_between_faults)
-    counts = ", ".join(f"{proof.run.count(outcome)} {outcome}" for outcome in ("answered", "refused", "unknown"))
-    print(f"{proof.run.total} operations in {proof.seconds:.0f} s: {counts}; the store failed {proof.broken} times")  # noqa: T201
+    counts = ", ".join(f"{proof.load.count(outcome)} {outcome}" for outcome in ("answered", "refused", "unknown"))
+    print(f"{proof.load.total} operations, {proof.seconds:.0f} s: {counts}; the store failed {proof.broken} times")  # noqa: T201
     raise SystemExit("\n".join(proof.faults) or None)
 
 

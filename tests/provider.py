@@ -14,6 +14,8 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.waiting import PATIENCE
+
 Behaviour = Literal[
     "good", "hang", "drip", "html", "huge", "30 MB", "unpacks", "redirect", "error", "lie", "plain", "empty", "deep",
     "no keys", "far", "101 keys", "garbage",
@@ -115,7 +117,7 @@ class Provider:
         behaviour = self.behaviours.get(realm, "good")
         send = _sender(handler)
         if behaviour == "hang":
-            self._stopped.wait(30)
+            self._stopped.wait(PATIENCE)
         elif behaviour == "drip":
             self._drip(handler)
         elif behaviour == "good" and realm not in self.sets:

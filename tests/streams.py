@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tests.contract import PATH
+from tests.waiting import PATIENCE
 
 EVENTS_PATH = f"{PATH}/events"
 
@@ -22,7 +23,7 @@ class EventStream:
     """One stream of events. `last_event_id` resumes."""
 
     def __init__(self, port: int, token: str, last_event_id: object = None) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         resumed = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
         self._connection.request("GET", EVENTS_PATH, headers={"Authorization": f"Bearer {token}", **resumed})
         self._response = self._connection.getresponse()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_command_of_the_checkout_runs_only_its_own_code_in_a_hostile_directory
     script, *arguments = command
     done = subprocess.run(
         [checkout / "bin" / script, *arguments], cwd=hostile, env=environment, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert not (hostile.parent / "trace").exists()
     assert said in done.stdout + done.stderr

@@ -1,8 +1,7 @@
 """The promises of docs/guarantees.md, proven by what clients see, and a proof that the proof can fail."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from app.errors import ConcurrentUpdate
 from app.model import Author, Expected, Setting
 from app.store import Store
 from app.store.connections import ServerConnections
-from app.store.pipeline import Pipeline
 from app.store.redis_store import RedisStore
-from tests.broken import without_watch
-from tests.clients import Run as ClientsRun
-from tests.clients import StoreRegister
+from tests.clients import Load, StoreRegister
 from tests.conftest import Run
+from tests.connections import UnwatchedConnections
 from tests.proof import prove
 from tests.register import Entry, Operation, faults
 
@@ -29,9 +26,9 @@ def test_what_clients_saw_while_the_store_failed_fits_one_register(tmp_path: Pat
     proof = prove(tmp_path, operations=6400, seconds_between_faults=0.2)
     assert proof.faults == []
     assert proof.broken >= 5
-    assert proof.run.count("answered") > 1000
-    assert proof.run.count("refused") > 10
-    assert proof.run.count("unknown") > 0
+    assert proof.load.count("answered") > 1000
+    assert proof.load.count("refused") > 10
+    assert proof.load.count("unknown") > 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -50,15 +47,6 @@ class CachedStore(RedisStore):
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         self._cache[tenant] = await super().change(tenant, enabled, author, expected)
         return self._cache[tenant]
-
-
-class UnwatchedConnections(ServerConnections):
-    """A negative control: PING in the place of WATCH."""
-
-    @contextlib.asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Pipeline]:
-        async with super().acquire() as pipeline:
-            yield without_watch(pipeline)
 
 
 class HastyStore(RedisStore):
@@ -124,7 +112,7 @@ def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> li
     """What is wrong with a register behind two stores of a kind, eight clients at each."""
 
     async def work() -> list[str]:
-        observed, stores = ClientsRun(), [make(url), make(url)]
+        observed, stores = Load(), [make(url), make(url)]
         registers = [StoreRegister(stores[n % 2], tenant) for n in range(16)]
         await asyncio.gather(*(observed.client(tenant, each, 60, n) for n, each in enumerate(registers)))
         for store in stores:

@@ -16,7 +16,8 @@ from jwt.utils import base64url_encode
 from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, logging_config, startup_error
 from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
-from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, free_port, make_token
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port
+from tests.waiting import PATIENCE
 
 FORMATS = ["logfmt", "json", "console"]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -458,15 +459,15 @@ def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_en
     )
     own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "LOG_FORMAT": "json", "WEB_CONCURRENCY": workers}
     done = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=clean_environment(own | {"PORT": str(free_port())}),
-        capture_output=True, text=True, timeout=30, check=False,
+        [sys.executable, script], cwd=ROOT, env=clean_environment(own | {"PORT": str(reserve_port())}),
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "the application cannot be built" in {line["event"] for line in objects(done.stderr)}
 
 
 def test_with_json_the_reason_for_no_start_is_an_object() -> None:
     environment = clean_environment({"LOG_FORMAT": "json"})
-    done = subprocess.run(WEB, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(WEB, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     (line,) = objects(done.stderr)
     assert (done.returncode, line["level"]) == (1, "critical")
     assert line["event"].startswith("bad settings: REDIS_URL is missing")

@@ -33,7 +33,7 @@ def test_no_request_that_schemathesis_makes_up_finds_a_fault(
     (tmp_path / "schemathesis.toml").write_text("max-stream-events = 1\nrequest-timeout = 2\n")
     for enabled in (True, False, True, False):
         service.client(make_token(tenant)).post({"enabled": enabled})
-    address = f"http://127.0.0.1:{service.port}{urlsplit(document['servers'][0]['url']).path}"
+    address = f"{service.url}{urlsplit(document['servers'][0]['url']).path}"
     arguments = ["--url", address, "--header", f"Authorization: Bearer {make_token(tenant)}", "--checks", "all"]
     limits = ["--max-examples", "100", "--seed", "1", "--generation-database", "none", "--no-color"]
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(file), *arguments, *limits]

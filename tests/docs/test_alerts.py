@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.processes import ROOT, Service, make_token, missing
+from tests.waiting import PATIENCE
 from tests.web.middleware.test_request_metrics import TOKEN, scrape
 
 PROMETHEUS_OWN = {"job", "instance"}  # labels that it adds to each number
@@ -79,7 +80,7 @@ def test_each_alert_fires_when_it_is_to_and_only_then() -> None:
         cwd=ROOT / "tests" / "docs",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

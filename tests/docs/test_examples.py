@@ -1,10 +1,8 @@
 """The consumers of docs/consuming.md keep what is written there, each as a process of its own."""
 
-import queue
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,68 +12,25 @@ import pytest
 import redis
 
 from tests.contract import PATH, Client
-from tests.processes import ROOT, Service, clean_environment, make_token, missing
+from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, missing
+from tests.waiting import PATIENCE
 
 EXAMPLES = ROOT / "docs" / "examples"
-SECONDS = 20
 
 
-class Consumer:
-    """A running example. What it says on stderr goes into a file."""
-
-    def __init__(self, command: list[str], service: Service, token: str, errors: Path) -> None:
-        url = f"http://127.0.0.1:{service.port}{PATH}"
-        self._errors = errors
-        self._lines: queue.Queue[str] = queue.Queue()
-        with errors.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=clean_environment({"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "TOKEN": token}),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+class Consumer(WatchedProcess):
+    """A running example."""
 
     def prints(self, *expected: str) -> None:
-        """Waits for so many lines, and sees that they are these."""
+        """Wait for that many lines, and check that they are these."""
         for line in expected:
-            try:
-                assert self._lines.get(timeout=SECONDS) == line
-            except queue.Empty:
-                raise AssertionError(f"{line!r} was not printed; on stderr: {self.errors}") from None
-
-    def is_told(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+            assert self.line() == line
 
     def ends(self) -> int:
-        """Its exit status, once it has ended by itself without another line."""
-        status = self._process.wait(SECONDS)
-        self._reader.join()
-        assert self._lines.empty()
+        """Return its exit status, once it has ended by itself without another line."""
+        status = self.wait()
+        assert self.is_silent()
         return status
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-    @property
-    def errors(self) -> str:
-        return self._errors.read_text()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
 
 
 Consume = Callable[[Service, str], Consumer]
@@ -97,16 +52,11 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
     with ExitStack() as stack:
 
         def start(service: Service, token: str) -> Consumer:
-            consumer = Consumer([interpreter, str(EXAMPLES / example)], service, token, tmp_path / "stderr")
-            stack.callback(consumer.end)
-            return consumer
+            url = f"{service.url}{PATH}"
+            own = {"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "TOKEN": token}
+            return stack.enter_context(Consumer([interpreter, str(EXAMPLES / example)], tmp_path / "stderr", **own))
 
         yield start
-
-
-def change(client: Client, *values: bool) -> None:
-    for value in values:
-        assert client.post({"enabled": value}).status == 200
 
 
 @followers
@@ -115,9 +65,9 @@ def test_an_example_prints_what_stands_and_each_change(
 ) -> None:
     consumer = consume(service, make_token(tenant))
     consumer.prints("0 off")
-    change(client, True)
+    client.change(True)
     consumer.prints("1 on")
-    change(client, False, True)
+    client.change(False, True)
     consumer.prints("2 off", "3 on")
     assert consumer.errors == ""
 
@@ -126,15 +76,15 @@ def test_an_example_prints_what_stands_and_each_change(
 def test_an_example_goes_on_after_a_restart_with_every_change_once(
     consume: Consume, stoppable: Service, tenant: str, client: Client
 ) -> None:
-    change(client, True)
+    client.change(True)
     consumer = consume(stoppable, make_token(tenant))
     consumer.prints("1 on")
     for first in (2, 6):
         stoppable.stop()
-        change(client, False, True, False)
+        client.change(False, True, False)
         stoppable.start()
         consumer.prints(f"{first} off", f"{first + 1} on", f"{first + 2} off")
-        change(client, True)
+        client.change(True)
         consumer.prints(f"{first + 3} on")
 
 
@@ -143,7 +93,7 @@ def test_an_example_takes_a_reset_for_what_stands(
     consume: Consume, stoppable: Service, tenant: str, client: Client, redis_url: str
 ) -> None:
     """The store has lost everything, so that the versions begin anew."""
-    change(client, True, False, True)
+    client.change(True, False, True)
     consumer = consume(stoppable, make_token(tenant))
     consumer.prints("3 on")
     stoppable.stop()
@@ -151,7 +101,7 @@ def test_an_example_takes_a_reset_for_what_stands(
         store.delete(*store.keys(f"*{{{tenant}}}*"))
     stoppable.start()
     consumer.prints("0 off")
-    change(client, True)
+    client.change(True)
     consumer.prints("1 on")
 
 
@@ -165,21 +115,21 @@ def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Cons
 
 
 def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProcess[str]":
-    environment = clean_environment({"OMS_CONFIG_URL": f"http://127.0.0.1:{service.port}", "TOKEN": token})
+    environment = clean_environment({"OMS_CONFIG_URL": service.url, "TOKEN": token})
     command = [sys.executable, str(EXAMPLES / "flag.py")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_the_example_for_openfeature_prints_the_switch(service: Service, tenant: str, client: Client) -> None:
     assert run_flag_example(service, make_token(tenant)).stdout == "0 off\n"
-    change(client, True)
+    client.change(True)
     assert run_flag_example(service, make_token(tenant)).stdout == "1 on\n"
 
 
 def test_the_example_for_openfeature_takes_no_default_for_the_switch(
     service: Service, tenant: str, client: Client
 ) -> None:
-    change(client, True)
+    client.change(True)
     refused = run_flag_example(service, make_token(tenant, exp=1))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.splitlines()[-1] == "cannot read the flag: unauthorized"
@@ -187,7 +137,7 @@ def test_the_example_for_openfeature_takes_no_default_for_the_switch(
 
 @followers
 def test_an_example_ends_with_its_token(consume: Consume, service: Service, tenant: str) -> None:
-    consumer = consume(service, make_token(tenant, exp=int(time.time()) + 5))
+    consumer = consume(service, make_token(tenant, exp=int(time.time()) + 10))
     consumer.prints("0 off")
     assert consumer.ends() == 1
     ended, refused = consumer.errors.splitlines()
@@ -201,7 +151,7 @@ def test_an_example_sets_what_was_decided_on_what_stands(
 ) -> None:
     consumer = consume(service, make_token(tenant))
     consumer.prints('off "0"')
-    consumer.is_told("on")
+    consumer.write_line("on")
     consumer.prints('set: on "1"')
     assert consumer.ends() == 0
     assert client.enabled()
@@ -215,11 +165,11 @@ def test_an_example_asks_anew_where_another_came_between(
     """Even where the other one left the value as it was, as here."""
     consumer = consume(service, make_token(tenant))
     consumer.prints('off "0"')
-    change(client, True, False)
-    consumer.is_told("on")
+    client.change(True, False)
+    consumer.write_line("on")
     consumer.prints('off "2"')
     assert [each["version"] for each in client.history()] == [2, 1]
-    consumer.is_told("on")
+    consumer.write_line("on")
     consumer.prints('set: on "3"')
     assert consumer.ends() == 0
 
@@ -231,8 +181,8 @@ def test_an_example_gives_up_after_five_conflicts_and_has_set_nothing(
     consumer = consume(service, make_token(tenant))
     for version in range(5):
         consumer.prints(f'{"on" if version % 2 else "off"} "{version}"')
-        change(client, version % 2 == 0)
-        consumer.is_told("off")
+        client.change(version % 2 == 0)
+        consumer.write_line("off")
     assert consumer.ends() == 1
     assert consumer.errors == "nothing was set: 5 conflicts in a row\n"
     assert [each["version"] for each in client.history()] == [5, 4, 3, 2, 1]
@@ -244,7 +194,7 @@ def test_an_example_sets_nothing_where_nothing_was_decided(
 ) -> None:
     consumer = consume(service, make_token(tenant))
     consumer.prints('off "0"')
-    consumer.is_told("no")
+    consumer.write_line("no")
     assert consumer.ends() == 1
     assert consumer.errors == "nothing was set: expected on or off\n"
     assert client.history() == []

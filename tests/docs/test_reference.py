@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.web.middleware.error_responses import ErrorResponse
 from app.web.ofrep import EvaluationCode
 from tests.docs.test_docs import DOCUMENTS, code
-from tests.processes import ROOT, Service, free_port, make_token
+from tests.processes import ROOT, Service, make_token, reserve_port
 from tests.web.middleware.test_request_metrics import TOKEN, scrape
 
 DOCS = ROOT / "docs"
@@ -229,7 +229,7 @@ def test_an_example_line_has_only_documented_fields(document: str) -> None:
 
 
 def test_the_example_of_a_failed_request_is_what_the_service_logs(tmp_path: Path) -> None:
-    port = free_port()
+    port = reserve_port()
     with Service(tmp_path / "log", f"redis://127.0.0.1:{port}") as service:
         request_id = service.client(make_token("acme")).get().headers["x-request-id"]
         assert service.logs(f"request_id={request_id}")

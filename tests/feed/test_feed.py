@@ -15,6 +15,7 @@ from app.feed.subscriber import MAX_QUEUED_EVENTS
 from app.model import Author, Change, ChangeEvent, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore
+from tests.waiting import PATIENCE
 
 AUTHOR = Author("tester", "request-1")
 ACME = "acme"
@@ -71,7 +72,7 @@ class World:
 
 
 async def take(subscriber: Subscriber, number: int) -> list[ChangeEvent]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return [await anext(subscriber) for _ in range(number)]
 
 
@@ -92,7 +93,7 @@ async def is_silent(subscriber: Subscriber) -> bool:
 
 
 async def has_ended(subscriber: Subscriber) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return await anext(subscriber, None) is None
 
 
@@ -336,9 +337,9 @@ def test_listeners_are_sent_away_when_the_store_stays_away(run: Run) -> None:
 
 def test_patience_counts_from_the_loss(run: Run) -> None:
     async def subscribe() -> None:
-        world = World(patience=0.1)
+        world = World(patience=1.0)
         subscriber = await world.feed.subscribe(ACME, after=0)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(1.5)
         world.store.cut_subscriptions()
         await world.flip()
         assert await versions(subscriber, 1) == [1]
@@ -445,7 +446,7 @@ def test_whoever_comes_while_the_last_listener_is_sent_away_is_refused(run: Run)
         world.store.fails = True
         world.store.hang.set()
         with pytest.raises(StoreError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE):
                 await coming
         await world.feed.close()
 
@@ -476,7 +477,7 @@ def test_whoever_waits_for_a_reading_that_fails_is_refused_with_it(run: Run) -> 
 def test_a_store_that_does_not_say_in_time_what_stands_refuses(run: Run) -> None:
     async def subscribe() -> None:
         world = World()
-        world.feed = Feed(world.store, limit=0.01)
+        world.feed = Feed(world.store, limit=0.3)
         world.store.hang = asyncio.Event()
         with pytest.raises(StoreError):
             await world.feed.subscribe(ACME, after=None)
@@ -488,7 +489,7 @@ def test_a_store_that_does_not_say_in_time_what_stands_refuses(run: Run) -> None
     run(subscribe())
 
 
-class Reader:
+class ResumingSubscriber:
     """A client that resumes, and what it has heard so far."""
 
     def __init__(self, world: World, subscriber: Subscriber) -> None:
@@ -507,7 +508,7 @@ class Reader:
         return version_of(self.world.newest()) - self.heard[-1]
 
 
-async def act(reader: Reader, companion: Subscriber, action: str) -> None:
+async def act(reader: ResumingSubscriber, companion: Subscriber, action: str) -> None:
     match action:
         case "flip":
             await reader.world.flip()
@@ -528,7 +529,7 @@ async def act(reader: Reader, companion: Subscriber, action: str) -> None:
 def test_whatever_happens_each_change_is_heard_once_and_in_order(actions: list[str]) -> None:
     async def subscribe() -> None:
         world = World()
-        reader = Reader(world, await world.feed.subscribe(ACME, after=0))
+        reader = ResumingSubscriber(world, await world.feed.subscribe(ACME, after=0))
         # While it listens, what is read for the tenant outlives a reader that resumes.
         companion = await world.feed.subscribe(ACME, after=None)
         for action in actions:

@@ -3,19 +3,19 @@
 import asyncio
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from app.server.framing import MAX_HEAD_BYTES
-from app.server.http_protocol import MAX_WAITING, HttpProtocol
+from app.server.http_protocol import MAX_WAITING
 from app.server.request_parsing import MAX_HEADERS
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
+from tests.server_thread import ServerThread, serving
+from tests.waiting import PATIENCE, eventually
 
 GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
 GOOD = b'{"enabled": true}'
@@ -60,7 +60,7 @@ def test_a_request_line_that_is_too_long_is_a_431(client: Client) -> None:
 
 def megabytes_taken(service: Service, beginning: bytes) -> int:
     """How many megabytes without an end the server takes behind a beginning, of 60."""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
         connection.sendall(beginning)
         for taken in range(60):
             try:
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_with_requests_sent_ahead_is_no_failure(service: Se
 
 def test_a_client_that_only_listens_gets_its_answer(hasty: tuple[str, int]) -> None:
     """To one that is answered before it says that it only listens, no answer could say that the connection ends."""
-    with socket.create_connection(hasty, timeout=20) as connection:
+    with socket.create_connection(hasty, timeout=PATIENCE) as connection:
         connection.sendall(WHOLE.replace(b"GET /", b"GET /late"))
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -274,16 +274,12 @@ def test_an_idle_connection_is_used_again(service: Service) -> None:
             assert wire.answer("GET").status == 200
 
 
-class HastyProtocol(HttpProtocol):
-    """Has less patience."""
-
-    max_seconds_unread = 0.5
-    max_seconds_head = 0.5
-    max_seconds_request = 1.5
+HEAD_SECONDS, REQUEST_SECONDS, LATE_SECONDS = 1.0, 2.0, 3.0
+LIMITS = {"max_seconds_unread": 1.0, "max_seconds_head": HEAD_SECONDS, "max_seconds_request": REQUEST_SECONDS}
 
 
 async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the length of the body: /late after 2 s, /unread without having read it. /large has many bytes."""
+    """Answers with the length of the body: /late after a while, /unread without reading it. /large has many bytes."""
     length, more = 0, scope["path"] != "/unread"
     while more:
         message = await receive()
@@ -291,7 +287,7 @@ async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
             return
         length, more = length + len(message["body"]), message["more_body"]
     if scope["path"] == "/late":
-        await asyncio.sleep(2)
+        await asyncio.sleep(LATE_SECONDS)
     body = b"%d" % length if scope["path"] != "/large" else b"x" * int(scope["query_string"])
     head = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": head})
@@ -299,32 +295,25 @@ async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-def hasty_server() -> Iterator[tuple[uvicorn.Server, tuple[str, int]]]:
-    """A server with less patience, and small buffers; and its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-    config = uvicorn.Config(slow_echo, http=HastyProtocol, loop="uvloop", lifespan="off", log_config=None, ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    yield server, listener.getsockname()
-    server.should_exit = True
-    thread.join()
+def hasty_server() -> Iterator[ServerThread]:
+    """A server that waits for less time, with small buffers."""
+    with serving(slow_echo, limits=LIMITS, send_buffer=16384) as running:
+        yield running
 
 
 @pytest.fixture
-def hasty(hasty_server: tuple[uvicorn.Server, tuple[str, int]]) -> tuple[str, int]:
-    return hasty_server[1]
+def hasty(hasty_server: ServerThread) -> tuple[str, int]:
+    return hasty_server.address
 
 
 def until_closed(address: tuple[str, int], *parts: bytes, drip: bytes = b"") -> tuple[bytes, float]:
-    """What comes back for `parts`, then for `drip` each 50 ms, and how many seconds later the connection ends."""
+    """What comes back for `parts`, then for `drip` each 50 ms, and how many seconds the connection lasts."""
     received = b""
+    began = time.monotonic()
     with socket.create_connection(address, timeout=0.05) as connection:
         for part in parts:
             connection.sendall(part)
-        began = time.monotonic()
-        while time.monotonic() - began < 20:
+        while time.monotonic() - began < PATIENCE:
             try:
                 if not (data := connection.recv(65536)):
                     break
@@ -343,39 +332,40 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("sent", "drip", "most"),
+    ("sent", "drip", "limit"),
     [
-        (b"", b"\r\n", 0.5), (b"GET / HT", b"", 0.5), (b"GET / HTTP/1.1\r\n", b"X: y\r\n", 0.5),
-        (b"GET / HTTP/1.1\r\nX: ", b"y", 0.5), (LENGTH, b"", 1.5), (LENGTH, b"x", 1.5), (CHUNKED, b"1\r\nx\r\n", 1.5),
-        (CHUNKED + b"0\r\n", b"X: y\r\n", 1.5),
+        (b"", b"\r\n", HEAD_SECONDS), (b"GET / HT", b"", HEAD_SECONDS),
+        (b"GET / HTTP/1.1\r\n", b"X: y\r\n", HEAD_SECONDS), (b"GET / HTTP/1.1\r\nX: ", b"y", HEAD_SECONDS),
+        (LENGTH, b"", REQUEST_SECONDS), (LENGTH, b"x", REQUEST_SECONDS),
+        (CHUNKED, b"1\r\nx\r\n", REQUEST_SECONDS), (CHUNKED + b"0\r\n", b"X: y\r\n", REQUEST_SECONDS),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [b"", WHOLE])
 def test_who_takes_too_long_to_ask_is_cut_off(
-    hasty: tuple[str, int], before: bytes, sent: bytes, drip: bytes, most: float
+    hasty: tuple[str, int], before: bytes, sent: bytes, drip: bytes, limit: float
 ) -> None:
     received, seconds = until_closed(hasty, before, sent, drip=drip)
     assert received.count(b"HTTP/1.1 200") == (1 if before else 0)
-    assert most * 0.8 < seconds < most + 2
+    assert 0.9 * limit < seconds < PATIENCE
 
 
 def test_who_never_asks_is_cut_off(hasty: tuple[str, int]) -> None:
     received, seconds = until_closed(hasty)
     assert received == b""
-    assert 0.4 < seconds < 2.5
+    assert 0.9 * HEAD_SECONDS < seconds < PATIENCE
 
 
 def test_a_body_that_is_sent_on_without_end_behind_its_answer_is_cut_off(hasty: tuple[str, int]) -> None:
     received, seconds = until_closed(hasty, LENGTH.replace(b"POST /", b"POST /unread"), drip=b"x")
     assert received.startswith(b"HTTP/1.1 200")
-    assert 1 < seconds < 3.5
+    assert HEAD_SECONDS < seconds < PATIENCE
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\nX: ", LENGTH, WHOLE + b"GET / HT", WHOLE + LENGTH + b"x"])
 def test_an_answer_that_takes_long_is_waited_for_whatever_is_sent_behind_its_request(
     hasty: tuple[str, int], behind: bytes
 ) -> None:
-    with socket.create_connection(hasty, timeout=20) as connection:
+    with socket.create_connection(hasty, timeout=PATIENCE) as connection:
         connection.sendall(WHOLE.replace(b"GET /", b"GET /late") + behind)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
@@ -392,18 +382,15 @@ def test_who_sends_slowly_but_in_time_is_answered_again_and_again(hasty: tuple[s
 
 
 def test_who_leaves_any_part_of_the_last_answer_unread_is_cut_off(
-    hasty_server: tuple[uvicorn.Server, tuple[str, int]],
+    hasty_server: ServerThread,
 ) -> None:
     """Some leave much, some so little that the server has written it all; which is which, the system decides."""
-    server, address = hasty_server
+    connections = hasty_server.server.server_state.connections
     with contextlib.ExitStack() as stack:
         for size in range(10_000, 600_000, 20_000):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-            connection.connect(address)
+            connection.connect(hasty_server.address)
             connection.sendall(b"GET /large?%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
             assert connection.recv(1)
-        deadline = time.monotonic() + 10
-        while server.server_state.connections and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not server.server_state.connections
+        assert eventually(lambda: not connections)

@@ -2,28 +2,21 @@
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.server.http_protocol import HttpProtocol
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
+from tests.server_thread import serving
+from tests.waiting import PATIENCE, eventually
 
 GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n\r\n"
 HEAD = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\n"
 BODY = b'{"enabled": true}'
 WRITE = HEAD + b"Content-Length: 17\r\n\r\n" + BODY
-
-
-class HastyProtocol(HttpProtocol):
-    """Cuts clients off sooner."""
-
-    max_seconds_unread = 0.3
 
 
 async def large(scope: Scope, _receive: Receive, send: Send) -> None:
@@ -36,17 +29,8 @@ async def large(scope: Scope, _receive: Receive, send: Send) -> None:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[tuple[str, int]]:
     """The address of a server that cuts clients off sooner, with small send buffers."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-    config = uvicorn.Config(
-        large, http=HastyProtocol, loop="uvloop", lifespan="off", log_config=None, ws="none", timeout_keep_alive=2
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    yield listener.getsockname()
-    server.should_exit = True
-    thread.join()
+    with serving(large, limits={"max_seconds_unread": 0.6}, send_buffer=65536, keep_alive=2) as running:
+        yield running.address
 
 
 @pytest.mark.parametrize("size", [40_000, 90_000, 1_000_000])
@@ -63,16 +47,13 @@ def test_unread_answer_is_cut_off_by_a_reset(
         if half_closes:
             connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1)
-        deadline = time.monotonic() + 10
-        while not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            assert time.monotonic() < deadline, "the connection was not reset"
-            time.sleep(0.01)
+        assert eventually(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def test_slow_reader_receives_the_whole_answer(hasty: tuple[str, int]) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE)
         connection.connect(hasty)
         for _ in range(10):
             connection.sendall(b"GET /30000 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -87,9 +68,9 @@ def test_slow_reader_receives_the_whole_answer(hasty: tuple[str, int]) -> None:
 def test_idle_connection_is_closed_after_the_keep_alive_time(hasty: tuple[str, int]) -> None:
     with Wire(*hasty) as wire:
         for _ in range(2):
+            began = time.monotonic()
             wire.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
             assert wire.answer("GET").content == b"x"
-        began = time.monotonic()
         assert wire.read() == b""
         assert time.monotonic() - began > 1.5
 
@@ -142,7 +123,7 @@ def test_nothing_behind_the_last_request_is_executed(client: Client, last: bytes
     ],
 )
 def test_server_reads_little_behind_its_last_answer(service: Service, head: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
         connection.sendall(head.replace(b"%AUTH%", b"X: y"))
         sent = 0
         with contextlib.suppress(ConnectionError):

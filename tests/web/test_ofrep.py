@@ -28,7 +28,7 @@ def enter() -> Iterator[Enter]:
 
     def enter(service: Service, token: str) -> OpenFeatureClient:
         headers = {"Authorization": f"Bearer {token}"}
-        provider = OFREPProvider(f"http://127.0.0.1:{service.port}", headers_factory=lambda: headers)
+        provider = OFREPProvider(service.url, headers_factory=lambda: headers)
         api.set_provider_and_wait(provider, domain=token)
         entered.append(provider)
         return api.get_client(domain=token)

@@ -1,7 +1,6 @@
 """Scopes and hosts, over HTTP, and issuers that fail."""
 
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import trustme
 
 from tests.processes import SECRET, Service, make_token, missing
 from tests.provider import RSA_KEYS, Provider, jwk, pem
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,7 @@ def test_a_hung_issuer_is_a_500_and_delays_no_other_realm(realms: tuple[Service,
     provider.behaviours["hung"] = "hang"
     with ThreadPoolExecutor(9) as pool:
         hung = [pool.submit(service.client(provider.token("hung")).get) for _ in range(8)]
-        while not any("hung" in path for path in provider.requests):
-            time.sleep(0.01)
+        assert eventually(lambda: any("hung" in path for path in provider.requests))
         assert service.client(provider.token("acme")).get().status == 200
         assert not any(answer.done() for answer in hung)
         assert {answer.result().status for answer in hung} == {500}

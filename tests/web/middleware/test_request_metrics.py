@@ -17,6 +17,7 @@ from tests.contract import HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
 from tests.relay import Relay
 from tests.streams import EVENTS_PATH, EventStream
+from tests.waiting import eventually
 
 TOKEN = "a-token-for-metrics"
 REQUESTS = "http_server_request_duration_seconds_count"
@@ -48,10 +49,7 @@ def number(numbers: Numbers, name: str, /, **labels: object) -> float:
 
 def comes_to(service: Service, expected: float, name: str, /, **labels: object) -> bool:
     """Whether the number comes to be what is expected, which may be later than an answer."""
-    deadline = time.monotonic() + 10
-    while (found := number(scrape(service), name, **labels)) != expected and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found == expected
+    return eventually(lambda: number(scrape(service), name, **labels) == expected)
 
 
 def requests_of(method: str, route: str, status: int) -> dict[str, object]:
@@ -246,23 +244,9 @@ def test_with_several_workers_each_tells_the_sum_of_all_also_after_one_was_repla
             assert number(scrape(service), OPERATIONS, operation="current", outcome="ok") == sent
             with EventStream(service.port, make_token(tenant)), EventStream(service.port, make_token(tenant)):
                 assert comes_to(service, 2, LISTENERS)
-                os.kill(workers_of(service)[0], signal.SIGKILL)
-                assert logged(service, "Application startup complete", 2 + died)
+                os.kill(service.workers[died - 1], signal.SIGKILL)
+                assert service.has_started(2 + died)
             assert comes_to(service, 0, LISTENERS)
             files = files or {file.name for file in directory.iterdir()}
         assert {file.name for file in directory.iterdir()} == files
     assert list(directories.iterdir()) == []
-
-
-def logged(service: Service, text: str, times: int) -> bool:
-    """Whether `text` comes to stand in the log so many times."""
-    deadline = time.monotonic() + 15
-    while service.log.count(text) < times and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return service.log.count(text) == times
-
-
-def workers_of(service: Service) -> list[int]:
-    """The workers that answer requests; Python's own helper process of a supervisor is none."""
-    children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]

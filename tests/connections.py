@@ -1,0 +1,60 @@
+"""Connections to Redis that do more, or less, than the real ones."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from app.store.connections import ServerConnections
+from app.store.pipeline import Pipeline
+
+Callback = Callable[[], Awaitable[object]]
+
+
+class WrappedConnections(ServerConnections):
+    """Connections whose pipelines a subclass wraps."""
+
+    def wrap(self, pipeline: Pipeline) -> Pipeline:
+        """Return what takes the place of `pipeline`."""
+        return pipeline
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Pipeline]:
+        async with super().acquire() as pipeline:
+            yield self.wrap(pipeline)
+
+
+class InterruptedConnections(WrappedConnections):
+    """Connections that call back between WATCH and EXEC."""
+
+    before_multi: Callback
+
+    def wrap(self, pipeline: Pipeline) -> Pipeline:
+        return interrupted(pipeline, self.before_multi)
+
+
+class UnwatchedConnections(WrappedConnections):
+    """A negative control: PING in the place of WATCH."""
+
+    def wrap(self, pipeline: Pipeline) -> Pipeline:
+        return without_watch(pipeline)
+
+
+def interrupted(pipeline: Pipeline, before_multi: Callback) -> Pipeline:
+    """Return a pipeline that calls back before it sends MULTI."""
+
+    async def call(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
+        if commands[0] == ("MULTI",):
+            await before_multi()
+        return await pipeline(*commands, **options)
+
+    return call
+
+
+def without_watch(pipeline: Pipeline) -> Pipeline:
+    """Return a pipeline that sends PING in the place of WATCH."""
+
+    async def call(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
+        unwatched_commands = (("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands)
+        return await pipeline(*unwatched_commands, **options)
+
+    return call
