@@ -377,6 +377,30 @@ def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(
     assert run(change()) == Setting(enabled=True, version=1)
 
 
+def test_a_change_that_is_found_stored_and_changed_again_unconfirmed_is_unknown(
+    run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
+) -> None:
+    """The rival comes while the lookup writes the change again, for the replicas to confirm it."""
+
+    class Overtaken(ServerConnections):
+        @contextlib.asynccontextmanager
+        async def _fresh(self) -> AsyncIterator[Pipeline]:
+            async with Running(redis_url) as rival, super()._fresh() as pipeline:
+                yield interrupted(pipeline, lambda: rival.change(tenant, False, AUTHOR))
+
+    async def change() -> None:
+        async with Cut(valkey) as (_, relay), Running(redis_url) as other:
+            relay.rule = "cut after EXEC"
+            store = RedisStore(Overtaken.to(relay.url), TIMEOUT, HISTORY_LENGTH, min_replicas=1)
+            with pytest.raises(OutcomeUnknown) as raised:
+                await store.change(tenant, True, AUTHOR)
+            assert "changed again before replicas could confirm it" in str(raised.value.__cause__)
+            assert await other.current(tenant) == Setting(enabled=False, version=2)
+            await store.close()
+
+    run(change())
+
+
 def test_no_change_leaves_no_watch_behind_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
     async def alternate() -> Setting:
         async with Running(redis_url) as store, Running(redis_url) as rival:
