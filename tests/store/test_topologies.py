@@ -303,7 +303,7 @@ def test_moved_slot_is_redirected_only_once(run: Run, nodes: Cluster, tenant: st
 def test_change_waits_while_its_keys_are_on_two_nodes(
     run: Run, nodes: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.store.cluster._BETWEEN", 1.0)  # seconds: a busy machine moves keys slowly
+    monkeypatch.setattr("app.store.cluster._TRY_AGAIN_DELAY", 1.0)  # seconds: a busy machine moves keys slowly
 
     async def change() -> None:
         source = nodes.owner(tenant)
