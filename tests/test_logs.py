@@ -463,6 +463,7 @@ def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_en
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "the application cannot be built" in {line["event"] for line in objects(done.stderr)}
+    assert done.returncode == {"1": 3, "2": 0}[workers]  # uvicorn (0.54) ends the parent of several with 0
 
 
 def test_with_json_the_reason_for_no_start_is_an_object() -> None:

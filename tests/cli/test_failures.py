@@ -68,14 +68,25 @@ def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
 
 
 def test_there_is_no_option_for_the_token() -> None:
-    assert oms_config("get", "--token", "x").returncode == 2
+    done = oms_config("get", "--token", "x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such option '--token'" in done.stderr
     assert "--token" not in oms_config("get", "--help").stdout
 
 
-@pytest.mark.parametrize("wrong", [("set",), ("set", "maybe"), ("set", "on", "--if-version", "-1"), ("nonsense",)])
-def test_a_wrong_use_is_a_2(wrong: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (("set",), "Missing argument"),
+        (("set", "maybe"), "'maybe' is not one of 'on', 'off'"),
+        (("set", "on", "--if-version", "-1"), "Invalid value for '--if-version': -1 is not in the range"),
+        (("nonsense",), "No such command 'nonsense'"),
+    ],
+)
+def test_a_wrong_use_is_a_2(wrong: tuple[str, ...], reason: str) -> None:
     done = oms_config(*wrong, url="http://127.0.0.1:1", token=TOKEN)
     assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -273,18 +273,15 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, redis_url: str) -> 
         assert service.client(make_token("stopping")).get().status == 200
 
 
-def test_sigttin_adds_a_worker_that_loses_no_request_in_a_stop(tmp_path: Path, redis_url: str) -> None:
+def test_sigttin_adds_a_worker_that_stops_gracefully_too(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "log", redis_url, "2") as service, contextlib.ExitStack() as stack:
         os.kill(service.pid, signal.SIGTTIN)
         assert service.has_started(3)
-        added = service.workers[-1]
-        wire = until_accepted_by(added, service.port, stack)
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        wire.send(READ)
-        assert wire.answer("GET").status == 200
-        stopped = pool.submit(service.stop)
-        answers = until_the_stop(wire, READ, ahead=10)
-        assert [answer.status for answer in answers] == [200] * 10
+        wire, idle = [until_accepted_by(service.workers[-1], service.port, stack) for _ in range(2)]
+        stopped = stack.enter_context(ThreadPoolExecutor(1)).submit(service.stop)
+        until_the_stop(wire, READ)
+        idle.send(READ)
+        assert idle.answer("GET").status == 200
         stopped.result()
         assert not any(map(is_alive, service.workers))
 

@@ -363,6 +363,30 @@ def test_lookup_finds_a_change_below_a_later_one(run: Run, valkey: ValkeyServer,
     assert run(change()) == Setting(enabled=True, version=1)
 
 
+def test_a_change_that_is_found_stored_and_changed_again_unconfirmed_is_unknown(
+    run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
+) -> None:
+    """The rival comes while the lookup writes the change again, for the replicas to confirm it."""
+
+    class OvertakenConnections(ServerConnections):
+        @contextlib.asynccontextmanager
+        async def _fresh(self) -> AsyncIterator[Pipeline]:
+            async with OpenStore(redis_url) as rival, super()._fresh() as pipeline:
+                yield interrupted(pipeline, lambda: rival.change(tenant, False, AUTHOR))
+
+    async def change() -> None:
+        async with RelayedStore(valkey) as (_, relay), OpenStore(redis_url) as other:
+            relay.rule = "cut after EXEC"
+            store = RedisStore(OvertakenConnections.to(relay.url), TIMEOUT, HISTORY_LENGTH, min_replicas=1)
+            with pytest.raises(OutcomeUnknown) as raised:
+                await store.change(tenant, True, AUTHOR)
+            assert "changed again before replicas could confirm it" in str(raised.value.__cause__)
+            assert await other.current(tenant) == Setting(enabled=False, version=2)
+            await store.close()
+
+    run(change())
+
+
 def test_write_without_change_leaves_no_watch_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
     async def alternate() -> Setting:
         async with OpenStore(redis_url) as store, OpenStore(redis_url) as rival:

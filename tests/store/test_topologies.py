@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -343,6 +344,50 @@ def test_history_and_change_fail_while_keys_are_on_two_nodes(run: Run, nodes: Cl
             assert [each.setting.version for each in await store.history(tenant, 10)] == [2, 1]
 
     run(read())
+
+
+def test_nodes_that_send_a_caller_to_and_fro_do_not_agree(run: Run, nodes: Cluster, tenant: str) -> None:
+    """One node gives the slot away, and the other does not take it."""
+
+    async def read() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        async with store_at(nodes.url, limit=PATIENCE) as store:
+            assert await store.current(tenant) == NEVER_SET
+            source.ask("CLUSTER", "SETSLOT", nodes.slot(tenant), "MIGRATING", target.ask("CLUSTER", "MYID"))
+            before = errors_at(source, "ASK"), errors_at(target, "MOVED")
+            with pytest.raises(StoreError) as raised:
+                await store.current(tenant)
+            after = errors_at(source, "ASK"), errors_at(target, "MOVED")
+            assert str(raised.value.__cause__) == "the nodes do not agree on who has the key"
+            assert [now - then for now, then in zip(after, before, strict=True)] == [4, 4]
+            source.ask("CLUSTER", "SETSLOT", nodes.slot(tenant), "STABLE")
+            assert await store.current(tenant) == NEVER_SET
+
+    run(read())
+
+
+def test_a_slot_that_no_node_has_fails_its_own_tenants_until_one_has_it(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def read() -> None:
+        slot, owner = nodes.slot(tenant), nodes.owner(tenant)
+        (other,) = nodes.tenants_of(owner, 1)
+        for node in nodes.nodes:
+            node.ask("CLUSTER", "DELSLOTS", slot)
+        async with store_at(nodes.url) as store:
+            with pytest.raises(StoreError) as raised:
+                await store.current(tenant)
+            assert str(raised.value.__cause__) == "no node has the key"
+            assert await store.current(other) == NEVER_SET
+            owner.ask("CLUSTER", "ADDSLOTS", slot)
+            assert await flip_within(store, tenant, PATIENCE) == Setting(enabled=True, version=1)
+        for node in nodes.nodes:
+            assert await asyncio.to_thread(eventually, partial(_has_every_slot, node))
+
+    run(read())
+
+
+def _has_every_slot(node: Node) -> bool:
+    return bool(sum(last - first + 1 for first, last, *_ in node.ask("CLUSTER", "SLOTS")) == 16384)
 
 
 def test_a_change_on_any_node_is_announced(run: Run, nodes: Cluster) -> None:
