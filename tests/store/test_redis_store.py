@@ -380,7 +380,7 @@ def test_a_change_that_is_found_stored_and_changed_again_unconfirmed_is_unknown(
             store = RedisStore(OvertakenConnections.to(relay.url), TIMEOUT, HISTORY_LENGTH, min_replicas=1)
             with pytest.raises(OutcomeUnknown) as raised:
                 await store.change(tenant, True, AUTHOR)
-            assert "changed again before replicas could confirm it" in str(raised.value.__cause__)
+            assert "changed again before replicas confirmed it" in str(raised.value.__cause__)
             assert await other.current(tenant) == Setting(enabled=False, version=2)
             await store.close()
 
