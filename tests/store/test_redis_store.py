@@ -363,10 +363,10 @@ def test_lookup_finds_a_change_below_a_later_one(run: Run, valkey: ValkeyServer,
     assert run(change()) == Setting(enabled=True, version=1)
 
 
-def test_a_change_that_is_found_stored_and_changed_again_unconfirmed_is_unknown(
+def test_rival_write_before_replica_confirmation_is_an_unknown_outcome(
     run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
 ) -> None:
-    """The rival comes while the lookup writes the change again, for the replicas to confirm it."""
+    """A rival writes while the lookup writes the change again for the confirmation of the replicas."""
 
     class OvertakenConnections(ServerConnections):
         @contextlib.asynccontextmanager

@@ -346,8 +346,8 @@ def test_history_and_change_fail_while_keys_are_on_two_nodes(run: Run, nodes: Cl
     run(read())
 
 
-def test_nodes_that_send_a_caller_to_and_fro_do_not_agree(run: Run, nodes: Cluster, tenant: str) -> None:
-    """One node gives the slot away, and the other does not take it."""
+def test_redirect_loop_between_two_nodes_is_an_error(run: Run, nodes: Cluster, tenant: str) -> None:
+    """One node migrates the slot, and the other does not import it."""
 
     async def read() -> None:
         source = nodes.owner(tenant)
@@ -368,7 +368,7 @@ def test_nodes_that_send_a_caller_to_and_fro_do_not_agree(run: Run, nodes: Clust
     run(read())
 
 
-def test_a_slot_that_no_node_has_fails_its_own_tenants_until_one_has_it(run: Run, nodes: Cluster, tenant: str) -> None:
+def test_unassigned_slot_fails_only_its_tenants_until_it_is_assigned(run: Run, nodes: Cluster, tenant: str) -> None:
     async def read() -> None:
         slot, owner = nodes.slot(tenant), nodes.owner(tenant)
         (other,) = nodes.tenants_of(owner, 1)
