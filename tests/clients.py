@@ -1,4 +1,4 @@
-"""Many clients that read and write at once, and write down what they saw."""
+"""Concurrent clients that read and write, and record each operation."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,23 @@ from app.model import Author
 from app.store import Store
 from tests.contract import HISTORY_PATH, PATH
 from tests.processes import make_token
-from tests.register import Entry, Operation, faults
+from tests.register import Entry, Operation, violations
 
 
-class Refused(Exception):
-    """The write was refused; `version` stands."""
+class Conflict(Exception):
+    """The write was a conflict; `version` is the current version."""
 
     def __init__(self, version: int) -> None:
         super().__init__(version)
         self.version = version
 
 
-class Unknown(Exception):
-    """Nobody can say what became of it."""
+class UnknownOutcome(Exception):
+    """The result of the operation is not known."""
 
 
 class Register(Protocol):
-    """One tenant's setting, as one client sees it. Raises Refused and Unknown."""
+    """One tenant's setting, as one client sees it. Raises Conflict and UnknownOutcome."""
 
     async def read(self) -> tuple[int, bool]: ...
 
@@ -40,7 +40,7 @@ class Register(Protocol):
 
 @dataclass
 class Load:
-    """What many clients did to the registers of some tenants."""
+    """The operations of many clients on the registers of some tenants."""
 
     operations: dict[str, list[Operation]] = field(default_factory=dict)
     names: Iterator[int] = field(default_factory=itertools.count)
@@ -53,34 +53,38 @@ class Load:
         return sum(map(len, self.operations.values()))
 
     async def client(self, tenant: str, register: Register, operations: int, seed: int) -> None:
-        """One client: two reads for each write, and every other write on the condition of what it saw last."""
-        chance = random.Random(seed)  # noqa: S311 - a load, no secret
-        known: int | None = None
+        """Run one client: two reads for each write. Half of the writes expect the version that it saw last."""
+        chance = random.Random(seed)  # noqa: S311 - generates load, not secrets
+        seen: int | None = None
         for _ in range(operations):
             wanted = None if chance.random() < 2 / 3 else chance.random() < 1 / 2
-            expected = known if wanted is not None and chance.random() < 1 / 2 else None
+            expected = seen if wanted is not None and chance.random() < 1 / 2 else None
             operation = await self._operate(register, wanted, expected)
             self.operations.setdefault(tenant, []).append(operation)
-            known = operation.version if operation.version is not None else known
+            seen = operation.version if operation.version is not None else seen
 
     async def _operate(self, register: Register, wanted: bool | None, expected: int | None) -> Operation:
-        begun = Operation(f"operation-{next(self.names)}", time.monotonic(), wanted=wanted, expected=expected)
+        started = Operation(f"operation-{next(self.names)}", time.monotonic(), wanted=wanted, expected=expected)
         try:
-            asked = register.read() if wanted is None else register.write(begun.name, wanted, expected)
-            version, enabled = await asked
-        except Refused as refused:
-            return replace(begun, end=time.monotonic(), outcome="refused", version=refused.version)
-        except Unknown:
-            await asyncio.sleep(0.01)  # the store is down: no need to hammer at it
-            return replace(begun, end=time.monotonic())
-        return replace(begun, end=time.monotonic(), outcome="answered", version=version, enabled=enabled)
+            call = register.read() if wanted is None else register.write(started.name, wanted, expected)
+            version, enabled = await call
+        except Conflict as conflict:
+            return replace(started, end=time.monotonic(), outcome="conflict", version=conflict.version)
+        except UnknownOutcome:
+            await asyncio.sleep(0.01)  # the store may be down: do not retry at once
+            return replace(started, end=time.monotonic())
+        return replace(started, end=time.monotonic(), outcome="answered", version=version, enabled=enabled)
 
-    def faults(self, histories: dict[str, list[Entry]]) -> list[str]:
-        return [fault for tenant, history in histories.items() for fault in faults(self.operations[tenant], history)]
+    def violations(self, histories: dict[str, list[Entry]]) -> list[str]:
+        return [
+            violation
+            for tenant, history in histories.items()
+            for violation in violations(self.operations[tenant], history)
+        ]
 
 
 class StoreRegister:
-    """A register behind a store, with no service between."""
+    """A register in a store, without the service."""
 
     def __init__(self, store: Store, tenant: str) -> None:
         self._store = store
@@ -95,9 +99,9 @@ class StoreRegister:
         try:
             setting = await self._store.change(self._tenant, enabled, Author("client", name), condition)
         except ConcurrentUpdate as error:
-            raise Refused(error.version) from error
+            raise Conflict(error.version) from error
         except StoreError as error:
-            raise Unknown from error
+            raise UnknownOutcome from error
         return setting.version, setting.enabled
 
     async def history(self) -> list[Entry]:
@@ -106,7 +110,7 @@ class StoreRegister:
 
 
 class ServiceRegister:
-    """A register behind the service, on a connection that is made again whenever it breaks."""
+    """A register behind the service. It reconnects if its connection breaks."""
 
     def __init__(self, port: int, tenant: str) -> None:
         self._port = port
@@ -114,19 +118,19 @@ class ServiceRegister:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def read(self) -> tuple[int, bool]:
-        status, etag, body = await self._ask("GET", PATH)
+        status, etag, body = await self._request("GET", PATH)
         if status != 200:
-            raise Unknown
+            raise UnknownOutcome
         return etag, bool(body["enabled"])
 
     async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]:
         headers = f"Content-Type: application/json\r\nX-Request-ID: {name}\r\n"
         headers += "" if expected is None else f'If-Match: "{expected}"\r\n'
-        status, etag, body = await self._ask("POST", PATH, headers, json.dumps({"enabled": enabled}))
+        status, etag, body = await self._request("POST", PATH, headers, json.dumps({"enabled": enabled}))
         if status == 409:
-            raise Refused(etag)
+            raise Conflict(etag)
         if status != 200:
-            raise Unknown
+            raise UnknownOutcome
         return etag, bool(body["enabled"])
 
     async def history(self) -> list[Entry]:
@@ -134,9 +138,9 @@ class ServiceRegister:
         before = 10**9
         async with asyncio.timeout(20):
             while before > 1:
-                status, _, body = await self._ask("GET", f"{HISTORY_PATH}?limit=100&before={before}")
+                status, _, body = await self._request("GET", f"{HISTORY_PATH}?limit=100&before={before}")
                 if status != 200:
-                    continue  # the store has only just come back
+                    continue  # the store is not available again yet
                 if not body["changes"]:
                     break
                 entries += [Entry(each["version"], each["enabled"], each["request_id"]) for each in body["changes"]]
@@ -150,7 +154,7 @@ class ServiceRegister:
                 await self._streams[1].wait_closed()
             self._streams = None
 
-    async def _ask(self, method: str, path: str, headers: str = "", body: str = "") -> tuple[int, int, Any]:
+    async def _request(self, method: str, path: str, headers: str = "", body: str = "") -> tuple[int, int, Any]:
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._token}\r\n{headers}"
         request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         try:
@@ -163,13 +167,13 @@ class ServiceRegister:
             content = await reader.readexactly(int(fields["content-length"]))
         except (OSError, EOFError) as error:
             await self.close()
-            raise Unknown from error
+            raise UnknownOutcome from error
         return int(lines[0].split(" ")[1]), int(fields.get("etag", '"0"').strip('"')), json.loads(content)
 
 
 @contextlib.asynccontextmanager
-async def meanwhile(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Does work beside the block, and ends it with the block."""
+async def in_background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run `work` in a task during the block, and cancel it at the end."""
     task = asyncio.ensure_future(work())
     try:
         yield

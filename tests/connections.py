@@ -1,4 +1,4 @@
-"""Connections to Redis that do more, or less, than the real ones."""
+"""Connections to Redis with changed behaviour."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,7 @@ class WrappedConnections(ServerConnections):
     """Connections whose pipelines a subclass wraps."""
 
     def wrap(self, pipeline: Pipeline) -> Pipeline:
-        """Return what takes the place of `pipeline`."""
+        """Return a pipeline to use instead of `pipeline`."""
         return pipeline
 
     @contextlib.asynccontextmanager
@@ -33,7 +33,7 @@ class InterruptedConnections(WrappedConnections):
 
 
 class UnwatchedConnections(WrappedConnections):
-    """A negative control: PING in the place of WATCH."""
+    """A negative control: sends PING instead of WATCH."""
 
     def wrap(self, pipeline: Pipeline) -> Pipeline:
         return without_watch(pipeline)
@@ -51,7 +51,7 @@ def interrupted(pipeline: Pipeline, before_multi: Callback) -> Pipeline:
 
 
 def without_watch(pipeline: Pipeline) -> Pipeline:
-    """Return a pipeline that sends PING in the place of WATCH."""
+    """Return a pipeline that sends PING instead of WATCH."""
 
     async def call(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
         unwatched_commands = (("PING",) if name == "WATCH" else (name, *rest) for name, *rest in commands)

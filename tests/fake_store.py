@@ -1,4 +1,4 @@
-"""A store by hand: the same promises, in a dict."""
+"""A hand-written fake of the store. It keeps the same promises in a dict."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from app.model import NEVER_SET, Author, Change, Expected, Setting
 
 
 class FakeStore:
-    """Keeps changes in memory. `before_commit` is called between the read and the write of each change."""
+    """A store in memory. Each change calls `before_commit` between its read and its write."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class FakeStore:
             return seen
         if self._before_commit is not None:
             await self._before_commit()
-        stands = await self.current(tenant)
-        if self._is_watched(seen, stands):
-            raise ConcurrentUpdate(stands.version)
+        current = await self.current(tenant)
+        if self._conflicts(seen, current):
+            raise ConcurrentUpdate(current.version)
         changed = Setting(enabled, seen.version + 1)
         self.changes.setdefault(tenant, []).append(Change(changed, datetime.now(UTC), author))
         self.announce(tenant)
@@ -62,7 +62,7 @@ class FakeStore:
 
     @property
     def subscriptions(self) -> int:
-        """How many there are."""
+        """Return the number of open subscriptions."""
         return len(self._subscriptions)
 
     async def _announced(self, queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
@@ -75,7 +75,7 @@ class FakeStore:
             queue.put_nowait(tenant)
 
     def cut_subscriptions(self) -> None:
-        """What is announced from now on is heard by those who subscribe again."""
+        """End all subscriptions. Later announcements reach only new ones."""
         for queue in self._subscriptions:
             queue.put_nowait(None)
         self._subscriptions.clear()
@@ -83,12 +83,12 @@ class FakeStore:
     async def close(self) -> None:
         pass
 
-    def _is_watched(self, seen: Setting, stands: Setting) -> bool:
-        return seen != stands
+    def _conflicts(self, seen: Setting, current: Setting) -> bool:
+        return seen != current
 
 
 class UnwatchedFakeStore(FakeStore):
-    """A negative control: writes whatever happened meanwhile."""
+    """A negative control: writes even if a rival write came between."""
 
-    def _is_watched(self, seen: Setting, stands: Setting) -> bool:
+    def _conflicts(self, seen: Setting, current: Setting) -> bool:
         return False

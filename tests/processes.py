@@ -30,10 +30,10 @@ SECRET = "a secret of the tests, long enough for HS256"
 
 
 def reserve_port() -> int:
-    """Return a port that refuses connections until a process that was given its number listens on it."""
+    """Return a port for one process of the tests. It refuses connections until that process listens."""
     # A socket that is bound and does not listen holds the port until the tests end: its descriptor is never closed.
-    # Linux gives such a port to no one who asks for any port, but lets a server listen on it if both sockets have
-    # SO_REUSEADDR. The service and Valkey set it. So no other process can take the port, not even during a restart.
+    # Linux does not assign such a port to a process that binds port 0. A server can still listen on it if both sockets
+    # have SO_REUSEADDR. The service and Valkey set it. So no other process gets the port, even during a restart.
     with socket.socket() as guard:
         guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         guard.bind(("", 0))
@@ -42,21 +42,21 @@ def reserve_port() -> int:
         return port
 
 
-def missing(what: str) -> NoReturn:
-    """Ends a test that needs what this machine lacks: skipped on a person's, failed in CI."""
+def skip_locally(reason: str) -> NoReturn:
+    """Skip a test if this machine lacks a program that it needs. In CI, the test fails."""
     if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def make_token(tenant: object, /, **claims: object) -> str:
-    """A token of `tenant` that verifies; a claim of None is left out."""
+    """Return a valid token of `tenant`. A claim of None is left out."""
     standard = {"tenant": tenant, "sub": "tester", "exp": int(time.time()) + 3600}
     return jwt.encode({name: value for name, value in {**standard, **claims}.items() if value is not None}, SECRET)
 
 
 class Service:
-    """The web process; its log goes into a file."""
+    """The service as a process. Its log goes to a file."""
 
     def __init__(self, log: Path, redis_url: str, *, command: Sequence[str] = WEB, **environment: str) -> None:
         self.port = reserve_port()
@@ -77,27 +77,27 @@ class Service:
         assert self.stop() in {0, -signal.SIGTERM}
 
     def start(self) -> None:
-        """Starts it, at first or after a stop, on the same port."""
+        """Start the process and wait until it answers. After a stop, it gets the same port."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
         wait_until_answered(self.port, self._process)
 
     def stop(self) -> int:
-        """Ends it as a platform does, and waits."""
+        """Send SIGTERM, as a platform does, and return the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(PATIENCE)
 
     def client(self, token: str | None) -> Client:
-        """A client that sends `token`."""
+        """Return a client that sends `token`."""
         return Client(self._http, token)
 
     def logs(self, text: str, times: int = 1) -> bool:
-        """Return True once the log has `text` that many times, which may be later than the response."""
+        """Return True once the log has `text` that many times. A line may be written after the response."""
         return eventually(lambda: self.log.count(text) >= times)
 
     def has_started(self, workers: int) -> bool:
-        """Return True once that many workers serve, those included that have ended since."""
+        """Return True once that many workers have started, including those that have ended since."""
         return self.logs("Application startup complete", workers)
 
     @property
@@ -107,7 +107,7 @@ class Service:
 
     @property
     def workers(self) -> list[int]:
-        """The process IDs of all that have served, the oldest first."""
+        """Return the process IDs of all workers that have started, oldest first."""
         return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log)]
 
     @property
@@ -116,7 +116,7 @@ class Service:
 
 
 def clean_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """An environment with nothing of the caller's but what Python needs."""
+    """Return an environment with `own` and only those variables of the caller that Python needs."""
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT), **own}
 
 
@@ -171,14 +171,14 @@ class WatchedProcess:
         assert "eyJ" not in self.errors
 
     def line(self) -> str:
-        """Return the next line, once it is there."""
+        """Wait for the next line and return it."""
         try:
             return self._lines.get(timeout=PATIENCE)
         except queue.Empty:
             raise AssertionError(f"nothing was printed; on stderr: {self.errors}") from None
 
     def is_silent(self) -> bool:
-        """Return True if it has printed nothing but the lines that were read."""
+        """Return True if every printed line was read."""
         return self._lines.empty()
 
     def write_line(self, line: str) -> None:
@@ -187,11 +187,11 @@ class WatchedProcess:
         self._stdin.flush()
 
     def interrupt(self) -> None:
-        """Send it what Ctrl-C sends."""
+        """Send SIGINT, as Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
 
     def wait(self) -> int:
-        """Return its exit status, once it has ended."""
+        """Wait for the end of the process and return its exit status."""
         status = self._process.wait(PATIENCE)
         self._reader.join()
         return status
@@ -214,7 +214,7 @@ def process_of(store: ValkeyServer) -> int:
 
 @contextlib.contextmanager
 def suspended(pid: int) -> Iterator[None]:
-    """Suspend a process for as long as the block takes."""
+    """Suspend a process during the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -225,7 +225,7 @@ def suspended(pid: int) -> Iterator[None]:
 def start_store(
     directory: Path, port: int | None = None, *, durable: bool = False, config: Mapping[str, str] | None = None
 ) -> ValkeyServer:
-    """A server on `port`, or on one of its own; a durable one has each change on the disk before it answers."""
+    """Start a server on `port`, or on a new port. A durable one syncs each change to disk before it answers."""
     options = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
     server = ValkeyServer(
         port=port or reserve_port(), data_dir=directory, persist=True, config={**options, **(config or {})}

@@ -1,4 +1,4 @@
-"""A small OpenID provider over real sockets, with one realm per tenant, that can be told to misbehave."""
+"""A small OpenID provider on real sockets. It has one realm per tenant and can be made to misbehave."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ RSA_KEYS = [rsa.generate_private_key(65537, 2048) for _ in range(3)]
 
 
 def jwk(key: PrivateKey, **fields: Any) -> dict[str, Any]:
-    """The public half of a key, as a JWK; a field of None is left out."""
+    """Return the public key as a JWK. A field of None is left out."""
     kinds: dict[type, Any] = {
         rsa.RSAPrivateKey: jwt.algorithms.RSAAlgorithm,
         ec.EllipticCurvePrivateKey: jwt.algorithms.ECAlgorithm,
@@ -39,7 +39,7 @@ def jwk(key: PrivateKey, **fields: Any) -> dict[str, Any]:
 
 
 def pem(key: Any) -> str:
-    """The public half of a key, as PEM."""
+    """Return the public key as PEM."""
     text: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return text.decode()
 
@@ -50,7 +50,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Provider:
-    """Issuers at `/realms/<name>`. `requests` has the path of each request that came."""
+    """An identity provider with issuers at `/realms/<name>`. `requests` lists the path of each request."""
 
     def __init__(self, authority: trustme.CA | None = None) -> None:
         self.sets: dict[str, list[dict[str, Any]]] = {}
@@ -85,15 +85,15 @@ class Provider:
         return f"{self.base}/realms/{realm}"
 
     def address(self, realm: str) -> str:
-        """Where the realm's JWK Set is."""
+        """Return the URL of the realm's JWK Set."""
         return f"{self.issuer(realm)}/keys"
 
     def publish(self, realm: str, *keys: dict[str, Any]) -> None:
-        """Makes these the realm's keys."""
+        """Replace the keys of the realm."""
         self.sets[realm] = list(keys)
 
     def token(self, realm: str, /, key: PrivateKey = RSA_KEYS[0], algorithm: str = "RS256", **claims: Any) -> str:
-        """A token of the realm, for the audience "oms"; `kid` is the header's, a claim of None is left out."""
+        """Return a token of the realm for the audience "oms". `kid` is for the header. A claim of None is left out."""
         kid = claims.pop("kid", "first")
         own = {"iss": self.issuer(realm), "aud": "oms", "sub": "tester", "exp": int(time.time()) + 3600}
         merged = {name: value for name, value in (own | claims).items() if value is not None}
@@ -174,6 +174,6 @@ def _sender(handler: BaseHTTPRequestHandler) -> Send:
             handler.end_headers()
             handler.wfile.write(content)
         except OSError:
-            return  # the client has seen enough
+            return  # the client has closed the connection
 
     return send

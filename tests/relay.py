@@ -1,4 +1,4 @@
-"""A relay between the service and its store that can cut a connection at a place of the test's choice."""
+"""A TCP relay between the service and Redis that cuts connections around EXEC, or hangs."""
 
 import contextlib
 import socket
@@ -10,9 +10,9 @@ Rule = Literal["forward", "cut before EXEC", "cut after EXEC", "hang"]
 
 
 class Relay:
-    """Forwards TCP to a port of this machine. A cut takes effect once, on the next EXEC; "hang" lasts.
+    """Forwards TCP to a local port. A cut takes effect once, on the next EXEC. "hang" lasts.
 
-    With `refuse_afterwards` a cut is followed by no more connections: the store is out of reach.
+    With `refuse_afterwards`, the relay closes every new connection after a cut, so Redis stays unreachable.
     """
 
     def __init__(self, target: int) -> None:
@@ -44,7 +44,7 @@ class Relay:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def cut(self) -> None:
-        """Cuts all connections that there are; new ones are forwarded."""
+        """Cut all open connections. New ones are forwarded."""
         self._shut(*self._sockets[1:])
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
@@ -81,7 +81,7 @@ class Relay:
 
     def _from_store(self, client: socket.socket, store: socket.socket, executed: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            # What comes behind an EXEC that is to be cut are its replies: the store has carried it out.
+            # The first data after an EXEC is its reply. So Redis has executed it before the relay cuts the connection.
             while (data := store.recv(65536)) and not executed.is_set():
                 client.sendall(data)
         self._shut(client, store)

@@ -16,7 +16,7 @@ from tests.clients import Load, StoreRegister
 from tests.conftest import Run
 from tests.connections import UnwatchedConnections
 from tests.proof import prove
-from tests.register import Entry, Operation, faults
+from tests.register import Entry, Operation, violations
 
 TIMEOUT = 5.0
 HISTORY_LENGTH = 100_000
@@ -24,10 +24,10 @@ HISTORY_LENGTH = 100_000
 
 def test_what_clients_saw_while_the_store_failed_fits_one_register(tmp_path: Path) -> None:
     proof = prove(tmp_path, operations=6400, seconds_between_faults=0.2)
-    assert proof.faults == []
-    assert proof.broken >= 5
+    assert proof.violations == []
+    assert proof.failures >= 5
     assert proof.load.count("answered") > 1000
-    assert proof.load.count("refused") > 10
+    assert proof.load.count("conflict") > 10
     assert proof.load.count("unknown") > 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
@@ -121,7 +121,7 @@ def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> li
         history = await StoreRegister(last, tenant).history()
         await last.close()
         assert observed.count("unknown") == 0
-        return observed.faults({tenant: history})
+        return observed.violations({tenant: history})
 
     observed: list[str] = run(work())
     return observed
@@ -145,12 +145,12 @@ READ = Operation("c", 4.0, 5.0, "answered", wanted=None, version=2, enabled=Fals
 
 
 def test_what_one_register_can_do_has_no_fault() -> None:
-    stale = Operation("d", 4.0, 5.0, "refused", wanted=True, expected=1, version=2)
+    stale = Operation("d", 4.0, 5.0, "conflict", wanted=True, expected=1, version=2)
     lost = replace(B, outcome="unknown", version=None, enabled=None)
     concurrent = replace(READ, start=2.5, end=2.6, version=1, enabled=True)
-    refused = Operation("d", 2.0, 5.0, "refused", wanted=True, version=2)
+    refused = Operation("d", 2.0, 5.0, "conflict", wanted=True, version=2)
     for operations in ([A, B, READ], [A, lost, READ], [A, B, concurrent], [A, B, refused], [A, B, stale], [A, lost]):
-        assert list(faults(operations, HISTORY)) == []
+        assert list(violations(operations, HISTORY)) == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_one_register_can_do_has_no_fault() -> None:
         ([A, B], [*HISTORY, Entry(3, enabled=False, name="x")]),
         ([A, B], HISTORY[:1]),
         ([A, replace(B, version=1)], HISTORY),
-        ([A, replace(B, outcome="refused", enabled=None)], HISTORY),
+        ([A, replace(B, outcome="conflict", enabled=None)], HISTORY),
         ([A, replace(B, wanted=True)], HISTORY),
         ([A, B, replace(READ, version=1, enabled=True)], HISTORY),
         ([A, B, replace(READ, version=0, enabled=False)], HISTORY),
@@ -169,11 +169,11 @@ def test_what_one_register_can_do_has_no_fault() -> None:
         ([A], HISTORY),
         ([A, B, replace(A, name="e", start=0.5)], HISTORY),
         ([A, replace(B, expected=0)], HISTORY),
-        ([A, B, Operation("d", 4.0, 5.0, "refused", wanted=True, expected=2, version=2)], HISTORY),
-        ([A, B, Operation("d", 4.0, 5.0, "refused", wanted=True, version=2)], HISTORY),
+        ([A, B, Operation("d", 4.0, 5.0, "conflict", wanted=True, expected=2, version=2)], HISTORY),
+        ([A, B, Operation("d", 4.0, 5.0, "conflict", wanted=True, version=2)], HISTORY),
         ([A, B], [HISTORY[0], replace(HISTORY[1], name="a")]),
-        ([A, B, Operation("d", 6.0, 7.0, "refused", wanted=True, version=1)], HISTORY),
+        ([A, B, Operation("d", 6.0, 7.0, "conflict", wanted=True, version=1)], HISTORY),
     ],
 )
 def test_what_no_register_can_do_is_a_fault(operations: list[Operation], history: list[Entry]) -> None:
-    assert list(faults(operations, history)) != []
+    assert list(violations(operations, history)) != []

@@ -1,4 +1,4 @@
-"""A relay that speaks TLS to the service and plain TCP to its store."""
+"""A relay that speaks TLS to the service and plain TCP to Redis."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ import trustme
 
 
 class TlsRelay:
-    """Forwards what comes over TLS, with a certificate for `host`, to a port of this machine."""
+    """Forwards TLS connections to a local port. Its certificate is for `host`."""
 
     def __init__(self, target: int, authority: trustme.CA, host: str = "127.0.0.1") -> None:
         self._target = target

@@ -1,4 +1,4 @@
-"""Stores of several servers for the tests: a primary with replicas and sentinels, a cluster."""
+"""Redis with several servers for the tests: a primary with a replica and sentinels, and a cluster."""
 
 import contextlib
 import subprocess
@@ -18,7 +18,7 @@ Option = tuple[str, str]
 
 @dataclass
 class Node:
-    """One server process of the store's kind."""
+    """One process of a Redis server."""
 
     directory: Path
     options: tuple[Option, ...] = ()
@@ -26,37 +26,37 @@ class Node:
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self, *, sentinel: bool = False) -> None:
-        """Starts it, and waits until it answers."""
+        """Start the server and wait until it answers."""
         self.directory.mkdir(exist_ok=True)
         config = self.directory / "valkey.conf"
-        if not config.exists():  # servers rewrite it
-            usual = [("port", str(self.port)), ("dir", str(self.directory)), ("save", '""'), ("bind", "127.0.0.1")]
-            config.write_text("".join(f"{name} {value}\n" for name, value in (*usual, *self.options)))
+        if not config.exists():  # the server rewrites it
+            common = [("port", str(self.port)), ("dir", str(self.directory)), ("save", '""'), ("bind", "127.0.0.1")]
+            config.write_text("".join(f"{name} {value}\n" for name, value in (*common, *self.options)))
         command = [str(get_binary_path()), str(config), *(["--sentinel"] if sentinel else [])]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert eventually(lambda: self.ask("PING"))
 
     def ask(self, *command: object) -> Any:
-        """The reply to one command, on a connection of its own."""
+        """Send one command on a new connection and return the reply."""
         with redis.Redis(port=self.port, protocol=2, socket_timeout=5, decode_responses=True) as client:
-            client.response_callbacks.clear()  # the reply as the server has it
+            client.response_callbacks.clear()  # keep the reply as the server sent it
             return client.execute_command(*command)
 
     def signal(self, number: int) -> None:
-        """Sends the process a signal."""
+        """Send the process a signal."""
         assert self.process is not None
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """Ends it for good, whatever state it is in."""
+        """Kill the process, also if it is suspended."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
 
 @dataclass
-class Watched:
-    """A primary, a replica of it, and three sentinels that watch over them."""
+class SentinelStore:
+    """A primary, its replica and three sentinels that monitor them."""
 
     servers: list[Node]
     sentinels: list[Node]
@@ -66,23 +66,23 @@ class Watched:
         return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/oms"
 
     def primary(self) -> Node:
-        """The one that the first sentinel names."""
+        """Return the primary according to the first sentinel."""
         _, port = self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "oms")
         return next(each for each in self.servers if each.port == int(port))
 
     def fail_over(self) -> None:
-        """A planned one; returns once the sentinels name the other."""
+        """Make a planned failover. Return when the first sentinel names the other server."""
         before = self.primary()
         self.sentinels[0].ask("SENTINEL", "FAILOVER", "oms")
         assert eventually(lambda: self.primary() is not before)
 
 
 @contextlib.contextmanager
-def watched(directory: Path) -> Iterator[Watched]:
-    """Such a store; the replica is online, and the sentinels know of it and of each other."""
-    quick = (("repl-diskless-sync-delay", "0"), ("appendonly", "yes"))
-    primary = Node(directory / "first", quick)
-    replica = Node(directory / "second", (*quick, ("replicaof", f"127.0.0.1 {primary.port}")))
+def sentinel_store(directory: Path) -> Iterator[SentinelStore]:
+    """Start the servers. The replica is online, and the sentinels have found it and each other."""
+    options = (("repl-diskless-sync-delay", "0"), ("appendonly", "yes"))
+    primary = Node(directory / "first", options)
+    replica = Node(directory / "second", (*options, ("replicaof", f"127.0.0.1 {primary.port}")))
     sentinels = [
         Node(
             directory / f"sentinel-{number}",
@@ -102,20 +102,20 @@ def watched(directory: Path) -> Iterator[Watched]:
         for each in sentinels:
             each.start(sentinel=True)
         for each in sentinels:
-            assert _is_informed(each)
-        yield Watched([primary, replica], sentinels)
+            assert _has_found_all(each)
+        yield SentinelStore([primary, replica], sentinels)
     finally:
         for each in nodes:
             each.stop()
 
 
-def _is_informed(sentinel: Node) -> bool:
-    def knows_all() -> bool:
+def _has_found_all(sentinel: Node) -> bool:
+    def is_complete() -> bool:
         info = sentinel.ask("SENTINEL", "MASTER", "oms")
         fields = dict(zip(info[::2], info[1::2], strict=True))
         return (fields["num-slaves"], fields["num-other-sentinels"]) == ("1", "2")
 
-    return eventually(knows_all)
+    return eventually(is_complete)
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Cluster:
         return f"redis+cluster://{','.join(f'127.0.0.1:{each.port}' for each in self.nodes)}"
 
     def owner(self, tenant: str) -> Node:
-        """The node that has the keys of `tenant`."""
+        """Return the node that has the keys of `tenant`."""
         slot = self.slot(tenant)
         for first, last, (_, port, *_), *_ in self.nodes[0].ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
@@ -141,12 +141,12 @@ class Cluster:
         return slot
 
     def tenants_of(self, node: Node, number: int) -> list[str]:
-        """So many tenants whose keys are on `node`."""
+        """Return that many tenants whose keys are on `node`."""
         names = (f"on-{node.port}-{n}" for n in range(10_000))
         return [name for name, _ in zip((n for n in names if self.owner(n) is node), range(number), strict=False)]
 
     def add_replica(self, of: Node, directory: Path) -> Node:
-        """A replica of one node, which knows the others."""
+        """Start a replica of one node. Return when every node has found it."""
         replica = Node(directory, (*of.options[:-1], ("cluster-port", str(reserve_port()))))
         replica.start()
         replica.ask("CLUSTER", "MEET", "127.0.0.1", of.port, dict(of.options)["cluster-port"])
@@ -160,7 +160,7 @@ class Cluster:
         return replica
 
     def begin_move(self, tenant: str, target: Node) -> None:
-        """Brings the tenant's slot between its node and `target`; its keys stay where they are."""
+        """Start to move the tenant's slot to `target`. Its keys are not moved yet."""
         slot, source = self.slot(tenant), self.owner(tenant)
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
@@ -169,7 +169,7 @@ class Cluster:
         source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
 
     def end_move(self, tenant: str, target: Node) -> None:
-        """Gives the tenant's slot to `target`."""
+        """Assign the tenant's slot to `target`."""
         slot, name = self.slot(tenant), target.ask("CLUSTER", "MYID")
         for node in (target, *self.nodes):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
@@ -177,7 +177,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(directory: Path) -> Iterator[Cluster]:
-    """Such a cluster, in agreement."""
+    """Start a cluster. All nodes agree on the slots."""
     options = (
         ("cluster-enabled", "yes"),
         ("cluster-node-timeout", "2000"),

@@ -1,4 +1,4 @@
-"""Waiting for what comes later."""
+"""Waiting for conditions, and how long tests wait."""
 
 import contextlib
 import time
@@ -7,16 +7,16 @@ from typing import Final
 
 import redis
 
-# In seconds. What a test waits for comes much sooner, unless the machine is busy with other things.
+# In seconds: the limit of each wait. A condition holds much sooner, unless the machine is busy.
 PATIENCE: Final = 60.0
-# In seconds: what a busy machine may add to a time that the service promises.
+# In seconds: the delay that a busy machine may add to a time that the service promises.
 BUSY: Final = 5.0
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
     """Return True once `condition` holds, and False if it does not within `seconds`.
 
-    It does not hold while a store does not answer.
+    An error of Redis counts as a condition that does not hold yet.
     """
     deadline = time.monotonic() + seconds
     while True:

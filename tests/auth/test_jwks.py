@@ -1,4 +1,4 @@
-"""Keys that are published, from a real provider over real sockets; only the clock is the tests' own."""
+"""Key sets from a real provider on real sockets. Only the clock is a fake."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ FIRST, SECOND = jwk(RSA_KEYS[0], kid="first"), jwk(RSA_KEYS[1], kid="second")
 
 
 class Source:
-    """A source of keys on a clock that the test moves."""
+    """A key source with a clock that the test moves."""
 
     def __init__(self, provider: Provider, *, location: str | None = None) -> None:
         self._provider = provider
@@ -74,7 +74,7 @@ def test_the_keys_of_an_issuer_are_discovered_and_kept(run: Run, provider: Provi
     assert provider.requests == ["/realms/acme/.well-known/openid-configuration", "/realms/acme/keys"]
 
 
-def test_a_set_at_an_address_serves_whatever_issuer(run: Run, provider: Provider) -> None:
+def test_configured_key_set_address_serves_every_issuer(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider, location=provider.address("acme")) as source:
             assert await source.find("x") is await source.find("y")
@@ -83,7 +83,7 @@ def test_a_set_at_an_address_serves_whatever_issuer(run: Run, provider: Provider
     assert provider.requests == ["/realms/acme/keys"]
 
 
-def test_a_token_without_kid_is_for_the_only_key(run: Run, provider: Provider) -> None:
+def test_token_without_kid_uses_the_only_key(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             assert await source.find(key_id=None) is await source.find()
@@ -94,12 +94,12 @@ def test_a_token_without_kid_is_for_the_only_key(run: Run, provider: Provider) -
     run(find())
 
 
-def test_a_key_ends_when_it_is_withdrawn_and_another_begins(run: Run, provider: Provider) -> None:
+def test_rotated_key_replaces_the_withdrawn_one(run: Run, provider: Provider) -> None:
     async def rotate() -> None:
         async with Source(provider) as source:
             first = await source.find()
             provider.publish("acme", SECOND)
-            assert source.is_current(first)  # nobody has asked yet
+            assert source.is_current(first)  # no lookup has fetched the keys again yet
             source.clock.now += TTL + 1
             assert not source.is_current(first)
             second = await source.find(key_id="second")
@@ -110,7 +110,7 @@ def test_a_key_ends_when_it_is_withdrawn_and_another_begins(run: Run, provider: 
     run(rotate())
 
 
-def test_a_key_that_has_not_changed_stays_the_same(run: Run, provider: Provider) -> None:
+def test_unchanged_key_is_the_same_object_after_a_refresh(run: Run, provider: Provider) -> None:
     async def renew() -> None:
         async with Source(provider) as source:
             first = await source.find()
@@ -124,7 +124,7 @@ def test_a_key_that_has_not_changed_stays_the_same(run: Run, provider: Provider)
     run(renew())
 
 
-def test_a_kid_that_is_new_is_asked_for_at_once_but_not_again_and_again(run: Run, provider: Provider) -> None:
+def test_unknown_kid_causes_one_fetch_per_interval(run: Run, provider: Provider) -> None:
     async def flood() -> None:
         async with Source(provider) as source:
             await source.find()
@@ -143,7 +143,7 @@ def test_a_kid_that_is_new_is_asked_for_at_once_but_not_again_and_again(run: Run
     run(flood())
 
 
-def test_many_who_wait_for_one_issuer_make_one_fetch(run: Run, provider: Provider) -> None:
+def test_concurrent_lookups_of_one_issuer_share_a_fetch(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             keys = await asyncio.gather(*(source.find() for _ in range(100)))
@@ -153,7 +153,7 @@ def test_many_who_wait_for_one_issuer_make_one_fetch(run: Run, provider: Provide
     assert len(provider.requests) == 2
 
 
-def test_a_caller_that_leaves_does_not_end_the_fetch_of_the_others(run: Run, provider: Provider) -> None:
+def test_cancelled_lookup_does_not_cancel_the_shared_fetch(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             leaving, staying = asyncio.create_task(source.find()), asyncio.create_task(source.find())
@@ -185,13 +185,13 @@ CAUSES: dict[Behaviour, str] = {
 
 
 def misbehave(provider: Provider, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour) -> None:
-    """Make the provider behave so. A fetch fails soon if it gets no answer, and takes its time otherwise."""
+    """Set the behaviour of the provider. The time limit of a fetch is short only if the provider never answers."""
     monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.3 if behaviour in {"hang", "drip"} else PATIENCE)
     provider.behaviours["acme"] = behaviour
 
 
 @pytest.mark.parametrize("behaviour", CAUSES)
-def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
+def test_issuer_that_fails_from_the_start_makes_its_key_unavailable(
     run: Run,
     provider: Provider,
     monkeypatch: pytest.MonkeyPatch,
@@ -209,7 +209,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
             misbehave(provider, monkeypatch, "good")
             with pytest.raises(KeyUnavailable):
                 await source.find()
-            assert len(provider.requests) == asked  # it was asked a moment ago
+            assert len(provider.requests) == asked  # the last fetch was a moment ago
             source.clock.now += ASK_AGAIN_SECONDS
             await source.find()
 
@@ -221,7 +221,7 @@ def test_an_issuer_that_fails_from_the_start_leaves_its_key_unavailable(
 
 
 @pytest.mark.parametrize("behaviour", CAUSES)
-def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
+def test_known_keys_outlive_an_outage_of_limited_length(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
 ) -> None:
     misbehave(provider, monkeypatch, "good")
@@ -247,7 +247,7 @@ def test_known_keys_are_used_while_their_issuer_fails_but_not_for_ever(
     run(outage())
 
 
-def test_in_an_outage_only_the_first_waits_for_the_issuer(
+def test_only_the_first_lookup_waits_during_an_outage(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def outage() -> None:
@@ -265,7 +265,7 @@ def test_in_an_outage_only_the_first_waits_for_the_issuer(
     run(outage())
 
 
-def test_a_hung_issuer_does_not_hold_up_another(run: Run, provider: Provider) -> None:
+def test_hanging_issuer_does_not_delay_another(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             provider.behaviours |= {f"hung-{n}": "hang" for n in range(MAX_LOOK_UPS - 1)}
@@ -280,7 +280,7 @@ def test_a_hung_issuer_does_not_hold_up_another(run: Run, provider: Provider) ->
     run(find())
 
 
-def test_an_issuer_that_does_not_exist_is_remembered_for_a_while(run: Run, provider: Provider) -> None:
+def test_absence_of_an_issuer_is_cached_for_a_while(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             for _ in range(5):
@@ -294,7 +294,7 @@ def test_an_issuer_that_does_not_exist_is_remembered_for_a_while(run: Run, provi
     run(find())
 
 
-def test_an_issuer_that_is_gone_takes_its_keys_with_it(run: Run, provider: Provider) -> None:
+def test_removed_issuer_invalidates_its_keys(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             key = await source.find()
@@ -303,24 +303,24 @@ def test_an_issuer_that_is_gone_takes_its_keys_with_it(run: Run, provider: Provi
             with pytest.raises(Unauthorized):
                 await source.find()
             assert not source.is_current(key)
-            provider.publish("acme", FIRST)  # it was gone for a moment only
+            provider.publish("acme", FIRST)  # it was missing only for a moment
             source.clock.now += ASK_AGAIN_SECONDS
             await source.find()
 
     run(find())
 
 
-def test_a_flood_of_invented_issuers_is_bounded_and_shuts_no_known_one_out(run: Run, provider: Provider) -> None:
+def test_flood_of_invented_issuers_is_bounded_and_spares_known_ones(run: Run, provider: Provider) -> None:
     async def flood() -> None:
         async with Source(provider) as source:
             await source.find()
-            refused = {Unauthorized: 0, KeyUnavailable: 0}
+            rejected = {Unauthorized: 0, KeyUnavailable: 0}
             for n in range(500):
                 with pytest.raises((Unauthorized, KeyUnavailable)) as raised:
                     await source.find(f"invented-{n}")
-                refused[raised.type] += 1
+                rejected[raised.type] += 1
                 await source.find()
-            assert refused == {Unauthorized: MAX_LOOK_UPS - 1, KeyUnavailable: 500 - MAX_LOOK_UPS + 1}
+            assert rejected == {Unauthorized: MAX_LOOK_UPS - 1, KeyUnavailable: 500 - MAX_LOOK_UPS + 1}
             assert len(provider.requests) == 2 + MAX_LOOK_UPS - 1
             source.clock.now += LOOK_UP_SECONDS
             provider.publish("new", FIRST)
@@ -329,7 +329,7 @@ def test_a_flood_of_invented_issuers_is_bounded_and_shuts_no_known_one_out(run: 
     run(flood())
 
 
-def test_a_known_issuer_that_was_idle_for_long_is_not_one_of_the_flood(run: Run, provider: Provider) -> None:
+def test_flood_of_invented_issuers_spares_an_idle_known_one(run: Run, provider: Provider) -> None:
     async def flood() -> None:
         async with Source(provider) as source:
             await source.find()
@@ -342,7 +342,7 @@ def test_a_known_issuer_that_was_idle_for_long_is_not_one_of_the_flood(run: Run,
     run(flood())
 
 
-def test_an_issuer_that_did_not_exist_and_now_fails_is_one_that_fails(run: Run, provider: Provider) -> None:
+def test_new_issuer_that_fails_makes_its_key_unavailable(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
             with pytest.raises(Unauthorized):
@@ -359,7 +359,7 @@ def test_an_issuer_that_did_not_exist_and_now_fails_is_one_that_fails(run: Run, 
     run(find())
 
 
-def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
+def test_issuer_limit_evicts_issuers_without_keys_first(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "MAX_ISSUERS", 3)
@@ -376,7 +376,7 @@ def test_the_memory_of_issuers_is_bounded_and_forgets_those_without_keys_first(
     run(fill())
 
 
-def test_the_number_of_keys_is_bounded_and_issuers_with_many_are_forgotten_first(
+def test_key_limit_evicts_issuers_with_many_keys_first(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "MAX_KEYS_KEPT", 4)
@@ -395,7 +395,7 @@ def test_the_number_of_keys_is_bounded_and_issuers_with_many_are_forgotten_first
     run(fill())
 
 
-def test_the_number_of_fetches_at_a_time_is_bounded_and_known_keys_are_used_meanwhile(
+def test_concurrent_fetches_are_bounded_and_known_keys_stay_usable(
     run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "MAX_FETCHES", 1)
@@ -436,9 +436,7 @@ def test_tls_is_verified(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         run(find(provider))
 
 
-def test_no_variable_of_the_environment_sends_requests_elsewhere(
-    run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_variables_are_ignored(run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
 
@@ -452,7 +450,7 @@ def test_no_variable_of_the_environment_sends_requests_elsewhere(
 @pytest.mark.parametrize(
     "address", ["https://id.example", "http://localhost:8080/x", "http://127.0.0.1", "http://[::1]:1"]
 )
-def test_https_and_this_machine_are_trusted(address: str) -> None:
+def test_https_and_loopback_addresses_are_trusted(address: str) -> None:
     assert is_trusted_address(address)
 
 
@@ -473,7 +471,7 @@ def test_no_other_address_is_trusted(address: str) -> None:
     assert not is_trusted_address(address)
 
 
-def test_closing_ends_what_is_under_way(run: Run, provider: Provider) -> None:
+def test_closing_cancels_pending_lookups(run: Run, provider: Provider) -> None:
     async def close() -> None:
         provider.behaviours["acme"] = "hang"
         async with Source(provider) as source:

@@ -39,28 +39,30 @@ def test_a_key_in_pem_fits_its_own_algorithms(key: Any, usual: str, count: int) 
         pem(dsa.generate_private_key(2048)),
     ],
 )  # fmt: skip
-def test_any_other_text_is_no_public_key(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - each library says it in its own words
+def test_text_that_is_no_supported_public_key_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the message depends on the library
         public_key(text)
 
 
 class Public:
-    """A key of which only the public half exists."""
+    """A key pair without a private key."""
 
     def __init__(self, numbers: rsa.RSAPublicNumbers) -> None:
         self.public_key = numbers.public_key
 
 
-def found(*members: object, accepted: tuple[str, ...] = PUBLIC_KEY_ALGORITHMS) -> dict[str | None, tuple[str, ...]]:
+def algorithms_by_kid(
+    *members: object, accepted: tuple[str, ...] = PUBLIC_KEY_ALGORITHMS
+) -> dict[str | None, tuple[str, ...]]:
     keys = keys_from_jwks({"keys": list(members)}, accepted)
     return {key_id: key.algorithms for key_id, key in keys.items()}
 
 
-def test_a_published_key_is_pinned_to_what_fits_it_and_is_accepted() -> None:
-    assert found(jwk(RSA_KEYS[0], kid="a"), accepted=("RS256", "ES256")) == {"a": ("RS256",)}
-    assert found(jwk(RSA_KEYS[0], kid="a", alg="RS512")) == {"a": ("RS512",)}
-    assert found(jwk(RSA_KEYS[0], kid="a", alg="RS512"), accepted=("RS256",)) == {}
-    assert found(jwk(EC_KEY, kid="e"), jwk(ED_KEY, kid="d")) == {"e": ("ES256",), "d": ("EdDSA",)}
+def test_jwk_is_limited_to_fitting_accepted_algorithms() -> None:
+    assert algorithms_by_kid(jwk(RSA_KEYS[0], kid="a"), accepted=("RS256", "ES256")) == {"a": ("RS256",)}
+    assert algorithms_by_kid(jwk(RSA_KEYS[0], kid="a", alg="RS512")) == {"a": ("RS512",)}
+    assert algorithms_by_kid(jwk(RSA_KEYS[0], kid="a", alg="RS512"), accepted=("RS256",)) == {}
+    assert algorithms_by_kid(jwk(EC_KEY, kid="e"), jwk(ED_KEY, kid="d")) == {"e": ("ES256",), "d": ("EdDSA",)}
 
 
 @pytest.mark.parametrize(
@@ -81,12 +83,12 @@ def test_a_published_key_is_pinned_to_what_fits_it_and_is_accepted() -> None:
         jwk(RSA_KEYS[0], kid=1),
         jwk(RSA_KEYS[0], kid="x", n="AA", e="AA"),
         jwk(RSA_KEYS[0], kid="x", n=5),
-        jwk(rsa.generate_private_key(65537, 1024), kid="x"),  # noqa: S505 - that is the point
+        jwk(rsa.generate_private_key(65537, 1024), kid="x"),  # noqa: S505 - tests a weak key
         {"kty": "RSA"}, {"kty": "EC", "crv": "P-256"}, {"kty": ["RSA"]}, {}, [], None, "x", 1,
     ],
 )  # fmt: skip
-def test_a_member_that_is_no_key_for_signatures_is_passed_over(member: object) -> None:
-    assert found(member, jwk(RSA_KEYS[1], kid="good")).keys() == {"good"}
+def test_jwk_that_is_no_signature_key_is_skipped(member: object) -> None:
+    assert algorithms_by_kid(member, jwk(RSA_KEYS[1], kid="good")).keys() == {"good"}
 
 
 def rsa_numbers(bits: int, exponent: int = 65537) -> rsa.RSAPublicNumbers:
@@ -99,9 +101,9 @@ def rsa_member(numbers: rsa.RSAPublicNumbers, **fields: object) -> dict[str, obj
 
 
 @pytest.mark.parametrize(("bits", "exponent"), [(2048, 3), (4096, 65537), (8192, 2**32 - 1)])
-def test_an_rsa_key_of_reasonable_size_is_a_key(bits: int, exponent: int) -> None:
+def test_rsa_key_of_reasonable_size_is_accepted(bits: int, exponent: int) -> None:
     numbers = rsa_numbers(bits, exponent)
-    assert found(rsa_member(numbers, kid="x")).keys() == {"x"}
+    assert algorithms_by_kid(rsa_member(numbers, kid="x")).keys() == {"x"}
     assert algorithms_for(public_key(pem(Public(numbers))))
 
 
@@ -110,26 +112,26 @@ def test_an_rsa_key_of_reasonable_size_is_a_key(bits: int, exponent: int) -> Non
     [(2047, 65537), (8193, 65537), (16384, 65537), (2048, 2**32 + 1), (2048, 2**2040 + 1)],
     ids=["weak", "large", "huge", "exponent of 33 bits", "exponent of 2,041 bits"],
 )
-def test_an_rsa_key_that_is_weak_or_expensive_is_none(bits: int, exponent: int) -> None:
+def test_weak_or_expensive_rsa_key_is_not_accepted(bits: int, exponent: int) -> None:
     numbers = rsa_numbers(bits, exponent)
-    assert found(rsa_member(numbers, kid="x")) == {}
+    assert algorithms_by_kid(rsa_member(numbers, kid="x")) == {}
     with pytest.raises(ValueError, match="unsupported key"):
         public_key(pem(Public(numbers)))
 
 
-def test_a_key_whose_kid_is_too_long_is_passed_over() -> None:
-    assert found(jwk(ED_KEY, kid="x" * 255), jwk(ED_KEY, kid="y" * 256)).keys() == {"x" * 255}
+def test_jwk_with_a_too_long_kid_is_skipped() -> None:
+    assert algorithms_by_kid(jwk(ED_KEY, kid="x" * 255), jwk(ED_KEY, kid="y" * 256)).keys() == {"x" * 255}
 
 
-def test_a_set_of_too_many_keys_is_refused_whatever_they_are() -> None:
+def test_key_set_with_too_many_members_is_an_error() -> None:
     members: list[object] = [{}] * (MAX_KEYS - 1)
-    assert found(*members, jwk(ED_KEY, kid="last")).keys() == {"last"}
+    assert algorithms_by_kid(*members, jwk(ED_KEY, kid="last")).keys() == {"last"}
     with pytest.raises(ValueError, match=f"has {MAX_KEYS + 1} keys; expected at most {MAX_KEYS}"):
-        found(*members, jwk(ED_KEY, kid="first"), jwk(ED_KEY, kid="last"))
+        algorithms_by_kid(*members, jwk(ED_KEY, kid="first"), jwk(ED_KEY, kid="last"))
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, "keys", 1])
-def test_what_is_no_key_set_is_refused(document: object) -> None:
+def test_document_that_is_no_key_set_is_an_error(document: object) -> None:
     with pytest.raises(ValueError, match="not a JWK Set"):
         keys_from_jwks(document, PUBLIC_KEY_ALGORITHMS)
 
@@ -150,5 +152,5 @@ MEMBER = st.dictionaries(st.sampled_from(["n", "e", "x", "y", "alg", "use", "kid
 
 
 @given(st.lists(MEMBER | JSON, max_size=4))
-def test_whatever_is_published_is_a_key_or_passed_over(members: list[object]) -> None:
+def test_any_published_member_is_a_key_or_skipped(members: list[object]) -> None:
     keys_from_jwks({"keys": members}, PUBLIC_KEY_ALGORITHMS)

@@ -18,8 +18,8 @@ from tests.processes import SECRET, make_token
 from tests.provider import RSA_KEYS, Provider, jwk
 
 
-class Counting(TokenVerifier):
-    """A verifier that counts."""
+class CountingVerifier(TokenVerifier):
+    """A verifier that counts its calls."""
 
     verified = 0
 
@@ -28,9 +28,11 @@ class Counting(TokenVerifier):
         return await super().verify(token)
 
 
-class Memory:
+class CacheHarness:
+    """A token cache with a counting verifier, and a clock that the test moves."""
+
     def __init__(self, *, max_tokens: int = 100, leeway: float = 0.0) -> None:
-        self.verifier = Counting(StaticKeySource(Key(SECRET, ("HS256",))), leeway=leeway)
+        self.verifier = CountingVerifier(StaticKeySource(Key(SECRET, ("HS256",))), leeway=leeway)
         self.clock = Clock(time.time())
         self.tokens = TokenCache(self.verifier, max_tokens=max_tokens, clock=self.clock)
 
@@ -39,49 +41,49 @@ class Memory:
 
 
 def test_a_token_is_verified_once() -> None:
-    memory, token = Memory(), make_token("acme")
-    assert {memory.verify(token) for _ in range(5)} == {Principal("acme", "tester")}
-    assert memory.verifier.verified == 1
+    cache, token = CacheHarness(), make_token("acme")
+    assert {cache.verify(token) for _ in range(5)} == {Principal("acme", "tester")}
+    assert cache.verifier.verified == 1
 
 
-def test_a_remembered_token_ends_with_its_expiry() -> None:
-    memory = Memory()
-    token = make_token("acme", exp=int(memory.clock.now) + 60)
-    memory.verify(token)
-    memory.clock.now += 61
-    assert memory.tokens.get(token) is None
+def test_cached_token_ends_at_its_expiry() -> None:
+    cache = CacheHarness()
+    token = make_token("acme", exp=int(cache.clock.now) + 60)
+    cache.verify(token)
+    cache.clock.now += 61
+    assert cache.tokens.get(token) is None
 
 
-def test_leeway_counts_for_a_remembered_token_as_well() -> None:
-    memory = Memory(leeway=10)
-    token = make_token("acme", exp=int(memory.clock.now) + 60)
-    memory.verify(token)
-    memory.clock.now += 65
-    assert memory.tokens.get(token) is not None
-    memory.clock.now += 10
-    assert memory.tokens.get(token) is None
+def test_leeway_extends_a_cached_token() -> None:
+    cache = CacheHarness(leeway=10)
+    token = make_token("acme", exp=int(cache.clock.now) + 60)
+    cache.verify(token)
+    cache.clock.now += 65
+    assert cache.tokens.get(token) is not None
+    cache.clock.now += 10
+    assert cache.tokens.get(token) is None
 
 
-def test_a_bad_token_is_not_remembered() -> None:
-    memory = Memory()
+def test_rejected_token_is_not_cached() -> None:
+    cache = CacheHarness()
     for _ in range(2):
         with pytest.raises(Unauthorized):
-            memory.verify(make_token("acme", exp=1))
-    assert memory.verifier.verified == 2
+            cache.verify(make_token("acme", exp=1))
+    assert cache.verifier.verified == 2
 
 
-def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
-    memory = Memory(max_tokens=3)
+def test_cache_is_bounded_and_evicts_the_oldest_token() -> None:
+    cache = CacheHarness(max_tokens=3)
     tokens = [make_token(f"tenant-{n}") for n in range(10)]
     for token in tokens:
-        memory.verify(token)
-    assert [memory.tokens.get(token) is not None for token in tokens] == [False] * 7 + [True] * 3
+        cache.verify(token)
+    assert [cache.tokens.get(token) is not None for token in tokens] == [False] * 7 + [True] * 3
 
 
-def test_the_memory_of_a_token_is_bounded_in_bytes() -> None:
+def test_cached_token_uses_bounded_memory() -> None:
     number, issuer = 300, "https://id.example.net/realms/{tenant}"
     verifier = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))), issuer=issuer, scopes={"oms:read", "oms:write"})
-    memory = TokenCache(verifier)
+    cache = TokenCache(verifier)
     claims = {
         "sub": "\U0001f600" * 255,
         "scope": " ".join(map(str, range(800))) + " oms:read",
@@ -93,7 +95,7 @@ def test_the_memory_of_a_token_is_bounded_in_bytes() -> None:
 
     async def fill() -> None:
         for token in tokens:
-            assert len((await memory.verify(token)).principal.scopes) == 2
+            assert len((await cache.verify(token)).principal.scopes) == 2
 
     tracemalloc.start()
     try:
@@ -102,14 +104,14 @@ def test_the_memory_of_a_token_is_bounded_in_bytes() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert all(map(memory.get, tokens))
+    assert all(map(cache.get, tokens))
     assert (after - before) / number < 2048
 
 
-def test_no_token_stands_in_memory() -> None:
-    memory, token = Memory(), make_token("acme")
-    memory.verify(token)
-    assert token not in repr(vars(memory.tokens))
+def test_cache_does_not_hold_the_token_itself() -> None:
+    cache, token = CacheHarness(), make_token("acme")
+    cache.verify(token)
+    assert token not in repr(vars(cache.tokens))
 
 
 @pytest.fixture
@@ -119,16 +121,16 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def test_a_remembered_token_ends_with_the_key_that_verified_it(run: Run, provider: Provider) -> None:
+def test_cached_token_ends_with_the_key_that_verified_it(run: Run, provider: Provider) -> None:
     async def withdraw() -> None:
         clock = Clock(time.time())
         keys = JwksKeySource(JwksFetcher(discover=True), ["RS256"], 300, clock=clock)
-        verifier = Counting(keys, issuer=provider.template)
+        verifier = CountingVerifier(keys, issuer=provider.template)
         tokens = TokenCache(verifier)
         token = provider.token("acme")
         await tokens.verify(token)
         assert tokens.get(token) is not None
-        clock.now += 301  # nobody knows now whether the key is still good
+        clock.now += 301  # the key must be fetched again before it is trusted
         assert tokens.get(token) is None
         await tokens.verify(token)
         assert tokens.get(token) is not None
@@ -142,8 +144,8 @@ def test_a_remembered_token_ends_with_the_key_that_verified_it(run: Run, provide
     run(withdraw())
 
 
-def test_a_token_that_another_secret_signed_is_not_taken_for_a_remembered_one() -> None:
-    memory = Memory()
-    memory.verify(make_token("acme", exp=2000000000))
+def test_cached_claims_signed_with_another_secret_are_rejected() -> None:
+    cache = CacheHarness()
+    cache.verify(make_token("acme", exp=2000000000))
     with pytest.raises(Unauthorized):
-        memory.verify(jwt.encode({"tenant": "acme", "sub": "tester", "exp": 2000000000}, "x" * 32))
+        cache.verify(jwt.encode({"tenant": "acme", "sub": "tester", "exp": 2000000000}, "x" * 32))

@@ -27,14 +27,15 @@ VERIFIER = make_verifier()
 
 
 def verify(token: str, verifier: TokenVerifier = VERIFIER) -> Principal:
-    """A key that is at hand needs no waiting, and so no event loop."""
+    """Return the principal of a valid token. A static key needs no event loop."""
     with pytest.raises(StopIteration) as done:
         verifier.verify(token).send(None)
     principal: Principal = done.value.value.principal
     return principal
 
 
-def refusal(token: str, verifier: TokenVerifier = VERIFIER) -> str:
+def rejection(token: str, verifier: TokenVerifier = VERIFIER) -> str:
+    """Return the error message for a rejected token."""
     with pytest.raises(Unauthorized) as raised:
         verifier.verify(token).send(None)
     return str(raised.value)
@@ -44,15 +45,15 @@ def encode(part: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
 
 
-def signed(payload: str, header: str = '{"alg":"HS256","typ":"JWT"}') -> str:
-    """A token with a good signature over any text."""
+def sign(payload: str, header: str = '{"alg":"HS256","typ":"JWT"}') -> str:
+    """Return a token with a valid signature over any text."""
     algorithm = jwt.get_algorithm_by_name("HS256")
     parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=") for part in (header, payload)]
     signature = algorithm.sign(b".".join(parts), algorithm.prepare_key(SECRET))
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
-def test_a_good_token_speaks_for_its_tenant_and_subject() -> None:
+def test_valid_token_names_its_tenant_and_subject() -> None:
     assert verify(make_token("acme", sub="anna")) == Principal("acme", "anna")
 
 
@@ -61,7 +62,7 @@ def test_a_token_needs_no_subject() -> None:
 
 
 @pytest.mark.parametrize("tenant", ["a", "0", "a-b_c", "x" * 63, "9" * 63, "tenant-1"])
-def test_a_tenant_name_is_1_to_63_of_its_characters(tenant: str) -> None:
+def test_tenant_name_has_1_to_63_allowed_characters(tenant: str) -> None:
     assert verify(make_token(tenant)).tenant == tenant
 
 
@@ -69,16 +70,16 @@ def test_a_tenant_name_is_1_to_63_of_its_characters(tenant: str) -> None:
     "tenant",
     ["", "-a", "a-", "_", "A", "a b", "a\n", "ä", "٣", "x" * 64, "a}{b", "a:b", "*", 1, 1.5, True, [], ["acme"], {}],
 )
-def test_a_tenant_that_is_no_name_is_refused(tenant: object) -> None:
-    assert refusal(make_token(tenant)) == "The token's claim 'tenant' does not name a tenant."
+def test_invalid_tenant_name_is_rejected(tenant: object) -> None:
+    assert rejection(make_token(tenant)) == "The token's claim 'tenant' does not name a tenant."
 
 
 @pytest.mark.parametrize("claim", ["tenant", "exp"])
-def test_a_claim_that_is_required_may_not_be_missing_or_null(claim: str) -> None:
+def test_missing_or_null_required_claim_is_rejected(claim: str) -> None:
     claims = {"tenant": "acme", "exp": NOW + 3600}
-    assert refusal(jwt.encode({**claims, claim: None}, SECRET)) == "The token lacks a required claim."
+    assert rejection(jwt.encode({**claims, claim: None}, SECRET)) == "The token lacks a required claim."
     del claims[claim]
-    assert refusal(jwt.encode(claims, SECRET)) == "The token lacks a required claim."
+    assert rejection(jwt.encode(claims, SECRET)) == "The token lacks a required claim."
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,8 @@ def test_a_claim_that_is_required_may_not_be_missing_or_null(claim: str) -> None
         ({"jti": 1}, "The token is malformed."),
     ],
 )
-def test_each_claim_is_checked_with_its_type(claims: dict[str, object], reason: str) -> None:
-    assert refusal(make_token("acme", **claims)) == reason
+def test_claim_with_a_wrong_type_or_value_is_rejected(claims: dict[str, object], reason: str) -> None:
+    assert rejection(make_token("acme", **claims)) == reason
 
 
 @pytest.mark.parametrize(
@@ -125,62 +126,62 @@ def test_each_claim_is_checked_with_its_type(claims: dict[str, object], reason: 
         "[" * 30000 + "]" * 30000,
     ],
 )
-def test_an_expiry_that_is_no_time_is_refused(exp: str) -> None:
-    refusal(signed(f'{{"tenant":"acme","exp":{exp}}}'))
+def test_expiry_that_is_no_time_is_rejected(exp: str) -> None:
+    rejection(sign(f'{{"tenant":"acme","exp":{exp}}}'))
 
 
 def test_a_token_that_is_too_long_is_rejected_without_parsing() -> None:
     reason = f"The token is longer than {MAX_TOKEN_CHARACTERS} characters."
     room = MAX_TOKEN_CHARACTERS * 3 // 4 - len(make_token("acme"))
     assert verify(make_token("acme", padding="x" * room)).tenant == "acme"
-    assert refusal(make_token("acme", padding="x" * MAX_TOKEN_CHARACTERS)) == reason
-    assert refusal("." * 50_000_000) == reason
+    assert rejection(make_token("acme", padding="x" * MAX_TOKEN_CHARACTERS)) == reason
+    assert rejection("." * 50_000_000) == reason
 
 
-def test_leeway_bridges_clocks_that_differ() -> None:
+def test_leeway_accepts_a_recently_expired_token() -> None:
     token = make_token("acme", exp=int(time.time()) - 5)
     assert verify(token, make_verifier(leeway=60)).tenant == "acme"
-    assert refusal(token, make_verifier(leeway=1)) == "The token has expired."
+    assert rejection(token, make_verifier(leeway=1)) == "The token has expired."
 
 
-def test_the_audience_counts_where_one_is_expected() -> None:
+def test_audience_is_checked_if_one_is_configured() -> None:
     verifier = make_verifier(audience="oms")
     assert verify(make_token("acme", aud="oms"), verifier).tenant == "acme"
     assert verify(make_token("acme", aud=["other", "oms"]), verifier).tenant == "acme"
-    assert refusal(make_token("acme", aud="OMS"), verifier) == "The token is meant for another audience."
-    assert refusal(make_token("acme", aud=[1]), verifier)
-    assert refusal(make_token("acme"), verifier) == "The token lacks a required claim."
+    assert rejection(make_token("acme", aud="OMS"), verifier) == "The token is meant for another audience."
+    assert rejection(make_token("acme", aud=[1]), verifier)
+    assert rejection(make_token("acme"), verifier) == "The token lacks a required claim."
     assert verify(make_token("acme", aud="anything")).tenant == "acme"
 
 
-def test_the_issuer_counts_where_one_is_expected() -> None:
+def test_issuer_is_checked_if_one_is_configured() -> None:
     verifier = make_verifier(issuer="https://id.example.net")
     assert verify(make_token("acme", iss="https://id.example.net"), verifier).tenant == "acme"
     assert (
-        refusal(make_token("acme", iss="https://id.example.net/"), verifier) == "The token comes from another issuer."
+        rejection(make_token("acme", iss="https://id.example.net/"), verifier) == "The token comes from another issuer."
     )
-    assert refusal(
-        signed(json.dumps({"tenant": "acme", "exp": NOW + 3600, "iss": ["https://id.example.net"]})), verifier
+    assert rejection(
+        sign(json.dumps({"tenant": "acme", "exp": NOW + 3600, "iss": ["https://id.example.net"]})), verifier
     )
-    assert refusal(make_token("acme"), verifier) == "The token lacks a required claim."
+    assert rejection(make_token("acme"), verifier) == "The token lacks a required claim."
 
 
-def test_the_tenants_claim_can_have_another_name() -> None:
+def test_tenant_claim_name_is_configurable() -> None:
     verifier = make_verifier(tenant_claim="realm")
     assert verify(make_token("other", realm="acme"), verifier).tenant == "acme"
-    assert refusal(make_token("acme"), verifier) == "The token lacks a required claim."
+    assert rejection(make_token("acme"), verifier) == "The token lacks a required claim."
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512", "none"])
-def test_another_algorithm_is_refused(algorithm: str) -> None:
+def test_token_with_another_algorithm_is_rejected(algorithm: str) -> None:
     secret = "x" * 64
     token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "" if algorithm == "none" else secret, algorithm)
-    assert refusal(token, make_verifier(secret)) == "The token is signed with an algorithm that is not accepted."
+    assert rejection(token, make_verifier(secret)) == "The token is signed with an algorithm that is not accepted."
 
 
-def test_another_secret_is_refused() -> None:
+def test_token_signed_with_another_secret_is_rejected() -> None:
     token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "x" * 32)
-    assert refusal(token) == "The token's signature does not match."
+    assert rejection(token) == "The token's signature does not match."
 
 
 @pytest.mark.parametrize(
@@ -190,13 +191,13 @@ def test_another_secret_is_refused() -> None:
         '{"alg":"HS256","crit":["exp"],"exp":1}', '{"alg":"HS256","b64":false}', "[" * 100_000, '{"a":' * 20_000, "{",
     ],
 )  # fmt: skip
-def test_a_header_that_is_none_is_refused(header: str) -> None:
-    refusal(signed(json.dumps({"tenant": "acme", "exp": NOW + 3600}), header))
+def test_malformed_header_is_rejected(header: str) -> None:
+    rejection(sign(json.dumps({"tenant": "acme", "exp": NOW + 3600}), header))
 
 
 @pytest.mark.parametrize("payload", ["", "[]", "1", "null", '"x"', "{", "[" * 100_000, "\ud7ff{}"])
-def test_a_payload_that_is_none_is_refused(payload: str) -> None:
-    refusal(signed(payload))
+def test_malformed_payload_is_rejected(payload: str) -> None:
+    rejection(sign(payload))
 
 
 JSON = st.recursive(
@@ -211,17 +212,17 @@ JSON = st.recursive(
 @example("." * 1000)
 @example("é.é.é")
 @example("\ud800")
-def test_whatever_text_is_sent_as_a_token_is_refused(text: str) -> None:
-    refusal(text)
+def test_arbitrary_text_is_rejected(text: str) -> None:
+    rejection(text)
 
 
 @given(
     st.dictionaries(st.sampled_from(["tenant", "exp", "nbf", "iat", "sub", "aud", "iss", "jti"]), JSON),
     st.sampled_from(["oms", None]),
 )
-def test_whatever_claims_are_signed_the_token_is_good_or_refused(claims: dict[str, Any], audience: str | None) -> None:
+def test_arbitrary_claims_are_valid_or_rejected(claims: dict[str, Any], audience: str | None) -> None:
     try:
-        principal = verify(signed(json.dumps(claims)), make_verifier(audience=audience))
+        principal = verify(sign(json.dumps(claims)), make_verifier(audience=audience))
     except Unauthorized:
         return
     assert principal.tenant == claims["tenant"]
@@ -229,7 +230,7 @@ def test_whatever_claims_are_signed_the_token_is_good_or_refused(claims: dict[st
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
-def test_a_token_with_one_byte_changed_is_refused(position: int, byte: int) -> None:
+def test_token_with_one_byte_changed_is_rejected(position: int, byte: int) -> None:
     token = make_token("acme", exp=4102444800).encode()
     position %= len(token)
     mangled = token[:position] + bytes([byte]) + token[position + 1 :]
@@ -237,33 +238,33 @@ def test_a_token_with_one_byte_changed_is_refused(position: int, byte: int) -> N
         assert verify(mangled.decode("latin-1")) == Principal("acme", "tester")
     except Unauthorized:
         return
-    # The last character of a signature has bits that no byte of it needs.
+    # The last character of a signature has unused bits.
     assert mangled == token or position == len(token) - 1
 
 
-def test_no_refusal_quotes_the_token() -> None:
+def test_rejection_does_not_quote_the_token() -> None:
     token = make_token("acme", exp=NOW - 1)
-    assert not any(part in refusal(token) for part in token.split("."))
+    assert not any(part in rejection(token) for part in token.split("."))
 
 
-def test_what_the_previous_secret_signed_is_good_and_refused_for_its_own_fault() -> None:
+def test_previous_secret_is_accepted_and_its_rejections_stay_specific() -> None:
     verifier = TokenVerifier(StaticKeySource(Key("x" * 32, ("HS256",), previous=Key(SECRET, ("HS256",)))))
     new = jwt.encode({"tenant": "acme", "sub": "new", "exp": NOW + 3600}, "x" * 32)
     assert verify(new, verifier) == Principal("acme", "new")
     assert verify(make_token("acme", sub="previous"), verifier) == Principal("acme", "previous")
-    assert refusal(make_token("acme", exp=NOW - 1), verifier) == "The token has expired."
+    assert rejection(make_token("acme", exp=NOW - 1), verifier) == "The token has expired."
     stranger = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "y" * 32)
-    assert refusal(stranger, verifier) == "The token's signature does not match."
+    assert rejection(stranger, verifier) == "The token's signature does not match."
     unsigned = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, "", "none")
-    assert refusal(unsigned, verifier) == "The token is signed with an algorithm that is not accepted."
+    assert rejection(unsigned, verifier) == "The token is signed with an algorithm that is not accepted."
 
 
-def test_the_secret_is_in_no_representation() -> None:
+def test_repr_does_not_contain_the_secret() -> None:
     assert SECRET not in repr(VERIFIER)
     assert SECRET not in repr(Key(SECRET, ("HS256",)))
 
 
-def test_other_lengths_of_the_hash_can_be_accepted() -> None:
+def test_every_secret_algorithm_can_be_accepted() -> None:
     secret = "x" * 64
     verifier = make_verifier(secret, SECRET_ALGORITHMS)
     for algorithm in SECRET_ALGORITHMS:
@@ -283,7 +284,7 @@ def test_every_kind_of_public_key_verifies(key: PrivateKey, algorithm: str) -> N
     verifier = TokenVerifier(StaticKeySource(Key(key.public_key(), (algorithm,))))
     token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, key, algorithm)
     assert verify(token, verifier).tenant == "acme"
-    assert refusal(token[:-8] + "AAAAAAAA", verifier) == "The token's signature does not match."
+    assert rejection(token[:-8] + "AAAAAAAA", verifier) == "The token's signature does not match."
 
 
 @pytest.mark.parametrize(
@@ -298,12 +299,12 @@ def test_every_kind_of_public_key_verifies(key: PrivateKey, algorithm: str) -> N
         ({"scope": 1, "scp": {"a": 1}}, set()),
     ],
 )
-def test_scopes_are_the_words_of_scope_and_of_scp(claims: dict[str, object], scopes: set[str]) -> None:
+def test_scopes_come_from_scope_and_scp(claims: dict[str, object], scopes: set[str]) -> None:
     verifier = make_verifier(scopes={"a", "b", "b c", "b:c", "d"})
     assert verify(make_token("acme", **claims), verifier).scopes == scopes
 
 
-def test_only_scopes_that_matter_are_kept() -> None:
+def test_only_configured_scopes_are_kept() -> None:
     token = make_token("acme", scope="openid oms:read profile", scp=["oms:write", "email"])
     assert verify(token, make_verifier(scopes={"oms:read", "oms:write"})).scopes == {"oms:read", "oms:write"}
     assert verify(token, make_verifier(scopes={"oms:write", "oms:admin"})).scopes == {"oms:write"}
@@ -313,7 +314,7 @@ def test_only_scopes_that_matter_are_kept() -> None:
 TEMPLATE = "https://id.example.net/auth/realms/{tenant}"
 
 
-def test_with_a_tenant_in_the_issuer_it_alone_is_the_tenant() -> None:
+def test_tenant_in_the_issuer_overrides_the_tenant_claim() -> None:
     verifier = make_verifier(issuer=TEMPLATE)
     token = make_token("another", iss="https://id.example.net/auth/realms/acme", realm="another")
     assert verify(token, verifier).tenant == "acme"
@@ -334,6 +335,6 @@ def test_with_a_tenant_in_the_issuer_it_alone_is_the_tenant() -> None:
         "", None, 1, ["x"],
     ],
 )  # fmt: skip
-def test_an_issuer_that_the_template_does_not_match_as_a_whole_is_refused(issuer: object) -> None:
+def test_issuer_that_does_not_match_the_whole_template_is_rejected(issuer: object) -> None:
     payload = json.dumps({"tenant": "acme", "exp": NOW + 3600, "iss": issuer})
-    assert refusal(signed(payload), make_verifier(issuer=TEMPLATE)) == "The token comes from another issuer."
+    assert rejection(sign(payload), make_verifier(issuer=TEMPLATE)) == "The token comes from another issuer."

@@ -22,7 +22,7 @@ from app.store.redis_url import Address
 from tests.cli import command
 from tests.processes import ROOT, SECRET, clean_environment, reserve_port, start_store
 from tests.relay import Relay
-from tests.topologies import Node, cluster, watched
+from tests.topologies import Node, cluster, sentinel_store
 from tests.waiting import BUSY, PATIENCE, eventually
 
 SAFE = ServerFacts(
@@ -353,7 +353,7 @@ def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
 
 def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
     """The replica is the next primary, with its own configuration."""
-    with watched(tmp_path) as servers:
+    with sentinel_store(tmp_path) as servers:
         primary, replica = servers.servers
         first, second = (f"127.0.0.1:{each.port}" for each in servers.servers)
         for each in servers.servers:

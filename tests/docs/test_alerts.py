@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.processes import ROOT, Service, make_token, missing
+from tests.processes import ROOT, Service, make_token, skip_locally
 from tests.waiting import PATIENCE
 from tests.web.middleware.test_request_metrics import TOKEN, scrape
 
@@ -74,7 +74,7 @@ def test_each_alert_fires_when_it_is_to_and_only_then() -> None:
     assert outcomes == {(name, fires) for name in named for fires in (True, False)}
     promtool = shutil.which("promtool")
     if promtool is None:
-        missing("promtool is not installed (Debian: prometheus)")
+        skip_locally("promtool is not installed (Debian: prometheus)")
     done = subprocess.run(
         [promtool, "test", "rules", "alerts.yaml"],
         cwd=ROOT / "tests" / "docs",

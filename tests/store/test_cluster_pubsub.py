@@ -1,4 +1,4 @@
-"""The subscriptions to a cluster's nodes, merged, on nodes whose messages the test chooses."""
+"""Merged subscriptions to the nodes of a cluster, with fake nodes."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from app.store.redis_url import HostPort
 from tests.conftest import Run
 from tests.waiting import PATIENCE
 
-PLACE: HostPort = ("127.0.0.1", 6379)
-MANY = 5000
+ADDRESS: HostPort = ("127.0.0.1", 6379)
+MESSAGES = 5000
 
 
-class Talkative:
-    """A node that announces numbers, as fast as they are taken from it."""
+class FastPublisher:
+    """A fake node that publishes numbers as fast as the subscriber takes them."""
 
     taken = 0
 
@@ -25,28 +25,28 @@ class Talkative:
         yield self._messages()
 
     async def _messages(self) -> AsyncIterator[bytes]:
-        for number in range(MANY):
+        for number in range(MESSAGES):
             self.taken += 1
             yield b"%d" % number
         await asyncio.Event().wait()
 
 
-def test_a_full_queue_holds_the_nodes_back_and_loses_nothing(run: Run) -> None:
+def test_full_queue_slows_the_nodes_down_and_loses_no_message(run: Run) -> None:
     async def listen() -> None:
-        node = Talkative()
+        node = FastPublisher()
         subscriptions = ClusterSubscriptions("x", 1.0, lambda _: cast(ServerConnections, node), lambda: None)
-        subscriptions.set_nodes({PLACE})
+        subscriptions.set_nodes({ADDRESS})
         await subscriptions.wait_for_first_attempts()
         taken = -1
-        while taken != node.taken:  # until the node is held back
+        while taken != node.taken:  # until the node has to wait
             taken = node.taken
             for _ in range(100):
                 await asyncio.sleep(0)
-        assert 0 < taken < MANY / 2
-        messages = subscriptions.messages(lambda: {PLACE})
+        assert 0 < taken < MESSAGES / 2
+        messages = subscriptions.messages(lambda: {ADDRESS})
         async with asyncio.timeout(PATIENCE):
-            heard = [await anext(messages) for _ in range(1 + MANY)]
-        assert heard == [None, *(b"%d" % number for number in range(MANY))]
+            received = [await anext(messages) for _ in range(1 + MESSAGES)]
+        assert received == [None, *(b"%d" % number for number in range(MESSAGES))]
         subscriptions.close()
 
     run(listen())

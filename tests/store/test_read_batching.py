@@ -1,4 +1,4 @@
-"""Reads that share a round trip, on a real server."""
+"""Read batching on a real server."""
 
 import asyncio
 from typing import Any, Self
@@ -16,29 +16,29 @@ LIMIT = 5.0
 
 
 class ObservedConnections(WrappedConnections):
-    """Connections that tell how many reads went out together, and hold back the answers to the first of them."""
+    """Connections that count the reads in each round trip. They can delay the replies of the first round trip."""
 
-    trips: list[int]
-    asked: asyncio.Event
-    answered: asyncio.Event
+    round_trips: list[int]
+    received: asyncio.Event
+    released: asyncio.Event
 
     @classmethod
     def of(cls, server: ValkeyServer, *, held: bool = False) -> Self:
         connections = cls.to(f"redis://127.0.0.1:{server.port}/0")
-        connections.trips = []
-        connections.asked, connections.answered = asyncio.Event(), asyncio.Event()
+        connections.round_trips = []
+        connections.received, connections.released = asyncio.Event(), asyncio.Event()
         if not held:
-            connections.answered.set()
+            connections.released.set()
         return connections
 
     def wrap(self, pipeline: Pipeline) -> Pipeline:
         async def observed(*commands: tuple[Any, ...], errors: bool = False) -> list[Any]:
-            self.trips.append(len(commands))
-            is_first = len(self.trips) == 1
+            self.round_trips.append(len(commands))
+            is_first = len(self.round_trips) == 1
             replies = await pipeline(*commands, errors=errors)
-            self.asked.set()
+            self.received.set()
             if is_first:
-                await self.answered.wait()
+                await self.released.wait()
             return replies
 
         return observed
@@ -49,7 +49,7 @@ def client(valkey: ValkeyServer) -> redis.Redis:
     return redis.Redis(port=valkey.port)
 
 
-def test_reads_of_the_same_moment_share_a_round_trip_and_a_key_is_sent_once(
+def test_concurrent_reads_share_a_round_trip_without_duplicate_keys(
     run: Run, valkey: ValkeyServer, client: redis.Redis, tenant: str
 ) -> None:
     client.mset({f"{tenant}-{n}": n for n in range(10)})
@@ -59,13 +59,13 @@ def test_reads_of_the_same_moment_share_a_round_trip_and_a_key_is_sent_once(
         keys = [f"{tenant}-{n % 10}" for n in range(20)] + [f"{tenant}-none"]
         values = await asyncio.gather(*(connections.read(key, LIMIT) for key in keys))
         assert values == [str(n % 10).encode() for n in range(20)] + [None]
-        assert connections.trips == [11]
+        assert connections.round_trips == [11]
         await connections.close()
 
     run(read())
 
 
-def test_a_read_waits_for_no_other_and_sees_what_was_written_before_it(
+def test_later_read_does_not_wait_and_sees_earlier_writes(
     run: Run, valkey: ValkeyServer, client: redis.Redis, tenant: str
 ) -> None:
     client.set(tenant, "old")
@@ -73,18 +73,18 @@ def test_a_read_waits_for_no_other_and_sees_what_was_written_before_it(
     async def read() -> None:
         connections = ObservedConnections.of(valkey, held=True)
         first = asyncio.ensure_future(connections.read(tenant, LIMIT))
-        await connections.asked.wait()
+        await connections.received.wait()
         client.set(tenant, "new")
         assert await connections.read(tenant, LIMIT) == b"new"
         assert not first.done()
-        connections.answered.set()
+        connections.released.set()
         assert await first in {b"old", b"new"}
         await connections.close()
 
     run(read())
 
 
-def test_a_key_of_another_type_is_an_error_for_its_own_readers_only(
+def test_wrong_key_type_fails_only_its_own_readers(
     run: Run, valkey: ValkeyServer, client: redis.Redis, tenant: str
 ) -> None:
     client.set(tenant, "value")
@@ -101,7 +101,7 @@ def test_a_key_of_another_type_is_an_error_for_its_own_readers_only(
     run(read())
 
 
-def test_a_reader_that_leaves_takes_no_other_along(
+def test_cancelled_reader_does_not_cancel_others(
     run: Run, valkey: ValkeyServer, client: redis.Redis, tenant: str
 ) -> None:
     client.set(tenant, "value")
@@ -117,11 +117,11 @@ def test_a_reader_that_leaves_takes_no_other_along(
     run(read())
 
 
-def test_nobody_waits_for_ever_for_a_batch_that_was_cancelled(run: Run, valkey: ValkeyServer, tenant: str) -> None:
+def test_cancelled_batch_cancels_its_readers(run: Run, valkey: ValkeyServer, tenant: str) -> None:
     async def read() -> None:
         connections = ObservedConnections.of(valkey, held=True)
         readers = [asyncio.ensure_future(connections.read(f"{tenant}-{n}", LIMIT)) for n in range(3)]
-        await connections.asked.wait()
+        await connections.received.wait()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         async with asyncio.timeout(LIMIT / 2):
@@ -132,7 +132,7 @@ def test_nobody_waits_for_ever_for_a_batch_that_was_cancelled(run: Run, valkey: 
     run(read())
 
 
-def test_a_server_that_hangs_is_an_error_for_all_within_the_limit(run: Run, valkey: ValkeyServer, tenant: str) -> None:
+def test_hanging_server_times_out_every_reader(run: Run, valkey: ValkeyServer, tenant: str) -> None:
     async def read() -> None:
         connections = ObservedConnections.of(valkey, held=True)
         async with asyncio.timeout(LIMIT):

@@ -1,4 +1,4 @@
-"""One suite that every store passes, and what only the real one can show."""
+"""Tests that every store passes, and tests of the real store only."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ AUTHOR = Author("tester", "request-1")
 
 
 class InterruptedUnwatched(UnwatchedConnections):
-    """A negative control: the same without WATCH."""
+    """A negative control: interrupted connections without WATCH."""
 
     before_multi: Callback
 
@@ -40,7 +40,7 @@ class InterruptedUnwatched(UnwatchedConnections):
 
 
 class Backend(Protocol):
-    """A kind of store: one that is ready, and one more on the same data that is interrupted before it commits."""
+    """A kind of store: one to use, and others on the same data that call back before they commit."""
 
     store: Store
 
@@ -101,19 +101,19 @@ def test_a_setting_that_was_never_set_has_version_0(backend: Backend, run: Run, 
     assert run(backend.store.current(tenant)) == NEVER_SET == Setting(enabled=False, version=0)
 
 
-def test_each_change_is_one_version_on(backend: Backend, run: Run, tenant: str) -> None:
+def test_each_change_increases_the_version_by_one(backend: Backend, run: Run, tenant: str) -> None:
     for version, enabled in enumerate([True, False, True], start=1):
         assert run(backend.store.change(tenant, enabled, author=AUTHOR)) == Setting(enabled, version)
         assert run(backend.store.current(tenant)) == Setting(enabled, version)
 
 
-def test_writing_what_stands_is_no_change(backend: Backend, run: Run, tenant: str) -> None:
+def test_writing_the_current_value_is_no_change(backend: Backend, run: Run, tenant: str) -> None:
     assert run(backend.store.change(tenant, enabled=False, author=AUTHOR)) == NEVER_SET
     run(backend.store.change(tenant, enabled=True, author=AUTHOR))
     assert run(backend.store.change(tenant, enabled=True, author=AUTHOR)) == Setting(enabled=True, version=1)
 
 
-def test_a_change_is_announced_and_what_is_none_is_not(backend: Backend, run: Run, tenant: str) -> None:
+def test_only_changes_are_announced(backend: Backend, run: Run, tenant: str) -> None:
     async def listen() -> list[str | None]:
         async with backend.store.announcements() as tenants:
             await backend.store.change(f"{tenant}-a", enabled=False, author=AUTHOR)
@@ -138,23 +138,23 @@ def check_that_a_rival_is_detected(
     assert run(backend.store.current(tenant)) == Setting(enabled=False, version=2)
 
 
-def test_a_rival_between_watch_and_exec_is_a_conflict(backend: Backend, run: Run, tenant: str) -> None:
+def test_rival_write_between_watch_and_exec_conflicts(backend: Backend, run: Run, tenant: str) -> None:
     check_that_a_rival_is_detected(backend, backend.interrupted, run, tenant)
 
 
-def test_without_watch_the_test_of_the_rival_fails(backend: Backend, run: Run, tenant: str) -> None:
+def test_check_for_rival_writes_fails_without_watch(backend: Backend, run: Run, tenant: str) -> None:
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         check_that_a_rival_is_detected(backend, backend.unwatched, run, tenant)
 
 
-def test_a_rival_on_another_tenant_is_no_conflict(backend: Backend, run: Run, tenant: str) -> None:
+def test_rival_write_of_another_tenant_is_no_conflict(backend: Backend, run: Run, tenant: str) -> None:
     store = backend.interrupted(lambda: backend.store.change(f"{tenant}-2", enabled=True, author=AUTHOR))
     assert run(store.change(tenant, enabled=True, author=AUTHOR)) == Setting(enabled=True, version=1)
     assert run(backend.store.current(f"{tenant}-2")) == Setting(enabled=True, version=1)
 
 
 @pytest.mark.parametrize("expected", [frozenset({0}), frozenset({0, 7}), None])
-def test_a_change_that_expects_the_version_that_stands_is_made(
+def test_change_that_expects_the_current_version_succeeds(
     backend: Backend, run: Run, tenant: str, expected: frozenset[int] | None
 ) -> None:
     assert run(backend.store.change(tenant, True, AUTHOR, expected)) == Setting(enabled=True, version=1)
@@ -162,7 +162,7 @@ def test_a_change_that_expects_the_version_that_stands_is_made(
 
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("expected", [frozenset(), frozenset({1, 3})])
-def test_a_change_that_expects_another_version_is_refused_even_where_the_value_is_the_same(
+def test_stale_expected_version_conflicts_even_for_the_current_value(
     backend: Backend, run: Run, tenant: str, expected: frozenset[int], enabled: bool
 ) -> None:
     for value in (True, False):
@@ -173,16 +173,14 @@ def test_a_change_that_expects_another_version_is_refused_even_where_the_value_i
     assert run(backend.store.current(tenant)) == Setting(enabled=False, version=2)
 
 
-def test_a_rival_is_detected_though_the_expected_version_stood_when_it_was_read(
-    backend: Backend, run: Run, tenant: str
-) -> None:
+def test_rival_write_conflicts_after_the_expected_version_matched(backend: Backend, run: Run, tenant: str) -> None:
     store = backend.interrupted(lambda: backend.store.change(tenant, True, AUTHOR))
     with pytest.raises(ConcurrentUpdate) as raised:
         run(store.change(tenant, True, AUTHOR, frozenset({0})))
     assert raised.value.version == 1
 
 
-def test_the_history_has_each_change_newest_first_with_its_author(backend: Backend, run: Run, tenant: str) -> None:
+def test_history_has_changes_newest_first_with_authors(backend: Backend, run: Run, tenant: str) -> None:
     assert run(backend.store.history(tenant, 5)) == []
     for number in range(1, 5):
         run(backend.store.change(tenant, number % 2 == 1, Author(f"subject-{number}", f"request-{number}")))
@@ -192,13 +190,13 @@ def test_the_history_has_each_change_newest_first_with_its_author(backend: Backe
     assert all(older.changed_at <= newer.changed_at for newer, older in itertools.pairwise(changes))
 
 
-def test_what_is_no_change_is_no_history(backend: Backend, run: Run, tenant: str) -> None:
+def test_history_has_only_changes(backend: Backend, run: Run, tenant: str) -> None:
     for enabled in (False, True, True):
         run(backend.store.change(tenant, enabled, AUTHOR))
     assert len(run(backend.store.history(tenant, 100))) == 1
 
 
-def test_as_many_changes_are_kept_as_the_store_was_made_for_and_paged(backend: Backend, run: Run, tenant: str) -> None:
+def test_history_keeps_its_configured_length_and_is_paged(backend: Backend, run: Run, tenant: str) -> None:
     for number in range(1, 26):
         run(backend.store.change(tenant, number % 2 == 1, AUTHOR))
 
@@ -214,11 +212,11 @@ def test_as_many_changes_are_kept_as_the_store_was_made_for_and_paged(backend: B
     assert versions(3, 16) == versions(3, 1) == versions(3, 0) == []
 
 
-# What follows is about the real store alone.
+# The tests below are for the real store only.
 
 
-class Running:
-    """A store that is closed when the test ends, on its own event loop's side."""
+class OpenStore:
+    """A store for one test. It is closed on the event loop that opened its connections."""
 
     def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
         self._url, self._timeout = url, timeout
@@ -231,11 +229,9 @@ class Running:
         await self._store.close()
 
 
-def test_the_stored_form_is_json_under_a_key_with_the_tenant_as_hash_tag(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
+def test_setting_is_stored_as_json_with_tenant_hash_tag(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     async def change() -> None:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             await store.change(tenant, enabled=True, author=AUTHOR)
 
     run(change())
@@ -262,13 +258,13 @@ def test_the_stored_form_is_json_under_a_key_with_the_tenant_as_hash_tag(
         ),
     ],
 )  # fmt: skip
-def test_a_setting_that_cannot_be_read_is_an_error_and_stays_as_it_is(
+def test_unreadable_setting_is_an_error_and_stays_unchanged(
     run: Run, redis_url: str, raw: Any, tenant: str, garbage: bytes
 ) -> None:
     raw.set(f"external_oms:{{{tenant}}}", garbage)
 
     async def read_and_change() -> None:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             with pytest.raises(StoreError):
                 await store.current(tenant)
             for enabled in (True, False):
@@ -279,13 +275,11 @@ def test_a_setting_that_cannot_be_read_is_an_error_and_stays_as_it_is(
     assert raw.get(f"external_oms:{{{tenant}}}") == garbage
 
 
-def test_a_key_of_the_wrong_type_is_an_error_and_stays_as_it_is(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
+def test_wrong_key_type_is_an_error_and_stays_unchanged(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     raw.rpush(f"external_oms:{{{tenant}}}", "x")
 
     async def read_and_change() -> None:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             with pytest.raises(StoreError):
                 await store.current(tenant)
             with pytest.raises(StoreError):
@@ -295,11 +289,9 @@ def test_a_key_of_the_wrong_type_is_an_error_and_stays_as_it_is(
     assert raw.lrange(f"external_oms:{{{tenant}}}", 0, -1) == [b"x"]
 
 
-def test_a_change_that_failed_leaves_no_watch_behind_on_its_connection(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
+def test_failed_change_leaves_no_watch_on_its_connection(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     async def fail_and_change() -> Setting:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             raw.set(f"external_oms:{{{tenant}}}", "garbage")
             with pytest.raises(StoreError):
                 await store.change(tenant, enabled=True, author=AUTHOR)
@@ -309,11 +301,9 @@ def test_a_change_that_failed_leaves_no_watch_behind_on_its_connection(
     assert run(fail_and_change()) == Setting(enabled=True, version=1)
 
 
-def test_a_history_of_the_wrong_type_is_seen_before_anything_is_written(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
+def test_wrong_history_type_fails_before_any_write(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     async def change() -> None:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             await store.change(tenant, True, AUTHOR)
             raw.set(f"external_oms:{{{tenant}}}:history", "x")
             with pytest.raises(StoreError):
@@ -323,9 +313,9 @@ def test_a_history_of_the_wrong_type_is_seen_before_anything_is_written(
     run(change())
 
 
-def test_the_history_takes_no_more_than_its_length(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
+def test_history_is_trimmed_to_its_length(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     async def change() -> None:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             for number in range(1, 40):
                 await store.change(tenant, number % 2 == 1, AUTHOR)
 
@@ -333,43 +323,39 @@ def test_the_history_takes_no_more_than_its_length(run: Run, redis_url: str, raw
     assert raw.hlen(f"external_oms:{{{tenant}}}:history") == HISTORY_LENGTH - 1
 
 
-def test_a_history_that_is_to_be_shorter_or_longer_never_has_a_gap(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
+def test_history_has_no_gap_after_its_length_changes(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     async def change(history_length: int, count: int) -> list[int]:
         store = RedisStore(ServerConnections.to(redis_url), TIMEOUT, history_length)
-        stands = await store.current(tenant)
+        current = await store.current(tenant)
         for number in range(count):
-            await store.change(tenant, (number % 2 == 0) != stands.enabled, AUTHOR)
+            await store.change(tenant, (number % 2 == 0) != current.enabled, AUTHOR)
         versions = [change.setting.version for change in await store.history(tenant, 1000)]
         await store.close()
         return versions
 
     assert run(change(500, 250)) == list(range(250, 0, -1))
     assert run(change(5, 1)) == [251, 250, 249, 248, 247]
-    assert run(change(500, 0)) == list(range(251, 100, -1))  # what one change did not trim
+    assert run(change(500, 0)) == list(range(251, 100, -1))  # one change has not trimmed everything
     assert run(change(5, 3)) == [254, 253, 252, 251, 250]
     assert raw.hlen(f"external_oms:{{{tenant}}}:history") == 4
     assert run(change(500, 2)) == [256, 255, 254, 253, 252, 251, 250]
 
 
-def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(
-    run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
-) -> None:
-    """The look-up comes when a rival has already changed the setting again."""
+def test_lookup_finds_a_change_below_a_later_one(run: Run, valkey: ValkeyServer, redis_url: str, tenant: str) -> None:
+    """A rival changes the setting again before the lookup."""
 
-    class Overtaken(ServerConnections):
+    class OvertakenConnections(ServerConnections):
         @contextlib.asynccontextmanager
         async def _fresh(self) -> AsyncIterator[Pipeline]:
-            async with Running(redis_url) as rival:
+            async with OpenStore(redis_url) as rival:
                 await rival.change(tenant, False, AUTHOR)
             async with super()._fresh() as pipeline:
                 yield pipeline
 
     async def change() -> Setting:
-        async with Cut(valkey) as (_, relay):
+        async with RelayedStore(valkey) as (_, relay):
             relay.rule = "cut after EXEC"
-            store = RedisStore(Overtaken.to(relay.url), TIMEOUT, HISTORY_LENGTH)
+            store = RedisStore(OvertakenConnections.to(relay.url), TIMEOUT, HISTORY_LENGTH)
             stored = await store.change(tenant, True, AUTHOR)
             await store.close()
             return stored
@@ -377,21 +363,21 @@ def test_a_change_whose_answer_is_lost_is_found_stored_below_a_later_one(
     assert run(change()) == Setting(enabled=True, version=1)
 
 
-def test_a_change_that_is_found_stored_and_changed_again_unconfirmed_is_unknown(
+def test_rival_write_before_replica_confirmation_is_an_unknown_outcome(
     run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
 ) -> None:
-    """The rival comes while the lookup writes the change again, for the replicas to confirm it."""
+    """A rival writes while the lookup writes the change again for the confirmation of the replicas."""
 
-    class Overtaken(ServerConnections):
+    class OvertakenConnections(ServerConnections):
         @contextlib.asynccontextmanager
         async def _fresh(self) -> AsyncIterator[Pipeline]:
-            async with Running(redis_url) as rival, super()._fresh() as pipeline:
+            async with OpenStore(redis_url) as rival, super()._fresh() as pipeline:
                 yield interrupted(pipeline, lambda: rival.change(tenant, False, AUTHOR))
 
     async def change() -> None:
-        async with Cut(valkey) as (_, relay), Running(redis_url) as other:
+        async with RelayedStore(valkey) as (_, relay), OpenStore(redis_url) as other:
             relay.rule = "cut after EXEC"
-            store = RedisStore(Overtaken.to(relay.url), TIMEOUT, HISTORY_LENGTH, min_replicas=1)
+            store = RedisStore(OvertakenConnections.to(relay.url), TIMEOUT, HISTORY_LENGTH, min_replicas=1)
             with pytest.raises(OutcomeUnknown) as raised:
                 await store.change(tenant, True, AUTHOR)
             assert "changed again before replicas confirmed it" in str(raised.value.__cause__)
@@ -401,9 +387,9 @@ def test_a_change_that_is_found_stored_and_changed_again_unconfirmed_is_unknown(
     run(change())
 
 
-def test_no_change_leaves_no_watch_behind_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
+def test_write_without_change_leaves_no_watch_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
     async def alternate() -> Setting:
-        async with Running(redis_url) as store, Running(redis_url) as rival:
+        async with OpenStore(redis_url) as store, OpenStore(redis_url) as rival:
             await store.change(tenant, enabled=False, author=AUTHOR)
             await rival.change(tenant, enabled=True, author=AUTHOR)
             return await store.change(tenant, enabled=False, author=AUTHOR)
@@ -413,7 +399,7 @@ def test_no_change_leaves_no_watch_behind_on_its_connection(run: Run, redis_url:
 
 def test_more_callers_than_connections_all_get_their_answer(run: Run, redis_url: str, tenant: str) -> None:
     async def many() -> list[Setting]:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             return await asyncio.gather(
                 *(store.change(f"{tenant}-{n}", enabled=True, author=AUTHOR) for n in range(200))
             )
@@ -423,7 +409,7 @@ def test_more_callers_than_connections_all_get_their_answer(run: Run, redis_url:
 
 def test_cancelled_callers_leave_the_connections_usable(run: Run, redis_url: str, tenant: str) -> None:
     async def cancel_many() -> Setting:
-        async with Running(redis_url) as store:
+        async with OpenStore(redis_url) as store:
             for _ in range(5):
                 tasks = [
                     asyncio.create_task(store.change(f"{tenant}-{n}", enabled=True, author=AUTHOR)) for n in range(60)
@@ -437,11 +423,9 @@ def test_cancelled_callers_leave_the_connections_usable(run: Run, redis_url: str
     assert run(cancel_many()) == Setting(enabled=True, version=1)
 
 
-def test_callers_that_give_up_take_no_connection_from_those_that_wait(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
+def test_timed_out_callers_leave_connections_to_waiting_ones(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
     async def pause() -> list[Setting]:
-        async with Running(redis_url, timeout=1.8) as store:
+        async with OpenStore(redis_url, timeout=1.8) as store:
             raw.client_pause(2400)
             early = [asyncio.create_task(store.current(f"{tenant}-{n}")) for n in range(300)]
             await asyncio.sleep(1.35)
@@ -452,13 +436,13 @@ def test_callers_that_give_up_take_no_connection_from_those_that_wait(
     assert run(pause()) == [NEVER_SET] * 20
 
 
-def test_a_server_that_became_a_replica_is_asked_no_more_on_old_connections(
+def test_connections_to_a_demoted_server_are_closed(
     run: Run, tmp_path: Path, valkey: ValkeyServer, tenant: str
 ) -> None:
     demoted = start_store(tmp_path)
 
     async def demote() -> None:
-        async with Running(f"redis://127.0.0.1:{demoted.port}") as store:
+        async with OpenStore(f"redis://127.0.0.1:{demoted.port}") as store:
             await asyncio.gather(*(store.history(f"{tenant}-{n}", 10) for n in range(10)))
             with redis.Redis(port=demoted.port) as admin:
                 assert len(admin.client_list(_type="normal")) == 11
@@ -471,8 +455,8 @@ def test_a_server_that_became_a_replica_is_asked_no_more_on_old_connections(
     demoted.stop()
 
 
-class Cut:
-    """A store behind a relay."""
+class RelayedStore:
+    """A store behind a relay that can cut its connections."""
 
     def __init__(self, valkey: ValkeyServer, timeout: float = TIMEOUT) -> None:
         self.relay = Relay(valkey.port)
@@ -480,7 +464,7 @@ class Cut:
 
     async def __aenter__(self) -> tuple[RedisStore, Relay]:
         self.relay.__enter__()
-        self._running = Running(self.relay.url, self._timeout)
+        self._running = OpenStore(self.relay.url, self._timeout)
         return await self._running.__aenter__(), self.relay
 
     async def __aexit__(self, *_error: object) -> None:
@@ -488,9 +472,9 @@ class Cut:
         await asyncio.to_thread(self.relay.__exit__)
 
 
-def test_a_change_whose_answer_is_lost_is_found_stored(run: Run, valkey: ValkeyServer, raw: Any, tenant: str) -> None:
+def test_lookup_finds_a_change_whose_reply_was_lost(run: Run, valkey: ValkeyServer, raw: Any, tenant: str) -> None:
     async def change() -> Setting:
-        async with Cut(valkey) as (store, relay):
+        async with RelayedStore(valkey) as (store, relay):
             relay.rule = "cut after EXEC"
             return await store.change(tenant, enabled=True, author=AUTHOR)
 
@@ -498,11 +482,9 @@ def test_a_change_whose_answer_is_lost_is_found_stored(run: Run, valkey: ValkeyS
     assert json.loads(raw.get(f"external_oms:{{{tenant}}}"))["version"] == 1
 
 
-def test_a_change_that_is_lost_before_exec_is_unknown_and_not_stored(
-    run: Run, valkey: ValkeyServer, tenant: str
-) -> None:
+def test_connection_lost_before_exec_is_an_unknown_outcome(run: Run, valkey: ValkeyServer, tenant: str) -> None:
     async def change() -> None:
-        async with Cut(valkey) as (store, relay):
+        async with RelayedStore(valkey) as (store, relay):
             relay.rule = "cut before EXEC"
             with pytest.raises(OutcomeUnknown):
                 await store.change(tenant, enabled=True, author=AUTHOR)
@@ -511,11 +493,11 @@ def test_a_change_that_is_lost_before_exec_is_unknown_and_not_stored(
     run(change())
 
 
-def test_a_change_that_cannot_be_looked_up_is_unknown_though_it_is_stored(
+def test_stored_change_that_lookup_cannot_reach_is_an_unknown_outcome(
     run: Run, valkey: ValkeyServer, raw: Any, tenant: str
 ) -> None:
     async def change() -> None:
-        async with Cut(valkey) as (store, relay):
+        async with RelayedStore(valkey) as (store, relay):
             relay.rule, relay.refuse_afterwards = "cut after EXEC", True
             with pytest.raises(OutcomeUnknown):
                 await store.change(tenant, enabled=True, author=AUTHOR)
@@ -524,13 +506,13 @@ def test_a_change_that_cannot_be_looked_up_is_unknown_though_it_is_stored(
     assert json.loads(raw.get(f"external_oms:{{{tenant}}}"))["enabled"] is True
 
 
-def test_a_rivals_change_is_not_taken_for_ones_own_when_the_answer_is_lost(
+def test_lookup_does_not_mistake_a_rival_write_for_its_own(
     run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
 ) -> None:
-    """The rival stores the very same setting; only the identifier of the change tells them apart."""
+    """The rival stores the same setting. Only the identifiers of the two changes differ."""
 
     async def change() -> None:
-        async with Running(redis_url) as rival, Cut(valkey) as (_, relay):
+        async with OpenStore(redis_url) as rival, RelayedStore(valkey) as (_, relay):
             relay.rule = "cut before EXEC"
             connections = InterruptedConnections.to(relay.url)
             connections.before_multi = lambda: rival.change(tenant, enabled=True, author=AUTHOR)
@@ -542,9 +524,9 @@ def test_a_rivals_change_is_not_taken_for_ones_own_when_the_answer_is_lost(
     run(change())
 
 
-def test_one_limit_of_time_covers_a_whole_operation(run: Run, valkey: ValkeyServer, tenant: str) -> None:
+def test_one_time_limit_covers_a_whole_operation(run: Run, valkey: ValkeyServer, tenant: str) -> None:
     async def ask_a_store_that_hangs() -> None:
-        async with Cut(valkey, timeout=0.1) as (store, relay), asyncio.timeout(TIMEOUT):
+        async with RelayedStore(valkey, timeout=0.1) as (store, relay), asyncio.timeout(TIMEOUT):
             relay.rule = "hang"
             with pytest.raises(StoreError, match="could not be read"):
                 await store.current(tenant)
@@ -554,9 +536,9 @@ def test_one_limit_of_time_covers_a_whole_operation(run: Run, valkey: ValkeyServ
     run(ask_a_store_that_hangs())
 
 
-def test_a_store_that_nobody_serves_is_an_error(run: Run, tenant: str) -> None:
+def test_missing_server_is_an_error(run: Run, tenant: str) -> None:
     async def ask() -> None:
-        async with Running("unix:///nowhere/store.sock") as store:
+        async with OpenStore("unix:///nowhere/store.sock") as store:
             with pytest.raises(StoreError):
                 await store.current(tenant)
             with pytest.raises(StoreError) as raised:
@@ -566,13 +548,13 @@ def test_a_store_that_nobody_serves_is_an_error(run: Run, tenant: str) -> None:
     run(ask())
 
 
-def test_connections_that_a_restart_has_closed_are_not_used_again(run: Run, tmp_path: Path, tenant: str) -> None:
-    """Of redis-py 8.1: with RESP 3 the pool hands them out, and each fails once."""
+def test_connections_closed_by_a_restart_are_not_reused(run: Run, tmp_path: Path, tenant: str) -> None:
+    """With RESP 3, the pool of redis-py 8.1 returns such connections, and each fails once."""
     first = start_store(tmp_path)
     port = first.port
 
     async def read_restart_read() -> ValkeyServer:
-        async with Running(f"redis://127.0.0.1:{port}") as store:
+        async with OpenStore(f"redis://127.0.0.1:{port}") as store:
             await asyncio.gather(*(store.current(f"{tenant}-{n}") for n in range(20)))
             await asyncio.to_thread(first.stop)
             second = await asyncio.to_thread(start_store, tmp_path, port)
@@ -584,7 +566,7 @@ def test_connections_that_a_restart_has_closed_are_not_used_again(run: Run, tmp_
 
 
 class RecordingConnections(WrappedConnections):
-    """Connections that record the names of the commands that are sent."""
+    """Connections that record the name of each command."""
 
     sent: list[str]
 
@@ -596,9 +578,9 @@ class RecordingConnections(WrappedConnections):
         return recorded
 
 
-def test_a_write_is_sent_once_whatever_becomes_of_it(run: Run, valkey: ValkeyServer, tenant: str) -> None:
+def test_write_with_an_unknown_outcome_is_not_resent(run: Run, valkey: ValkeyServer, tenant: str) -> None:
     async def change() -> list[str]:
-        async with Cut(valkey) as (_, relay):
+        async with RelayedStore(valkey) as (_, relay):
             relay.rule = "cut before EXEC"
             connections = RecordingConnections.to(relay.url)
             connections.sent = []
@@ -611,9 +593,9 @@ def test_a_write_is_sent_once_whatever_becomes_of_it(run: Run, valkey: ValkeySer
     assert run(change()) == ["WATCH", "GET", "HLEN", "TIME", "MULTI", "SET", "PUBLISH", "EXEC"]
 
 
-def test_a_subscription_that_is_cut_is_an_error(run: Run, valkey: ValkeyServer) -> None:
+def test_cut_subscription_is_an_error(run: Run, valkey: ValkeyServer) -> None:
     async def listen() -> None:
-        async with Cut(valkey) as (store, relay), store.announcements() as tenants:
+        async with RelayedStore(valkey) as (store, relay), store.announcements() as tenants:
             relay.cut()
             await anext(tenants)
 
@@ -621,7 +603,7 @@ def test_a_subscription_that_is_cut_is_an_error(run: Run, valkey: ValkeyServer) 
         run(listen())
 
 
-def test_a_message_longer_than_a_tenants_name_is_not_kept(run: Run, valkey: ValkeyServer) -> None:
+def test_message_longer_than_a_tenant_name_is_dropped(run: Run, valkey: ValkeyServer) -> None:
     async def listen() -> list[bytes | None]:
         connections = ServerConnections.to(valkey.connection_url)
         async with connections.subscribe("long", limit=1.0) as messages:
@@ -635,7 +617,7 @@ def test_a_message_longer_than_a_tenants_name_is_not_kept(run: Run, valkey: Valk
     assert run(listen()) == [b"x" * 63]
 
 
-def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valkey: ValkeyServer) -> None:
+def test_silent_subscription_is_kept_while_the_server_answers(run: Run, valkey: ValkeyServer) -> None:
     async def listen() -> None:
         with Relay(valkey.port) as relay:
             connections = ServerConnections.to(relay.url)
@@ -656,7 +638,7 @@ def test_a_silent_subscription_is_kept_for_as_long_as_it_answers(run: Run, valke
     run(listen())
 
 
-def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(run: Run) -> None:
+def test_error_does_not_quote_a_password_that_the_server_echoes(run: Run) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = await reader.read(1000)
         writer.write(b"-ERR unknown command, with args beginning with: " + data.replace(b"\r\n", b" ") + b"\r\n")
@@ -666,7 +648,7 @@ def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(run: Run) -> None:
     async def read() -> None:
         server = await asyncio.start_server(refuse, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with Running(f"redis://user:hunter2@127.0.0.1:{port}/0") as store:
+        async with OpenStore(f"redis://user:hunter2@127.0.0.1:{port}/0") as store:
             with pytest.raises(StoreError) as raised:
                 await store.current("acme")
         server.close()

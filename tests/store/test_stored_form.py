@@ -1,4 +1,4 @@
-"""Values in Redis that no release writes: a 500 on each path, the place and the fault in the log, nothing changed."""
+"""Damaged values in Redis: each path answers 500, the log names the key and the fault, and nothing changes."""
 
 import json
 from typing import Any
@@ -22,24 +22,24 @@ def keys(tenant: str) -> tuple[str, str]:
     return f"external_oms:{{{tenant}}}", f"external_oms:{{{tenant}}}:history"
 
 
-LAST = "version: expected a whole number from 1 to 999999999999999999"
-WHOLE = "by: expected null or at most 1024 characters, without lone surrogates"
+VERSION_FAULT = "version: expected a whole number from 1 to 999999999999999999"
+BY_FAULT = "by: expected null or at most 1024 characters, without lone surrogates"
 DAMAGED = {
-    "version beyond ETags": (stored(version=10**18), LAST),
-    "version of 4,300 digits": (stored().replace(b"3", b"1" * 4300, 1), LAST),
+    "version beyond ETags": (stored(version=10**18), VERSION_FAULT),
+    "version of 4,300 digits": (stored().replace(b"3", b"1" * 4300, 1), VERSION_FAULT),
     "version of 5,000 digits": (stored().replace(b"3", b"1" * 5000, 1), "expected a JSON object"),
-    "version below 1": (stored(version=-1), LAST),
-    "version is true": (stored(version=True), LAST),
+    "version below 1": (stored(version=-1), VERSION_FAULT),
+    "version is true": (stored(version=True), VERSION_FAULT),
     "enabled is 1": (stored(enabled=1), "enabled: expected true or false"),
     "at is true": (stored(at=True), "at: expected a whole number"),
     "at before 1970": (stored(at=-1), "at: expected a whole number"),
     "at after the year 9999": (stored(at=253_402_300_800_000), "at: expected a whole number"),
-    "by is a list": (stored(by=["anna"]), WHOLE),
-    "by is long": (stored(by="x" * 1025), WHOLE),
-    "by has half a character": (stored(by="\ud800"), WHOLE),
+    "by is a list": (stored(by=["anna"]), BY_FAULT),
+    "by is long": (stored(by="x" * 1025), BY_FAULT),
+    "by has a lone surrogate": (stored(by="\ud800"), BY_FAULT),
     "request is long": (stored(request="x" * 65), "request: expected 1 to 64 printable ASCII characters"),
     "request is empty": (stored(request=""), "request: expected 1 to 64 printable ASCII characters"),
-    "request has half a character": (stored(request="\udfff"), "request: expected 1 to 64 printable"),
+    "request has a lone surrogate": (stored(request="\udfff"), "request: expected 1 to 64 printable"),
     "id is long": (stored(id="x" * 65), "id: expected 1 to 64 printable ASCII characters"),
     "id has a line end": (stored(id="x\n"), "id: expected 1 to 64 printable ASCII characters"),
     "id is missing": (stored().replace(b'"id"', b'"di"'), "expected a member 'id'"),
@@ -48,12 +48,12 @@ DAMAGED = {
     "an unknown member is huge": (stored(more="x" * 16_384), "expected at most 16384 bytes"),
     "UTF-16": (stored().decode().encode("utf-16"), "expected a JSON object"),
     "deeply nested": (stored(more=0).replace(b"0", b"[" * 8000, 1), "expected a JSON object"),
-    "no object": (b"[]", "expected a JSON object"),
+    "not an object": (b"[]", "expected a JSON object"),
 }
 damaged = pytest.mark.parametrize("case", DAMAGED)
 
 
-def check_refused(service: Service, method: str, path: str, client: Client, fault: str) -> None:
+def check_500(service: Service, method: str, path: str, client: Client, fault: str) -> None:
     json_body = {"content": b'{"enabled":false}', "headers": {"Content-Type": "application/json"}}
     answer = client.request(method, path, **(json_body if method == "POST" else {}))
     assert answer.status == 500
@@ -65,29 +65,29 @@ def check_refused(service: Service, method: str, path: str, client: Client, faul
 
 
 @damaged
-def test_a_damaged_setting_is_a_500_on_each_path_and_stays_as_it_is(
+def test_damaged_setting_is_a_500_and_stays_unchanged(
     service: Service, client: Client, raw: Any, tenant: str, case: str
 ) -> None:
     value, fault = DAMAGED[case]
     setting, history = keys(tenant)
     raw.set(setting, value)
     for method, path in (("GET", PATH), ("POST", PATH), ("GET", HISTORY_PATH), ("GET", EVENTS_PATH)):
-        check_refused(service, method, path, client, f"StoreError: {setting}: ")
-        check_refused(service, method, path, client, fault)
-    check_refused(service, "POST", FLAGS_PATH, client, fault)
+        check_500(service, method, path, client, f"StoreError: {setting}: ")
+        check_500(service, method, path, client, fault)
+    check_500(service, "POST", FLAGS_PATH, client, fault)
     assert (raw.get(setting), raw.exists(history)) == (value, 0)
 
 
 @damaged
-def test_a_damaged_entry_of_the_history_is_a_500_for_its_page_alone(
+def test_damaged_history_entry_is_a_500_only_for_its_page(
     service: Service, client: Client, raw: Any, tenant: str, case: str
 ) -> None:
     value, fault = DAMAGED[case]
     setting, history = keys(tenant)
     raw.set(setting, stored(version=5, enabled=False))
     raw.hset(history, mapping={"4": stored(version=4), "3": value, "2": stored(version=2)})
-    check_refused(service, "GET", HISTORY_PATH, client, fault)
-    check_refused(service, "GET", HISTORY_PATH, client, f"StoreError: {history} 3: ")
+    check_500(service, "GET", HISTORY_PATH, client, fault)
+    check_500(service, "GET", HISTORY_PATH, client, f"StoreError: {history} 3: ")
     assert [change["version"] for change in client.history(limit=2)] == [5, 4]
     assert [change["version"] for change in client.history(before=3)] == [2]
     answer = client.request("GET", EVENTS_PATH, headers={"Last-Event-ID": "2"})
@@ -97,21 +97,21 @@ def test_a_damaged_entry_of_the_history_is_a_500_for_its_page_alone(
 
 
 @pytest.mark.parametrize("inner", [1, 2, 4, 5, MAX_VERSION])
-def test_an_entry_of_another_version_than_its_field_is_a_500(
+def test_history_entry_with_a_wrong_version_is_a_500(
     service: Service, client: Client, raw: Any, tenant: str, inner: int
 ) -> None:
     setting, history = keys(tenant)
     raw.set(setting, stored(version=4, enabled=False))
     raw.hset(history, "3", stored(version=inner))
     fault = f"StoreError: {history} 3: version: expected 3, found {inner}"
-    check_refused(service, "GET", HISTORY_PATH, client, fault)
+    check_500(service, "GET", HISTORY_PATH, client, fault)
     assert raw.hget(history, "3") == stored(version=inner)
 
 
-def test_entries_from_the_current_version_on_are_never_served_and_are_overwritten(
+def test_history_entries_newer_than_the_setting_are_hidden_and_overwritten(
     client: Client, raw: Any, tenant: str
 ) -> None:
-    """A restored backup of one tenant may have them: its history is newer than its setting."""
+    """A restored backup of one tenant may have such entries."""
     setting, history = keys(tenant)
     raw.set(setting, stored(version=3, enabled=False))
     raw.hset(history, mapping={str(version): stored(version=version, by="lost") for version in (3, 4, 5)})
@@ -123,9 +123,7 @@ def test_entries_from_the_current_version_on_are_never_served_and_are_overwritte
     ]  # fmt: skip
 
 
-def test_the_last_version_is_served_and_has_no_successor(
-    service: Service, client: Client, raw: Any, tenant: str
-) -> None:
+def test_highest_version_is_served_but_cannot_change(service: Service, client: Client, raw: Any, tenant: str) -> None:
     setting, history = keys(tenant)
     value = stored(version=MAX_VERSION)
     raw.set(setting, value)
@@ -133,17 +131,17 @@ def test_the_last_version_is_served_and_has_no_successor(
     assert client.get().headers["etag"] == tag
     assert client.get(headers={"If-None-Match": tag}).status == 304
     assert client.post({"enabled": True}, headers={"If-Match": tag}).status == 200
-    check_refused(service, "POST", PATH, client, f"StoreError: the setting has the highest version, {MAX_VERSION}")
+    check_500(service, "POST", PATH, client, f"StoreError: the setting has the highest version, {MAX_VERSION}")
     assert (raw.get(setting), raw.exists(history)) == (value, 0)
 
 
-def test_the_last_version_is_the_highest_that_if_match_can_name() -> None:
+def test_if_match_accepts_versions_up_to_the_highest() -> None:
     assert if_match([(b"if-match", f'"{MAX_VERSION}"'.encode())]) == frozenset({MAX_VERSION})
     assert if_match([(b"if-match", f'"{MAX_VERSION + 1}"'.encode())]) == frozenset()
 
 
 @pytest.mark.parametrize("subject", ["\U0001f600" * 255, "\x00" * 255, "", None])
-def test_each_subject_that_a_token_can_have_is_read_again(
+def test_every_valid_subject_is_stored_and_read_back(
     service: Service, client: Client, tenant: str, subject: str | None
 ) -> None:
     author = service.client(make_token(tenant, sub=subject))
@@ -152,7 +150,7 @@ def test_each_subject_that_a_token_can_have_is_read_again(
     assert [change["changed_by"] for change in client.history()] == [subject, subject]
 
 
-def test_members_that_this_release_does_not_know_are_ignored_and_kept(client: Client, raw: Any, tenant: str) -> None:
+def test_unknown_members_are_ignored_and_kept(client: Client, raw: Any, tenant: str) -> None:
     setting, history = keys(tenant)
     value = stored(format=2, reason="because", more={"deep": [1, 2.5, None]})
     raw.set(setting, value)

@@ -1,4 +1,4 @@
-"""The store of several servers, through what happens to them."""
+"""The store on several Redis servers: failovers, moved slots, dead and hanging servers."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from tests.conftest import Run
 from tests.processes import Service, make_token
 from tests.relay import Relay
 from tests.streams import EventStream
-from tests.topologies import Cluster, Node, Watched, cluster, watched
+from tests.topologies import Cluster, Node, SentinelStore, cluster, sentinel_store
 from tests.waiting import BUSY, PATIENCE, eventually
 
 AUTHOR = Author("tester", "request-1")
@@ -42,8 +42,8 @@ async def flip(store: RedisStore, tenant: str) -> Setting:
     return await store.change(tenant, not (await store.current(tenant)).enabled, AUTHOR)
 
 
-async def back_within(store: RedisStore, tenant: str, seconds: float) -> Setting:
-    """What a change makes of the setting, once one succeeds."""
+async def flip_within(store: RedisStore, tenant: str, seconds: float) -> Setting:
+    """Change the setting as soon as a write succeeds, and return it."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -54,8 +54,8 @@ async def back_within(store: RedisStore, tenant: str, seconds: float) -> Setting
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Watched]:
-    with watched(tmp_path) as store:
+def replicated(tmp_path: Path) -> Iterator[SentinelStore]:
+    with sentinel_store(tmp_path) as store:
         yield store
 
 
@@ -65,38 +65,38 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield store
 
 
-def test_a_planned_fail_over_is_followed_within_two_seconds(run: Run, guarded: Watched, tenant: str) -> None:
+def test_planned_failover_is_followed_within_two_seconds(run: Run, replicated: SentinelStore, tenant: str) -> None:
     async def follow() -> None:
-        async with store_at(guarded.url) as store:
+        async with store_at(replicated.url) as store:
             assert await flip(store, tenant) == Setting(enabled=True, version=1)
             async with store.announcements() as tenants:
-                await asyncio.to_thread(guarded.fail_over)
-                primary = guarded.primary()
+                await asyncio.to_thread(replicated.fail_over)
+                primary = replicated.primary()
                 began = time.monotonic()
                 with pytest.raises(StoreError):
                     _ = [tenant async for tenant in tenants]
-                assert (await back_within(store, tenant, 2 + BUSY)).version == 2
+                assert (await flip_within(store, tenant, 2 + BUSY)).version == 2
                 assert time.monotonic() - began < 2 + BUSY
             assert '"version":2' in primary.ask("GET", f"external_oms:{{{tenant}}}")
 
     run(follow())
 
 
-def test_the_death_of_the_primary_is_followed(run: Run, guarded: Watched, tenant: str) -> None:
+def test_failover_after_the_death_of_the_primary_is_followed(run: Run, replicated: SentinelStore, tenant: str) -> None:
     async def follow() -> None:
-        async with store_at(guarded.url, min_replicas=1) as store:
-            assert (await back_within(store, tenant, PATIENCE)).version == 1
-            dead = guarded.primary()
+        async with store_at(replicated.url, min_replicas=1) as store:
+            assert (await flip_within(store, tenant, PATIENCE)).version == 1
+            dead = replicated.primary()
             dead.stop()
-            assert await asyncio.to_thread(eventually, lambda: guarded.primary() is not dead)
+            assert await asyncio.to_thread(eventually, lambda: replicated.primary() is not dead)
             deadline = time.monotonic() + 2 + BUSY
-            while (await reading(store, tenant)) != Setting(enabled=True, version=1):
+            while (await current_or_none(store, tenant)) != Setting(enabled=True, version=1):
                 assert time.monotonic() < deadline
 
     run(follow())
 
 
-async def reading(store: RedisStore, tenant: str) -> Setting | None:
+async def current_or_none(store: RedisStore, tenant: str) -> Setting | None:
     try:
         return await store.current(tenant)
     except StoreError:
@@ -104,12 +104,12 @@ async def reading(store: RedisStore, tenant: str) -> Setting | None:
         return None
 
 
-def test_with_a_replica_required_no_answered_write_is_lost_in_a_fail_over(
-    run: Run, guarded: Watched, tenant: str
+def test_required_replica_prevents_loss_of_writes_in_a_failover(
+    run: Run, replicated: SentinelStore, tenant: str
 ) -> None:
     async def write(number: int, answered: dict[str, int], until: asyncio.Event) -> None:
         name = f"{tenant}-{number}"
-        async with store_at(guarded.url, min_replicas=1) as store:
+        async with store_at(replicated.url, min_replicas=1) as store:
             while not until.is_set():
                 with contextlib.suppress(StoreError, ConcurrentUpdate):
                     answered[name] = (await flip(store, name)).version
@@ -120,25 +120,23 @@ def test_with_a_replica_required_no_answered_write_is_lost_in_a_fail_over(
         until = asyncio.Event()
         writers = [asyncio.create_task(write(number, answered, until)) for number in range(8)]
         assert await asyncio.to_thread(eventually, lambda: sum(answered.values()) > 100)
-        await asyncio.to_thread(guarded.fail_over)
-        old = next(each for each in guarded.servers if each is not guarded.primary())
+        await asyncio.to_thread(replicated.fail_over)
+        old = next(each for each in replicated.servers if each is not replicated.primary())
         assert await asyncio.to_thread(eventually, lambda: old.ask("ROLE")[0] == "slave")
         until.set()
         await asyncio.gather(*writers)
-        async with store_at(guarded.url) as store:
+        async with store_at(replicated.url) as store:
             for name, version in answered.items():
                 assert (await store.current(name)).version >= version, name
 
     run(fail_over())
 
 
-def test_a_write_that_no_replica_confirms_is_unknown_and_a_repeated_one_confirms(
-    run: Run, guarded: Watched, tenant: str
-) -> None:
+def test_write_that_no_replica_confirms_is_an_unknown_outcome(run: Run, replicated: SentinelStore, tenant: str) -> None:
     async def write() -> None:
-        async with store_at(guarded.url, min_replicas=1) as store:
-            assert (await back_within(store, tenant, PATIENCE)).version == 1
-            replica = next(each for each in guarded.servers if each is not guarded.primary())
+        async with store_at(replicated.url, min_replicas=1) as store:
+            assert (await flip_within(store, tenant, PATIENCE)).version == 1
+            replica = next(each for each in replicated.servers if each is not replicated.primary())
             replica.signal(signal.SIGSTOP)
             try:
                 for enabled in (False, False):
@@ -151,24 +149,24 @@ def test_a_write_that_no_replica_confirms_is_unknown_and_a_repeated_one_confirms
     run(write())
 
 
-def test_a_change_whose_answer_is_lost_is_confirmed_by_replicas_once_it_is_found(
-    run: Run, guarded: Watched, tenant: str
+def test_change_found_by_lookup_still_needs_replica_confirmation(
+    run: Run, replicated: SentinelStore, tenant: str
 ) -> None:
     async def write(url: str, relay: Relay) -> None:
         async with store_at(url, min_replicas=1) as store:
             relay.rule = "cut after EXEC"
             assert await store.change(tenant, True, AUTHOR) == Setting(enabled=True, version=1)
-            guarded.servers[1].signal(signal.SIGSTOP)
+            replicated.servers[1].signal(signal.SIGSTOP)
             relay.rule = "cut after EXEC"
             with pytest.raises(OutcomeUnknown):
                 await store.change(tenant, False, AUTHOR)
-            guarded.servers[1].signal(signal.SIGCONT)
+            replicated.servers[1].signal(signal.SIGCONT)
 
-    with Relay(guarded.servers[0].port) as relay:
+    with Relay(replicated.servers[0].port) as relay:
         run(write(relay.url, relay))
 
 
-def test_a_write_whose_confirmation_is_refused_is_unknown(run: Run, tmp_path: Path, tenant: str) -> None:
+def test_rejected_wait_command_is_an_unknown_outcome(run: Run, tmp_path: Path, tenant: str) -> None:
     async def write(url: str) -> None:
         async with store_at(url, min_replicas=1) as store:
             with pytest.raises(OutcomeUnknown):
@@ -182,19 +180,19 @@ def test_a_write_whose_confirmation_is_refused_is_unknown(run: Run, tmp_path: Pa
     server.stop()
 
 
-def test_a_sentinel_that_is_dead_or_hangs_is_no_matter(run: Run, guarded: Watched, tenant: str) -> None:
+def test_dead_and_hanging_sentinels_are_skipped(run: Run, replicated: SentinelStore, tenant: str) -> None:
     async def read() -> None:
-        guarded.sentinels[0].signal(signal.SIGSTOP)
-        guarded.sentinels[1].stop()
-        async with store_at(guarded.url) as store:
+        replicated.sentinels[0].signal(signal.SIGSTOP)
+        replicated.sentinels[1].stop()
+        async with store_at(replicated.url) as store:
             assert await store.current(tenant) == NEVER_SET
-        guarded.sentinels[0].signal(signal.SIGCONT)
+        replicated.sentinels[0].signal(signal.SIGCONT)
 
     run(read())
 
 
 class Sentinel(ServerConnections):
-    """Connections that are counted, and fail where they are told to."""
+    """Connections to a sentinel that count their uses and can fail."""
 
     asked = 0
     fails = False
@@ -206,12 +204,12 @@ class Sentinel(ServerConnections):
         return await super().run(key, work, fresh=fresh)
 
 
-def test_the_sentinel_that_answered_last_is_asked_first(run: Run, guarded: Watched, tenant: str) -> None:
+def test_sentinel_that_answered_last_is_queried_first(run: Run, replicated: SentinelStore, tenant: str) -> None:
     async def ask() -> None:
-        first, second = [Sentinel.to(f"redis://127.0.0.1:{each.port}/0") for each in guarded.sentinels[:2]]
+        first, second = [Sentinel.to(f"redis://127.0.0.1:{each.port}/0") for each in replicated.sentinels[:2]]
         first.fails = True
         topology = SentinelTopology(
-            [first, second], "oms", lambda place: ServerConnections.to(f"redis://127.0.0.1:{place[1]}")
+            [first, second], "oms", lambda address: ServerConnections.to(f"redis://127.0.0.1:{address[1]}")
         )
         store = RedisStore(topology, 1.0, 10)
         await store.current(tenant)
@@ -222,7 +220,7 @@ def test_the_sentinel_that_answered_last_is_asked_first(run: Run, guarded: Watch
     run(ask())
 
 
-def test_whoever_waits_for_a_connection_to_a_primary_that_is_left_gets_none(run: Run, redis_url: str) -> None:
+def test_closing_the_connections_fails_waiting_callers(run: Run, redis_url: str) -> None:
     async def wait() -> None:
         connections = ServerConnections.to(redis_url)
         async with contextlib.AsyncExitStack() as stack:
@@ -237,7 +235,7 @@ def test_whoever_waits_for_a_connection_to_a_primary_that_is_left_gets_none(run:
     run(wait())
 
 
-def test_without_any_sentinel_there_is_no_store(run: Run, tenant: str) -> None:
+def test_read_fails_if_no_sentinel_is_reachable(run: Run, tenant: str) -> None:
     async def read() -> None:
         async with store_at("redis+sentinel://127.0.0.1:1,127.0.0.1:2/oms") as store:
             with pytest.raises(StoreError):
@@ -260,7 +258,7 @@ def test_tenants_are_spread_over_the_nodes(run: Run, nodes: Cluster, tenant: str
     run(spread())
 
 
-def test_a_slot_that_moves_is_followed_at_each_step(run: Run, nodes: Cluster, tenant: str) -> None:
+def test_moving_slot_is_followed_at_each_step(run: Run, nodes: Cluster, tenant: str) -> None:
     async def follow() -> None:
         source = nodes.owner(tenant)
         target = next(each for each in nodes.nodes if each is not source)
@@ -282,12 +280,12 @@ def test_a_slot_that_moves_is_followed_at_each_step(run: Run, nodes: Cluster, te
 
 
 def errors_at(node: Node, kind: str) -> int:
-    """How many errors of a kind the node has answered with."""
+    """Return the number of errors of a kind that the node has sent."""
     found = re.search(rf"errorstat_{kind}:count=(\d+)", node.ask("INFO", "errorstats"))
     return int(found[1]) if found else 0
 
 
-def test_a_slot_that_has_moved_is_asked_for_at_its_old_node_once(run: Run, nodes: Cluster, tenant: str) -> None:
+def test_moved_slot_is_redirected_only_once(run: Run, nodes: Cluster, tenant: str) -> None:
     async def read() -> None:
         source = nodes.owner(tenant)
         target = next(each for each in nodes.nodes if each is not source)
@@ -303,7 +301,7 @@ def test_a_slot_that_has_moved_is_asked_for_at_its_old_node_once(run: Run, nodes
     run(read())
 
 
-def test_a_change_waits_a_moment_for_keys_that_are_at_two_nodes(
+def test_change_waits_while_its_keys_are_on_two_nodes(
     run: Run, nodes: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.store.cluster._TRY_AGAIN_DELAY", 1.0)  # seconds: a busy machine moves keys slowly
@@ -326,7 +324,7 @@ def test_a_change_waits_a_moment_for_keys_that_are_at_two_nodes(
     run(change())
 
 
-def test_keys_that_are_at_two_nodes_are_no_history(run: Run, nodes: Cluster, tenant: str) -> None:
+def test_history_and_change_fail_while_keys_are_on_two_nodes(run: Run, nodes: Cluster, tenant: str) -> None:
     async def read() -> None:
         source = nodes.owner(tenant)
         target = next(each for each in nodes.nodes if each is not source)
@@ -348,8 +346,8 @@ def test_keys_that_are_at_two_nodes_are_no_history(run: Run, nodes: Cluster, ten
     run(read())
 
 
-def test_nodes_that_send_a_caller_to_and_fro_do_not_agree(run: Run, nodes: Cluster, tenant: str) -> None:
-    """One node gives the slot away, and the other does not take it."""
+def test_redirect_loop_between_two_nodes_is_an_error(run: Run, nodes: Cluster, tenant: str) -> None:
+    """One node migrates the slot, and the other does not import it."""
 
     async def read() -> None:
         source = nodes.owner(tenant)
@@ -361,7 +359,8 @@ def test_nodes_that_send_a_caller_to_and_fro_do_not_agree(run: Run, nodes: Clust
             with pytest.raises(StoreError) as raised:
                 await store.current(tenant)
             after = errors_at(source, "ASK"), errors_at(target, "MOVED")
-            assert str(raised.value.__cause__) == "the nodes do not agree on which one has the key, after 8 redirects"
+            message = "the nodes do not agree on which one has the key, after 8 redirects"
+            assert str(raised.value.__cause__) == message
             assert [now - then for now, then in zip(after, before, strict=True)] == [4, 4]
             source.ask("CLUSTER", "SETSLOT", nodes.slot(tenant), "STABLE")
             assert await store.current(tenant) == NEVER_SET
@@ -369,7 +368,7 @@ def test_nodes_that_send_a_caller_to_and_fro_do_not_agree(run: Run, nodes: Clust
     run(read())
 
 
-def test_a_slot_that_no_node_has_fails_its_own_tenants_until_one_has_it(run: Run, nodes: Cluster, tenant: str) -> None:
+def test_unassigned_slot_fails_only_its_tenants_until_it_is_assigned(run: Run, nodes: Cluster, tenant: str) -> None:
     async def read() -> None:
         slot, owner = nodes.slot(tenant), nodes.owner(tenant)
         (other,) = nodes.tenants_of(owner, 1)
@@ -378,10 +377,10 @@ def test_a_slot_that_no_node_has_fails_its_own_tenants_until_one_has_it(run: Run
         async with store_at(nodes.url) as store:
             with pytest.raises(StoreError) as raised:
                 await store.current(tenant)
-            assert str(raised.value.__cause__) == "no node has the key"
+            assert str(raised.value.__cause__) == "no node has the key's slot"
             assert await store.current(other) == NEVER_SET
             owner.ask("CLUSTER", "ADDSLOTS", slot)
-            assert await back_within(store, tenant, PATIENCE) == Setting(enabled=True, version=1)
+            assert await flip_within(store, tenant, PATIENCE) == Setting(enabled=True, version=1)
         for node in nodes.nodes:
             assert await asyncio.to_thread(eventually, partial(_has_every_slot, node))
 
@@ -405,7 +404,7 @@ def test_a_change_on_any_node_is_announced(run: Run, nodes: Cluster) -> None:
     run(listen())
 
 
-def test_a_replica_that_takes_a_dead_nodes_place_is_followed(run: Run, tmp_path: Path) -> None:
+def test_promoted_replica_of_a_dead_node_is_followed(run: Run, tmp_path: Path) -> None:
     async def outlive(nodes: Cluster) -> None:
         lost = nodes.nodes[0]
         (name,) = nodes.tenants_of(lost, 1)
@@ -415,7 +414,7 @@ def test_a_replica_that_takes_a_dead_nodes_place_is_followed(run: Run, tmp_path:
             assert await asyncio.to_thread(eventually, lambda: promoted.ask("DBSIZE"))
             lost.stop()
             assert await asyncio.to_thread(eventually, lambda: promoted.ask("ROLE")[0] == "master")
-            assert (await back_within(store, name, 3 + BUSY)).version == 2
+            assert (await flip_within(store, name, 3 + BUSY)).version == 2
             while promoted.ask("PUBSUB", "NUMSUB", "external_oms:changes")[1] == 0:
                 await asyncio.wait_for(anext(tenants), PATIENCE)
             await flip(store, name)
@@ -429,7 +428,7 @@ def test_a_replica_that_takes_a_dead_nodes_place_is_followed(run: Run, tmp_path:
 
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, fault: signal.Signals) -> None:
+def test_failing_node_fails_only_its_own_tenants(run: Run, tmp_path: Path, fault: signal.Signals) -> None:
     async def outlive(nodes: Cluster) -> None:
         lost, *others = nodes.nodes
         (theirs,) = nodes.tenants_of(lost, 1)
@@ -443,7 +442,7 @@ def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, 
                 for name in ours:
                     await store.current(name)
             await store.ping()
-            # Nobody has waited for those who wait for a node that hangs.
+            # No other read has waited for the reads from a node that hangs.
             assert fault == signal.SIGKILL or not any(each.done() for each in failing)
             outcomes = await asyncio.gather(*failing, return_exceptions=True)
             assert {type(each) for each in outcomes} == {StoreError}
@@ -457,25 +456,25 @@ def test_a_node_that_fails_fails_its_own_tenants_only(run: Run, tmp_path: Path, 
         run(outlive(nodes))
 
 
-def test_the_service_tells_of_changes_on_every_node(tmp_path: Path, nodes: Cluster) -> None:
+def test_event_streams_report_changes_on_every_node(tmp_path: Path, nodes: Cluster) -> None:
     with Service(tmp_path / "log", nodes.url) as service:
         for node in nodes.nodes:
             (name,) = nodes.tenants_of(node, 1)
             client = service.client(make_token(name))
-            stands = int(client.get().headers["etag"].strip('"'))
-            with EventStream(service.port, make_token(name), stands) as stream:
+            current = int(client.get().headers["etag"].strip('"'))
+            with EventStream(service.port, make_token(name), current) as stream:
                 client.post({"enabled": not client.enabled()})
-                assert stream.versions(1) == [stands + 1]
+                assert stream.versions(1) == [current + 1]
     assert "Traceback" not in service.log
 
 
-def test_a_stream_outlives_a_planned_fail_over(tmp_path: Path, guarded: Watched, tenant: str) -> None:
-    with Service(tmp_path / "log", guarded.url) as service:
+def test_event_stream_survives_a_planned_failover(tmp_path: Path, replicated: SentinelStore, tenant: str) -> None:
+    with Service(tmp_path / "log", replicated.url) as service:
         client = service.client(make_token(tenant))
         client.post({"enabled": True})
         with EventStream(service.port, make_token(tenant), 0) as stream:
             assert stream.versions(1) == [1]
-            guarded.fail_over()
+            replicated.fail_over()
             assert eventually(lambda: client.post({"enabled": False}).headers.get("etag") == '"2"')
             assert stream.versions(1) == [2]
     assert "Traceback" not in service.log

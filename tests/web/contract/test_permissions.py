@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.processes import SECRET, Service, make_token, missing
+from tests.processes import SECRET, Service, make_token, skip_locally
 from tests.provider import RSA_KEYS, Provider, jwk, pem
 from tests.waiting import eventually
 
@@ -61,7 +61,7 @@ def resident_bytes(pid: int) -> int:
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except FileNotFoundError:
-        missing("needs Linux's /proc")
+        skip_locally("needs Linux's /proc")
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 

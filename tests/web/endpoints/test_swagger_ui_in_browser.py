@@ -15,7 +15,7 @@ import yaml
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, PATH, Client
-from tests.processes import ROOT, Service, make_token, missing
+from tests.processes import ROOT, Service, make_token, skip_locally
 
 HOST = "oms.example"
 TITLE = CONTRACT["info"]["title"]
@@ -96,7 +96,7 @@ class Person:
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
-        missing("chromium is not installed")
+        skip_locally("chromium is not installed")
     # Nothing but the service can be reached: a page that asks another host is seen doing so.
     rules = f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with sync_playwright() as playwright:
@@ -217,7 +217,7 @@ def test_the_flags_are_tried_out_as_they_stand(person: Person, tenant: str) -> N
 
 def test_the_curl_lines_work_when_pasted(enter: Enter, tenant: str, client: Client) -> None:
     if shutil.which("curl") is None:
-        missing("curl is not installed")
+        skip_locally("curl is not installed")
     person = enter(host="127.0.0.1")  # whose name the shell knows as well
     person.open()
     person.authorizes(make_token(tenant))
