@@ -41,9 +41,6 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
-        # The parent kills a worker that does not answer for this many seconds. On a busy machine, a worker that still
-        # imports takes longer than the default of 5.
-        timeout_worker_healthcheck=30,
         # The side that closes an idle connection first may cut off a request. Heroku's router closes after 90 s.
         timeout_keep_alive=95,
     )

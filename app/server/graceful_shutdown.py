@@ -10,6 +10,8 @@ import contextlib
 import functools
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -75,7 +77,30 @@ class GracefulServer(uvicorn.Server):
 
 
 class _Worker(uvicorn.supervisors.multiprocess.Process):
-    """A worker process that runs GracefulServer."""
+    """A worker process that runs GracefulServer.
+
+    uvicorn kills a worker that does not answer its parent within 5 s. On a busy machine, a worker that still imports
+    takes longer, so that limit applies only once the worker has answered for the first time.
+    """
+
+    max_seconds_starting = 60
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._starts_until: float | None = time.monotonic() + self.max_seconds_starting
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Return True if the process runs and answers within `timeout` seconds, or may still be starting."""
+        if self._starts_until is None:
+            return super().is_alive(timeout)
+        if self.ping(timeout=1):
+            self._starts_until = None
+            return True
+        return self.process.is_alive() and time.monotonic() < self._starts_until
+
+    def wait_until_ready(self, timeout: float, should_exit: threading.Event | None = None) -> bool:
+        """Return True once the worker serves, False if it ended, if the parent stops, or after the time limit."""
+        return super().wait_until_ready(max(timeout, self.max_seconds_starting), should_exit)
 
     @functools.cached_property
     def server(self) -> GracefulServer:

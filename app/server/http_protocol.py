@@ -264,7 +264,9 @@ class HttpProtocol(RequestParsing):
 
     def _respond_before_application(self, cycle: RequestResponseCycle, response: ErrorResponse) -> None:
         """Respond instead of the application if it has not started to. The application still reports the request."""
-        if cycle.response_started or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if cycle.response_started:
             self._end_in_body(cycle, response)
             return
         request_context(cast(Scope, cycle.scope)).server_status = response.status

@@ -86,10 +86,11 @@ class ClusterSubscriptions:
                     is_lost = False
                     async for message in messages:
                         await self._queue.put(message)
-            except DRIVER_ERRORS as error:
+            except Exception as error:  # whatever it is: the feed must not believe that this node is subscribed
                 if not is_lost:
                     extra = {"node": f"{node[0]}:{node[1]}", "cause": str(error)}
-                    _log.warning("a node announces nothing", extra=extra)
+                    unexpected = None if isinstance(error, DRIVER_ERRORS) else error
+                    _log.warning("a node announces nothing", extra=extra, exc_info=unexpected)
                     await self._queue.put(None)
                 is_lost = True
                 if not first_attempt.done():

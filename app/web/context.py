@@ -24,17 +24,17 @@ _SERVER: Final = "external_oms.server"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class EventStream:
-    """An open-ended response: status, headers and the chunks of the body.
+    """An open-ended response: the chunks of the body, and the head that Flask made.
 
     `end` stops `chunks`. It may be called more than once, also after the last chunk.
     """
 
-    status: int
-    headers: list[Header]
     chunks: AsyncIterator[bytes]
     end: Callable[[], object]
+    status: int = 200
+    headers: list[Header] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)

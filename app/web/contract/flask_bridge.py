@@ -21,7 +21,7 @@ from werkzeug.datastructures import ImmutableDict
 from werkzeug.routing import MapAdapter
 
 from app.web.context import request_context
-from app.web.contract.views import SCOPE_KEY, StreamingResponse, View
+from app.web.contract.views import SCOPE_KEY, View
 
 _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYPE"}
 
@@ -68,8 +68,9 @@ class FlaskBridge(SpecMiddleware):
         """Handle one request."""
         response, status, headers, body = await self._respond(scope)
         try:
-            if isinstance(response, StreamingResponse) and scope["method"] != "HEAD":
-                request_context(scope).event_stream = response.detach(status, headers)
+            stream = request_context(scope).event_stream
+            if stream is not None and scope["method"] != "HEAD":
+                stream.status, stream.headers = status, headers
             else:
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})

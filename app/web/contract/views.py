@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import flask
@@ -14,7 +13,7 @@ from werkzeug.datastructures import Headers
 from app.feed.feed import Subscriber
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
-from app.web.context import EventStream, Header, request_context
+from app.web.context import EventStream, request_context
 from app.web.contract.parameters import argument_name
 from app.web.etags import entity_tag, if_match, is_not_modified
 from app.web.ofrep import evaluation_fields
@@ -71,28 +70,6 @@ class View:
         return response_for(await self._operation(**arguments), scope)
 
 
-class StreamingResponse(flask.Response):
-    """A response whose body is `chunks`. Closing it calls `end`, unless the stream was detached."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], end: Callable[[], object], headers: Headers) -> None:
-        super().__init__(iter(()), headers=headers)  # an iterator, because Werkzeug sets Content-Length for a list
-        self._chunks = chunks
-        self._end: Callable[[], object] | None = end
-
-    def detach(self, status: int, headers: list[Header]) -> EventStream:
-        """Return the stream, which the caller must send or end. Raises RuntimeError at the second call."""
-        if self._end is None:
-            raise RuntimeError("the stream is already detached")
-        stream, self._end = EventStream(status, headers, self._chunks, self._end), None
-        return stream
-
-    def close(self) -> None:
-        """End the stream, unless it is detached."""
-        super().close()
-        if self._end is not None:
-            self._end()
-
-
 @functools.singledispatch
 def response_for(result: object, _scope: Scope) -> flask.Response:
     """Return the response to the request in the scope for the result of its operation."""
@@ -128,11 +105,12 @@ def _(result: Evaluations, scope: Scope) -> flask.Response:
 
 @response_for.register
 def _(result: Subscriber, scope: Scope) -> flask.Response:
-    expiry = request_context(scope).token_expiry
-    if expiry is None:
+    context = request_context(scope)
+    if context.token_expiry is None:
         raise TypeError("an event stream requires a token, whose expiry ends it")
-    headers = Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()])
-    return StreamingResponse(event_stream(result, expiry), result.end, headers)
+    context.event_stream = EventStream(event_stream(result, context.token_expiry), result.end)
+    # An iterator, because Werkzeug sets Content-Length for a list.
+    return flask.Response(iter(()), headers=Headers([_NO_STORE, *EVENT_STREAM_HEADERS.items()]))
 
 
 def _not_modified(tag: tuple[str, str]) -> flask.Response:

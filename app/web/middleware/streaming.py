@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.context import EventStream, request_context, server_state
+from app.web.context import EventStream, RequestContext, request_context, server_state
 
 OpenStream = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -26,11 +26,21 @@ class Streaming:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or the lifespan."""
-        if scope["type"] == "lifespan":
-            server_state(scope.get("state", {})).end_streams = self._end_all
-        await self._app(scope, receive, send)
-        if scope["type"] != "http" or (stream := (context := request_context(scope)).event_stream) is None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                server_state(scope.get("state", {})).end_streams = self._end_all
+            await self._app(scope, receive, send)
             return
+        context = request_context(scope)
+        try:
+            await self._app(scope, receive, send)
+            if context.event_stream is not None and scope["method"] != "HEAD":
+                await self._send(context.event_stream, context, receive, send)
+        finally:
+            if context.event_stream is not None:
+                context.event_stream.end()
+
+    async def _send(self, stream: EventStream, context: RequestContext, receive: Receive, send: Send) -> None:
         self._running.add(stream)
         if self._stopped or context.is_half_closed:
             stream.end()
@@ -38,7 +48,6 @@ class Streaming:
             with self._open_stream():
                 await _send_stream(stream, receive, send)
         finally:
-            stream.end()
             self._running.discard(stream)
 
     def _end_all(self) -> None:
