@@ -53,7 +53,7 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
 
         def start(service: Service, token: str) -> Consumer:
             url = f"{service.url}{PATH}"
-            own = {"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "TOKEN": token}
+            own = {"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "OMS_CONFIG_TOKEN": token}
             return stack.enter_context(Consumer([interpreter, str(EXAMPLES / example)], tmp_path / "stderr", **own))
 
         yield start
