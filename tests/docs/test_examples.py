@@ -115,7 +115,7 @@ def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Cons
 
 
 def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProcess[str]":
-    environment = clean_environment({"OMS_CONFIG_URL": service.url, "TOKEN": token})
+    environment = clean_environment({"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": token})
     command = [sys.executable, str(EXAMPLES / "flag.py")]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
