@@ -9,11 +9,11 @@ from openfeature.contrib.provider.ofrep import OFREPProvider
 
 def headers() -> dict[str, str]:
     """Return the headers of one evaluation. To use fresh tokens, get them here: the client calls this each time."""
-    return {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    return {"Authorization": f"Bearer {os.environ['OMS_CONFIG_TOKEN']}"}
 
 
 def main() -> None:
-    """Evaluate the flag at `OMS_CONFIG_URL` with the token in `TOKEN`."""
+    """Evaluate the flag at `OMS_CONFIG_URL` with the token in `OMS_CONFIG_TOKEN`."""
     api.set_provider_and_wait(OFREPProvider(os.environ["OMS_CONFIG_URL"], headers_factory=headers, timeout=2))
     flag = api.get_client().get_boolean_details("external_oms.enabled", default_value=False)
     if flag.error_code is not None:  # the value is then the default, not the setting

@@ -54,7 +54,8 @@ async function* follow(url, getToken) {
 }
 
 try {
-  for await (const { version, enabled } of follow(new URL(process.env.EVENTS_URL), () => process.env.TOKEN)) {
+  const getToken = () => process.env.OMS_CONFIG_TOKEN;
+  for await (const { version, enabled } of follow(new URL(process.env.EVENTS_URL), getToken)) {
     console.log(`${version} ${enabled ? "on" : "off"}`);
   }
 } catch (error) {

@@ -45,7 +45,7 @@ def follow(url: str, get_token: Callable[[], str]) -> Iterator[dict[str, Any]]:
 
 if __name__ == "__main__":
     try:
-        for setting in follow(os.environ["EVENTS_URL"], lambda: os.environ["TOKEN"]):
+        for setting in follow(os.environ["EVENTS_URL"], lambda: os.environ["OMS_CONFIG_TOKEN"]):
             print(setting["version"], "on" if setting["enabled"] else "off", flush=True)
     except PermissionError as error:
         sys.exit(f"rejected: {error}")

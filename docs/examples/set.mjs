@@ -44,7 +44,7 @@ async function ask(enabled, version) {
 }
 
 try {
-  const { enabled, etag } = await change(process.env.SETTING_URL, process.env.TOKEN, ask);
+  const { enabled, etag } = await change(process.env.SETTING_URL, process.env.OMS_CONFIG_TOKEN, ask);
   console.log("set:", enabled ? "on" : "off", etag);
 } catch (error) {
   if (error instanceof Rejected) console.error(`rejected: ${error.message}`);

@@ -46,7 +46,7 @@ def ask(enabled: bool, version: str) -> bool:
 
 if __name__ == "__main__":
     try:
-        now, version = change(os.environ["SETTING_URL"], os.environ["TOKEN"], ask)
+        now, version = change(os.environ["SETTING_URL"], os.environ["OMS_CONFIG_TOKEN"], ask)
         print("set:", "on" if now else "off", version)
     except PermissionError as error:
         sys.exit(f"rejected: {error}")

@@ -62,7 +62,7 @@ def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Sh
         )
         assert named.split() == ["127.0.0.1", str(primary.port)]
         primary.ask("SET", "external_oms:{acme}", "before")
-        shell.run('redis-cli -u "$REDIS_URL" --rdb', REDIS_URL=url)
+        shell.run('redis-cli --user operator -u "$SERVER_URL" --rdb', SERVER_URL=url)
         primary.ask("SET", "external_oms:{acme}", "after")
         primary.ask("SET", "external_oms:{late}", "after")
         assert eventually(lambda: replica.ask("GET", "external_oms:{late}"))
@@ -78,10 +78,11 @@ def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Sh
         usual = config.read_text()
         config.write_text(usual + "appendonly no\n")
         primary.start()
-        info = shell.run('redis-cli -u "$REDIS_URL" CONFIG SET appendfsync', REDIS_URL=url)
+        info = shell.run('redis-cli --user operator -u "$SERVER_URL" CONFIG SET', SERVER_URL=url)
         assert "aof_enabled:1" in info
         assert eventually(lambda: "aof_rewrite_in_progress:0" in str(primary.ask("INFO", "persistence")))
-        assert eventually(lambda: "state=online" in shell.run('redis-cli -u "$REDIS_URL" INFO rep', REDIS_URL=url))
+        replication = 'redis-cli --user operator -u "$SERVER_URL" INFO rep'
+        assert eventually(lambda: "state=online" in shell.run(replication, SERVER_URL=url))
         for sentinel in store.sentinels:
             sentinel.start(sentinel=True)
         config.write_text(usual)
@@ -119,7 +120,7 @@ def test_a_backup_of_a_cluster_is_restored_though_its_slots_have_moved(shell: Sh
         (late,) = store.tenants_of(source, 4)[3:]
         source.ask("SET", f"external_oms:{{{late}}}", "after")
 
-        shell.run("redis-cli --cluster call", NODE=node)
+        shell.run("redis-cli --user operator --cluster call", NODE=node)
         for name in names:
             shell.run("mkdir spare", NODE=node, ID=name, SPARE=reserve_port())
         assert store.owner(moved) is target

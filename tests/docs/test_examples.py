@@ -53,7 +53,7 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
 
         def start(service: Service, token: str) -> Consumer:
             url = f"{service.url}{PATH}"
-            own = {"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "TOKEN": token}
+            own = {"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "OMS_CONFIG_TOKEN": token}
             return stack.enter_context(Consumer([interpreter, str(EXAMPLES / example)], tmp_path / "stderr", **own))
 
         yield start
@@ -115,7 +115,7 @@ def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Cons
 
 
 def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProcess[str]":
-    environment = clean_environment({"OMS_CONFIG_URL": service.url, "TOKEN": token})
+    environment = clean_environment({"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": token})
     command = [sys.executable, str(EXAMPLES / "flag.py")]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
