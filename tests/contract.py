@@ -1,4 +1,4 @@
-"""Holds every answer of the service to the contract, so that no test can forget to."""
+"""A client that checks every answer of the service against the contract."""
 
 import http.client
 import io
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 CONTRACT_FILE = ROOT / "openapi.yaml"
 CONTRACT: dict[str, Any] = yaml.safe_load(CONTRACT_FILE.read_text())
 
-# The design's table: what each status means in an error's body.
+# The error code of each status.
 ERROR_CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -40,8 +40,9 @@ MESSAGES = {
     409: "Concurrent update detected on external_oms configuration setting.",
     500: "Couldn't process request due to an internal error.",
 }
-# What HTTP itself defines, and 401 and 403, which the security scheme implies. Our own documents name them.
-BESIDE_THE_CONTRACT = {304, 401, 403, 404, 405, 413, 415, 431}
+# Statuses that the contract does not list: those that HTTP defines, and 401 and 403 of the security scheme.
+# Our own documents list them.
+UNDOCUMENTED_STATUSES = {304, 401, 403, 404, 405, 413, 415, 431}
 
 HISTORY_PATH = f"{PATH}/history"
 EXTENSIONS: dict[str, Any] = resolve_refs(yaml.safe_load((ROOT / "app" / "extensions.yaml").read_text()))
@@ -58,7 +59,7 @@ _ERROR_SCHEMA = _OPERATIONS[PATH]["get"]["responses"]["500"]["content"]["applica
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that was found to keep the contract."""
+    """An answer of the service."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,9 +71,9 @@ class Answer:
 
 
 def check(method: str, path: str, answer: Answer, *, malformed: bool = False) -> Answer:
-    """The answer itself, once all that the contract and the design say of it was seen to hold."""
+    """Check the answer against the contract and the common rules for headers, and return it."""
     request_id = answer.headers["x-request-id"]
-    path = re.sub(rf"(?<=^{FLAGS_PATH}/)[^/]+$", "{key}", named := path)
+    path = re.sub(rf"(?<=^{FLAGS_PATH}/)[^/]+$", "{key}", requested := path)
     if path == PATH and answer.status in {200, 304, 409} and method != "OPTIONS":
         assert re.fullmatch(r'"(0|[1-9][0-9]*)"', answer.headers["etag"])
     if answer.status == 304:
@@ -83,29 +84,29 @@ def check(method: str, path: str, answer: Answer, *, malformed: bool = False) ->
     if (path in _OPERATIONS and method != "OPTIONS") or answer.status >= 400:
         assert answer.headers["cache-control"] == "no-store"
     if method.lower() in _OPERATIONS.get(path, {}):
-        besides = (BESIDE_THE_CONTRACT if path == PATH else set()) | ({400} if malformed else set())
-        _check_documented(_OPERATIONS[path][method.lower()], answer, besides)
+        undocumented = (UNDOCUMENTED_STATUSES if path == PATH else set()) | ({400} if malformed else set())
+        _check_documented(_OPERATIONS[path][method.lower()], answer, undocumented)
     if answer.status >= 400:
         _check_error(answer, head=method == "HEAD")
-        if method != "HEAD" and named.startswith(f"{OFREP_BASE}/"):
-            below = unquote(named).removeprefix(f"{FLAGS_PATH}/")
-            _check_ofrep_error(answer, "" if below == unquote(named) else below)
+        if method != "HEAD" and requested.startswith(f"{OFREP_BASE}/"):
+            key = unquote(requested).removeprefix(f"{FLAGS_PATH}/")
+            _check_ofrep_error(answer, "" if key == unquote(requested) else key)
         elif method != "HEAD":
-            _check_contracts_error(answer, request_id)
+            _check_contract_error(answer, request_id)
     return answer
 
 
-def _check_documented(operation: dict[str, Any], answer: Answer, besides: set[int]) -> None:
+def _check_documented(operation: dict[str, Any], answer: Answer, undocumented: set[int]) -> None:
     documented = operation["responses"]
     if answer.status == 304:
         assert "content-type" not in answer.headers
-        assert "304" in documented or answer.status in besides
+        assert "304" in documented or answer.status in undocumented
     elif str(answer.status) in documented:
         content = documented[str(answer.status)]["content"]
         assert answer.headers["content-type"] in content
         Draft4ResponseValidator(content["application/json"]["schema"]).validate(answer.json)
     else:
-        assert answer.status in besides
+        assert answer.status in undocumented
 
 
 def _check_error(answer: Answer, *, head: bool) -> None:
@@ -117,7 +118,7 @@ def _check_error(answer: Answer, *, head: bool) -> None:
     assert answer.content if not head else not answer.content
 
 
-def _check_contracts_error(answer: Answer, request_id: str) -> None:
+def _check_contract_error(answer: Answer, request_id: str) -> None:
     jsonschema.Draft4Validator(_ERROR_SCHEMA).validate(answer.json)
     assert answer.json.keys() == {"error_code", "message", "request_id"}
     assert answer.json["error_code"] == ERROR_CODES[answer.status]
@@ -126,7 +127,7 @@ def _check_contracts_error(answer: Answer, request_id: str) -> None:
 
 
 def _check_ofrep_error(answer: Answer, key: str) -> None:
-    """The protocol's body, with the flag's key where the path has one."""
+    """Check for the body of the protocol, with the key of the flag if the path has one."""
     assert answer.json.keys() == {"errorCode", "errorDetails", *(["key"] if key else [])}
     assert answer.json["errorCode"] in OFREP_CODES.get(answer.status, {"GENERAL"})
     assert answer.json["errorDetails"] == MESSAGES.get(answer.status) or answer.status != 500
@@ -134,20 +135,20 @@ def _check_ofrep_error(answer: Answer, key: str) -> None:
 
 
 class Client:
-    """A client whose every answer is checked. `token` is sent unless a request brings its own `Authorization`."""
+    """A client that checks every answer. It sends `token` unless a request has its own `Authorization`."""
 
     def __init__(self, http: httpx.Client, token: str | None) -> None:
         self._http = http
         self._token = token
 
     def request(self, method: str, path: str = PATH, *, headers: Any = None, **more: Any) -> Answer:
-        """`headers` may have text or bytes as values."""
+        """Send a request. The values of `headers` are text or bytes."""
         own = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         response = self._http.request(method, path, headers={**own, **(headers or {})}, **more)
         return check(method, path, Answer(response.status_code, response.headers, response.content))
 
     def history(self, **parameters: Any) -> list[dict[str, Any]]:
-        """A page of the history."""
+        """Return a page of the history."""
         answer = self.request("GET", HISTORY_PATH, params=parameters)
         assert answer.status == 200
         changes: list[dict[str, Any]] = answer.json["changes"]
@@ -157,27 +158,27 @@ class Client:
         return self.request("GET", **more)
 
     def post(self, content: Any, **more: Any) -> Answer:
-        """POSTs bytes as they are and anything else as JSON."""
+        """POST bytes unchanged and any other value as JSON."""
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         headers = {"Content-Type": "application/json", **more.pop("headers", {})}
         return self.request("POST", content=content, headers=headers, **more)
 
     def change(self, *values: bool) -> None:
-        """Set the values, one after the other."""
+        """Set the values one after the other."""
         for value in values:
             assert self.post({"enabled": value}).status == 200
 
     def enabled(self) -> bool:
-        """What the setting is now."""
+        """Return the current setting."""
         answer = self.get()
         assert answer.status == 200
         enabled: bool = answer.json["enabled"]
         return enabled
 
     def raw(self, request: bytes, *, answers: int = 1, path: str = PATH, malformed: bool = False) -> list[Answer]:
-        """Sends bytes and reads so many answers; `%AUTH%` stands for the header with the token.
+        """Send bytes and return the given number of answers. `%AUTH%` is replaced by the header with the token.
 
-        The answer to a `malformed` head may be a 400, whatever the contract documents.
+        The answer to a `malformed` head may be a 400 even if the contract does not list it.
         """
         host, port = self._http.base_url.host, self._http.base_url.port
         assert port is not None
@@ -188,7 +189,7 @@ class Client:
 
 
 class Wire(io.BufferedReader):
-    """One connection: bytes out, answers in, any number of them."""
+    """One connection that sends bytes and reads any number of answers."""
 
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), timeout=PATIENCE)
@@ -199,18 +200,18 @@ class Wire(io.BufferedReader):
         self._socket.close()
 
     def close(self) -> None:
-        """Nothing: each of HTTPResponse's closes what it takes for a file of its own."""
+        """Do nothing, because each HTTPResponse closes its file after one answer."""
 
     def makefile(self, _mode: str) -> Self:
-        """What HTTPResponse asks a socket for; it may have read ahead, so all have to share one."""
+        """Return this reader to each HTTPResponse, so that they share the bytes that were read ahead."""
         return self
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
     def answer(self, method: str) -> Answer:
-        """The next answer, unchecked."""
-        response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # has all that is used of one
+        """Read the next answer without checking it."""
+        response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # has all methods that are used
         response.begin()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, headers, response.read())

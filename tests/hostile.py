@@ -1,4 +1,4 @@
-"""Hostile inputs of any size, and a measure of what they cost."""
+"""Hostile inputs of any size, and a measure of their cost."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 from app.cli.exit_status import CommandError
 from app.errors import ServiceError
 
-GROWTH: Final = 8
-MOST: Final = 20  # times the cost of an eighth of the input
+SIZE_RATIO: Final = 8
+MAX_COST_RATIO: Final = 20  # for an input that is eight times as large
 ATTEMPTS: Final = 4
 
-# What input may be rejected with.
+# Errors that reject an input.
 REJECTED: Final = (ServiceError, CommandError, HTTPException, ValueError)
 
 
@@ -23,18 +23,18 @@ Shape = Callable[[int], bytes]
 
 
 def repeated(unit: str | bytes) -> Shape:
-    """The shape of one unit, over and over."""
+    """Return the shape of one unit, repeated."""
     content = unit.encode("utf-8", "surrogatepass") if isinstance(unit, str) else unit
     return lambda size: content * (size // len(content))
 
 
 def followed(unit: str, end: str) -> Shape:
-    """The shape of something that matches up to its very end."""
+    """Return the shape of a repeated unit with a different end."""
     return lambda size: unit.encode() * (size // len(unit)) + end.encode()
 
 
 def preceded(start: str, unit: str) -> Shape:
-    """The shape of something that begins once and never ends."""
+    """Return the shape of a start and a repeated unit without an end."""
     return lambda size: start.encode() + unit.encode() * (size // len(unit))
 
 
@@ -97,7 +97,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """The time of this thread that the function takes, whether it takes its input or rejects it."""
+    """Return the thread time of the function, whether it accepts or rejects its input."""
     began = time.thread_time()
     with contextlib.suppress(*REJECTED):
         function()
@@ -107,17 +107,17 @@ def seconds(function: Callable[[], object]) -> float:
 def disproportionate(
     measure: Callable[[bytes], float], size: int, least: float, shapes: Mapping[str, Shape] = SHAPES
 ) -> list[str]:
-    """The shapes that cost too much as they grow from `size`, each measured up to `ATTEMPTS` times.
+    """Return the shapes whose cost grows too fast from `size`. Measure each shape up to `ATTEMPTS` times.
 
-    A cost below `least` seconds counts as `least`.
+    A cost below `least` seconds counts as `least` seconds.
     """
     found = []
     for name, shape in shapes.items():
-        small, large = shape(size), shape(GROWTH * size)
+        small, large = shape(size), shape(SIZE_RATIO * size)
         before = after = float("inf")
         for _ in range(ATTEMPTS):
             before, after = min(before, measure(small)), min(after, measure(large))
-            if after <= MOST * max(before, least):
+            if after <= MAX_COST_RATIO * max(before, least):
                 break
         else:
             found.append(f"{name}: {before:.4f} s, then {after:.4f} s")

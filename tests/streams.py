@@ -1,4 +1,4 @@
-"""A client of the events that checks the form of each, and knows whether a stream was ended or cut off."""
+"""A client of event streams that checks the form of each event and detects streams that are cut off."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ class Event:
 
 
 class EventStream:
-    """One stream of events. `last_event_id` resumes."""
+    """One event stream. `last_event_id` resumes an earlier one."""
 
     def __init__(self, port: int, token: str, last_event_id: object = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -41,7 +41,7 @@ class EventStream:
         self._connection.close()
 
     def event(self) -> Event | None:
-        """The next event; None where the stream ends as it should. A connection that is cut raises OSError."""
+        """Return the next event, or None at the proper end of the stream. Raise OSError if the connection is cut."""
         while (fields := self._fields()) is not None:
             if "data" in fields:
                 assert fields.keys() == {"id", "event", "data"}
@@ -52,14 +52,14 @@ class EventStream:
         return None
 
     def versions(self, number: int) -> list[int]:
-        """The versions of the next events, all of them changes."""
-        heard = []
+        """Read the next events, check that all are changes, and return their versions."""
+        versions = []
         for _ in range(number):
             event = self.event()
             assert event is not None
             assert event.kind == "change"
-            heard.append(event.version)
-        return heard
+            versions.append(event.version)
+        return versions
 
     def _fields(self) -> dict[str, str] | None:
         fields = {}
@@ -71,7 +71,7 @@ class EventStream:
         return None if line is None else fields
 
     def _line(self) -> str | None:
-        """A line without its end; None at the end of the body."""
+        """Return a line without its line break, or None at the end of the body."""
         try:
             line = self._response.readline()
         except http.client.HTTPException as error:

@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of everything: whose connection stands is answered, and soon nobody is left."""
+"""Graceful shutdown under load: established connections are answered, and all processes end in time."""
 
 import contextlib
 import os
@@ -30,25 +30,26 @@ BODY = b'{"enabled": true}'
 WRITE = f"POST {PATH} HTTP/1.1\r\n{AUTH}Content-Type: application/json\r\nContent-Length: 17\r\n\r\n".encode() + BODY
 
 
-class Crowd:
-    """Clients that ask on a connection of their own each time, until nobody takes it any more."""
+class Clients:
+    """Concurrent clients. Each opens a connection per request until the service refuses connections."""
 
     def __init__(self, port: int, pool: ThreadPoolExecutor) -> None:
         self._port = port
         self.answered = 0
         self.lost: list[str] = []
-        self._clients = [pool.submit(self._ask_on, number) for number in range(CLIENTS)]
+        self._clients = [pool.submit(self._send_until_refused, number) for number in range(CLIENTS)]
 
-    def left(self) -> bool:
-        """Whether the clients have come to an end."""
+    def have_finished(self) -> bool:
+        """Return True if every client has finished."""
         return all(client.done() for client in self._clients)
 
     def check(self) -> None:
+        """Check that every request was answered."""
         for client in self._clients:
             client.result()
         assert self.lost == []
 
-    def _ask_on(self, number: int) -> None:
+    def _send_until_refused(self, number: int) -> None:
         request = (READ, WRITE)[number % 2]
         while True:
             try:
@@ -73,7 +74,7 @@ def is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def running(log: Path, redis_url: str, workers: str, command: Sequence[str] = WEB) -> Iterator[Service]:
-    """A service all of whose processes serve."""
+    """Run a service and wait until each of its workers serves requests."""
     with Service(log, redis_url, command=command, WEB_CONCURRENCY=workers) as service:
         assert service.has_started(int(workers))
         yield service
@@ -81,19 +82,19 @@ def running(log: Path, redis_url: str, workers: str, command: Sequence[str] = WE
 
 
 @WORKERS
-def test_no_request_whose_connection_stands_is_lost_in_a_stop(tmp_path: Path, redis_url: str, workers: str) -> None:
+def test_shutdown_loses_no_request_of_established_connections(tmp_path: Path, redis_url: str, workers: str) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, workers) as service:
-        crowd = Crowd(service.port, pool)
-        assert eventually(lambda: crowd.answered > 300)
+        clients = Clients(service.port, pool)
+        assert eventually(lambda: clients.answered > 300)
         began = time.monotonic()
         service.stop()
         assert time.monotonic() - began < 5 + BUSY
-        assert eventually(crowd.left)
-        crowd.check()
+        assert eventually(clients.have_finished)
+        clients.check()
 
 
 # On SIGHUP, uvicorn gives up if a new worker needs more than 5 s to start, as it may while the old ones are busy.
-PATIENT_SUPERVISOR = """
+SLOW_START_SUPERVISOR = """
 import functools, runpy, uvicorn
 uvicorn.Config = functools.partial(uvicorn.Config, timeout_worker_healthcheck=60)
 if __name__ == "__main__":
@@ -101,28 +102,28 @@ if __name__ == "__main__":
 """
 
 
-def test_no_request_is_lost_while_workers_are_replaced_on_sighup(tmp_path: Path, redis_url: str) -> None:
+def test_sighup_replaces_workers_without_losing_requests(tmp_path: Path, redis_url: str) -> None:
     script = tmp_path / "patient.py"
-    script.write_text(PATIENT_SUPERVISOR)
+    script.write_text(SLOW_START_SUPERVISOR)
     command = [sys.executable, str(script)]
     with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2", command) as service:
         old = service.workers
-        crowd = Crowd(service.port, pool)
+        clients = Clients(service.port, pool)
         os.kill(service.pid, signal.SIGHUP)
         assert eventually(lambda: not any(map(is_alive, old)))
-        assert not crowd.left()
-        answered = crowd.answered
-        assert eventually(lambda: crowd.answered > answered + 100)
+        assert not clients.have_finished()
+        answered = clients.answered
+        assert eventually(lambda: clients.answered > answered + 100)
         service.stop()
-        assert eventually(crowd.left)
-        crowd.check()
+        assert eventually(clients.have_finished)
+        clients.check()
 
 
 @pytest.mark.parametrize(
     ("request_bytes", "ahead", "status"),
     [(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 1, 503), (READ, 1, 200), (READ, 10, 200)],
 )
-def test_on_a_connection_that_is_open_all_is_answered_while_it_stops_and_it_is_not_ready(
+def test_open_connections_are_answered_during_shutdown_and_readiness_fails(
     tmp_path: Path, redis_url: str, request_bytes: bytes, ahead: int, status: int
 ) -> None:
     with (
@@ -132,7 +133,7 @@ def test_on_a_connection_that_is_open_all_is_answered_while_it_stops_and_it_is_n
         ThreadPoolExecutor(1) as pool,
     ):
         stopped = pool.submit(service.stop)
-        until_the_stop(wire, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        answers_until_shutdown(wire, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         idle.send(request_bytes * ahead)
         answers = [idle.answer("GET") for _ in range(ahead)]
         assert [answer.status for answer in answers] == [status] * ahead
@@ -141,8 +142,8 @@ def test_on_a_connection_that_is_open_all_is_answered_while_it_stops_and_it_is_n
         stopped.result()
 
 
-def until_the_stop(wire: Wire, request: bytes, ahead: int = 1) -> list[Answer]:
-    """The answers to the last of the batches that are sent until one of their answers ends the connection."""
+def answers_until_shutdown(wire: Wire, request: bytes, ahead: int = 1) -> list[Answer]:
+    """Send batches of requests until an answer ends the connection. Return the answers to the last batch."""
     while True:
         wire.send(request * ahead)
         answers = [wire.answer("GET") for _ in range(ahead)]
@@ -151,14 +152,14 @@ def until_the_stop(wire: Wire, request: bytes, ahead: int = 1) -> list[Answer]:
 
 
 @WORKERS
-def test_what_was_sent_ahead_is_answered_in_a_stop(tmp_path: Path, redis_url: str, workers: str) -> None:
+def test_pipelined_requests_are_answered_during_shutdown(tmp_path: Path, redis_url: str, workers: str) -> None:
     with (
         running(tmp_path / "log", redis_url, workers) as service,
         Wire("127.0.0.1", service.port) as wire,
         ThreadPoolExecutor(1) as pool,
     ):
         stopped = pool.submit(service.stop)
-        answers = until_the_stop(wire, READ, ahead=10)
+        answers = answers_until_shutdown(wire, READ, ahead=10)
         assert [answer.status for answer in answers] == [200] * 10
         assert [answer.headers.get("connection") for answer in answers] == [None] * 9 + ["close"]
         assert wire.read() == b""
@@ -166,7 +167,7 @@ def test_what_was_sent_ahead_is_answered_in_a_stop(tmp_path: Path, redis_url: st
 
 
 @WORKERS
-def test_new_connections_are_refused_while_old_ones_are_still_waited_for(
+def test_new_connections_are_refused_while_shutdown_waits_for_old_ones(
     tmp_path: Path, redis_url: str, workers: str
 ) -> None:
     with (
@@ -175,7 +176,7 @@ def test_new_connections_are_refused_while_old_ones_are_still_waited_for(
         ThreadPoolExecutor(1) as pool,
     ):
         wire.send(WRITE[:-9])
-        service.client(None).get()  # the half is there when a whole one, sent later, is answered
+        service.client(None).get()  # the server has the partial request once it answers a later one
         stopped = pool.submit(service.stop)
         assert eventually(lambda: is_refused(service.port))
         assert select.select([wire], [], [], 0)[0] == []
@@ -184,7 +185,7 @@ def test_new_connections_are_refused_while_old_ones_are_still_waited_for(
 
 
 def is_refused(port: int) -> bool:
-    """Whether a connection is refused; one that is neither refused nor begun is not."""
+    """Return True if the port refuses a connection, and False if it accepts or ignores it."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except ConnectionRefusedError:
@@ -195,26 +196,26 @@ def is_refused(port: int) -> bool:
 
 
 class LateClient:
-    """What the server knows of a connection that has begun when the others were quiet, and then has its request."""
+    """A connection as the server sees it. It is idle once, and then receives its request."""
 
     def __init__(self, connections: set[object]) -> None:
         self._connections = connections
-        self.asked = 0
-        self.was_told = False
+        self.idle_checks = 0
+        self.was_asked_to_close_first = False
 
     @property
     def is_idle(self) -> bool:
-        self.asked += 1
-        return self.asked == 3
+        self.idle_checks += 1
+        return self.idle_checks == 3
 
     def close_after_response(self) -> None:
-        self.was_told = self.asked == 0
+        self.was_asked_to_close_first = self.idle_checks == 0
 
     def shutdown(self) -> None:
         self._connections.discard(self)
 
 
-def test_a_moment_of_quiet_is_not_taken_for_the_end(run: Run) -> None:
+def test_shutdown_ignores_a_brief_idle_moment(run: Run) -> None:
     config = uvicorn.Config(lambda: None, lifespan="off", log_config=None)
     config.load()
     server = GracefulServer(config)
@@ -223,12 +224,12 @@ def test_a_moment_of_quiet_is_not_taken_for_the_end(run: Run) -> None:
     client = LateClient(connections)
     connections.add(client)
     run(server.shutdown())
-    assert client.asked > 4
-    assert client.was_told
+    assert client.idle_checks > 4
+    assert client.was_asked_to_close_first
 
 
 @WORKERS
-def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path, redis_url: str, workers: str) -> None:
+def test_all_processes_end_within_10_s_despite_open_connections(tmp_path: Path, redis_url: str, workers: str) -> None:
     bundle = b"GET /v0/ui/bundle/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
     with running(tmp_path / "log", redis_url, workers) as service, contextlib.ExitStack() as stack:
         serving = service.workers
@@ -248,7 +249,7 @@ def test_whatever_is_connected_all_processes_are_gone_within_10_s(tmp_path: Path
             socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE)
 
 
-def test_a_worker_that_hangs_keeps_nobody_alive_for_10_s(tmp_path: Path, redis_url: str) -> None:
+def test_shutdown_with_a_hung_worker_ends_within_10_s(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "log", redis_url, "2") as service:
         serving = service.workers
         os.kill(serving[0], signal.SIGSTOP)
@@ -263,7 +264,7 @@ def test_a_worker_that_hangs_keeps_nobody_alive_for_10_s(tmp_path: Path, redis_u
         assert left == []
 
 
-def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, redis_url: str) -> None:
+def test_killed_worker_is_replaced(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "log", redis_url, "2") as service:
         killed, other = service.workers
         os.kill(killed, signal.SIGKILL)
@@ -273,20 +274,20 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, redis_url: str) -> 
         assert service.client(make_token("stopping")).get().status == 200
 
 
-def test_sigttin_adds_a_worker_that_stops_gracefully_too(tmp_path: Path, redis_url: str) -> None:
+def test_worker_added_by_sigttin_stops_gracefully(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "log", redis_url, "2") as service, contextlib.ExitStack() as stack:
         os.kill(service.pid, signal.SIGTTIN)
         assert service.has_started(3)
-        wire, idle = [until_accepted_by(service.workers[-1], service.port, stack) for _ in range(2)]
+        wire, idle = [connection_accepted_by(service.workers[-1], service.port, stack) for _ in range(2)]
         stopped = stack.enter_context(ThreadPoolExecutor(1)).submit(service.stop)
-        until_the_stop(wire, READ)
+        answers_until_shutdown(wire, READ)
         idle.send(READ)
         assert idle.answer("GET").status == 200
         stopped.result()
         assert not any(map(is_alive, service.workers))
 
 
-def until_accepted_by(pid: int, port: int, stack: contextlib.ExitStack) -> Wire:
+def connection_accepted_by(pid: int, port: int, stack: contextlib.ExitStack) -> Wire:
     """Return a connection that the worker with this process ID has accepted. Others stay open in `stack`."""
     while True:
         before = sockets_of(pid)

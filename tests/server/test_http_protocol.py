@@ -1,4 +1,4 @@
-"""What the server itself refuses, seen on a socket."""
+"""Requests that the HTTP server itself answers, over a socket."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ POST = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Ty
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )  # fmt: skip
-def test_what_is_no_http_is_a_400_with_the_contracts_body(client: Client, request_bytes: bytes) -> None:
+def test_invalid_http_is_a_400_per_the_contract(client: Client, request_bytes: bytes) -> None:
     assert client.raw(request_bytes, path="")[0].status == 400
 
 
@@ -58,47 +58,47 @@ def test_a_request_line_that_is_too_long_is_a_431(client: Client) -> None:
     assert client.raw(b"GET /" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n\r\n", path="")[0].status == 431
 
 
-def megabytes_taken(service: Service, beginning: bytes) -> int:
-    """How many megabytes without an end the server takes behind a beginning, of 60."""
+def megabytes_accepted(service: Service, beginning: bytes) -> int:
+    """Return the number of megabytes, up to 60, that the server accepts after `beginning`."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
         connection.sendall(beginning)
-        for taken in range(60):
+        for accepted in range(60):
             try:
                 connection.sendall(b"x" * 1_000_000)
             except OSError:
-                return taken
+                return accepted
     return 60
 
 
 def test_a_head_of_60_mb_is_refused_long_before_its_end(service: Service) -> None:
-    assert megabytes_taken(service, b"GET / HTTP/1.1\r\nX: ") < 30
+    assert megabytes_accepted(service, b"GET / HTTP/1.1\r\nX: ") < 30
 
 
 @pytest.mark.parametrize("part", [b"0\r\nX: ", b"0\r\n" + b"X: y\r\n" * 3000 + b"X: "])
-def test_trailers_without_end_are_refused(service: Service, part: bytes) -> None:
+def test_endless_trailers_are_refused(service: Service, part: bytes) -> None:
     request = POST + b"Transfer-Encoding: chunked\r\n\r\n11\r\n" + GOOD + b"\r\n" + part
     token = make_token("trailers").encode()
-    assert megabytes_taken(service, request.replace(b"%AUTH%", b"Authorization: Bearer " + token)) < 30
+    assert megabytes_accepted(service, request.replace(b"%AUTH%", b"Authorization: Bearer " + token)) < 30
 
 
-def test_a_head_just_within_its_bound_is_taken(client: Client) -> None:
+def test_head_just_within_its_limit_is_accepted(client: Client) -> None:
     assert client.raw(GET + b"X: " + b"x" * (MAX_HEAD_BYTES - 1000) + b"\r\n\r\n")[0].status == 200
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_order(client: Client) -> None:
+def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     write = POST + b"Content-Length: 17\r\n\r\n" + GOOD
     answers = client.raw((write + GET + b"\r\n") * (MAX_WAITING // 2), answers=MAX_WAITING)
     assert [answer.json for answer in answers] == [{"enabled": True}] * MAX_WAITING
 
 
-def test_a_flood_of_requests_sent_ahead_is_cut_off_and_starves_nobody(service: Service, client: Client) -> None:
+def test_pipelined_flood_is_cut_off_and_other_clients_are_served(service: Service, client: Client) -> None:
     flood = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000_000
     with Wire("127.0.0.1", service.port) as wire, pytest.raises(OSError, match=r"reset|Broken pipe"):
         wire.send(flood)
     assert client.get().status == 200
 
 
-def test_nonsense_behind_a_request_does_not_take_the_place_of_its_answer(client: Client) -> None:
+def test_garbage_behind_a_request_does_not_replace_its_answer(client: Client) -> None:
     (answer,) = client.raw(POST + b"Content-Length: 17\r\n\r\n" + GOOD + b"\x00 nonsense\r\n\r\n")
     assert (answer.status, answer.json) == (200, {"enabled": True})
     assert client.enabled()
@@ -108,13 +108,13 @@ def test_nonsense_behind_a_request_does_not_take_the_place_of_its_answer(client:
     "rest",
     [b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"POST /x HTTP/1.1\r\nHost: x\r\nX"],
 )
-def test_a_write_keeps_its_answer_whatever_is_sent_behind_it(client: Client, rest: bytes) -> None:
+def test_write_is_answered_despite_malformed_data_behind_it(client: Client, rest: bytes) -> None:
     write = POST + b"Content-Length: 17\r\n\r\n" + GOOD
     answers = client.raw(write + GET + b"\r\n" + rest, answers=2)
     assert [answer.json for answer in answers] == [{"enabled": True}] * 2
 
 
-def test_a_client_that_leaves_with_requests_sent_ahead_is_no_failure(service: Service, tenant: str) -> None:
+def test_disconnect_with_pipelined_requests_is_no_error(service: Service, tenant: str) -> None:
     auth = f"Authorization: Bearer {make_token(tenant)}\r\nX-Request-ID: ahead-{tenant}".encode()
     write = (POST + b"Content-Length: 17\r\n\r\n" + GOOD).replace(b"%AUTH%", auth)
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
@@ -122,9 +122,9 @@ def test_a_client_that_leaves_with_requests_sent_ahead_is_no_failure(service: Se
     assert service.logs(f"request_id=ahead-{tenant}")
 
 
-def test_a_client_that_only_listens_gets_its_answer(hasty: tuple[str, int]) -> None:
-    """To one that is answered before it says that it only listens, no answer could say that the connection ends."""
-    with socket.create_connection(hasty, timeout=PATIENCE) as connection:
+def test_half_closed_connection_gets_its_answer(short_limits_address: tuple[str, int]) -> None:
+    """The answer is late, because an answer before the half-close could not say that the connection ends."""
+    with socket.create_connection(short_limits_address, timeout=PATIENCE) as connection:
         connection.sendall(WHOLE.replace(b"GET /", b"GET /late"))
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -136,8 +136,8 @@ UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings
 
 
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c", b"x"])
-def test_an_upgrade_that_is_asked_for_is_ignored(service: Service, client: Client, protocol: bytes) -> None:
-    """As Java's HttpClient asks by default, a length of 0 included, and curl with --http2."""
+def test_requested_upgrade_is_ignored(service: Service, client: Client, protocol: bytes) -> None:
+    """Java's HttpClient requests an upgrade by default, also with a length of 0. So does curl with --http2."""
     upgrade = UPGRADE % protocol
     write = POST + upgrade + b"Content-Length: 17\r\n\r\n" + GOOD
     chunked = POST + upgrade + b"Transfer-Encoding: chunked\r\n\r\n11\r\n" + GOOD + b"\r\n0\r\n\r\n"
@@ -163,7 +163,7 @@ def test_no_tunnel_is_opened(client: Client, method: bytes) -> None:
 
 
 @pytest.mark.parametrize("hosts", [b"", b"Host: x\r\nHost: x\r\n", b"Host: x\r\nHost: y\r\n"])
-def test_a_request_names_one_host(client: Client, hosts: bytes) -> None:
+def test_request_without_exactly_one_host_is_a_400(client: Client, hosts: bytes) -> None:
     (answer,) = client.raw(GET.replace(b"Host: x\r\n", hosts) + b"\r\n", malformed=True)
     assert (answer.status, answer.json["message"]) == (400, "Expected one Host header.")
 
@@ -189,7 +189,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     ],
 )
 @pytest.mark.parametrize("before", [0, 1])
-def test_what_the_server_refuses_has_its_line_with_what_was_read_of_it(
+def test_rejected_request_is_logged_with_the_parts_read(
     service: Service, before: int, request_bytes: bytes, line: str
 ) -> None:
     with Wire("127.0.0.1", service.port) as wire:
@@ -203,7 +203,7 @@ def test_what_the_server_refuses_has_its_line_with_what_was_read_of_it(
     assert found.partition(f"event=request request_id={request_id} ")[2] == line
 
 
-def test_a_caller_keeps_its_own_request_id_where_the_rest_is_refused(service: Service, tenant: str) -> None:
+def test_rejected_request_keeps_its_request_id(service: Service, tenant: str) -> None:
     head = f"GET / HTTP/1.1\r\nX-Request-ID: own-{tenant}\r\n\r\n".encode()
     (answer,) = service.client(None).raw(head, malformed=True)
     assert (answer.status, answer.headers["x-request-id"]) == (400, f"own-{tenant}")
@@ -213,13 +213,11 @@ BROKEN = b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\nzz\r\n"
 
 
 @pytest.mark.parametrize("parts", [[POST + BROKEN], [POST + BROKEN[:-4], BROKEN[-4:]]])
-def test_a_body_that_breaks_off_is_one_request_with_one_answer_and_one_line(
-    service: Service, tenant: str, parts: list[bytes]
-) -> None:
+def test_malformed_body_has_one_answer_and_one_log_line(service: Service, tenant: str, parts: list[bytes]) -> None:
     with Wire("127.0.0.1", service.port) as wire:
         for part in parts:
             wire.send(part.replace(b"%AUTH%", f"Authorization: Bearer {make_token(tenant)}".encode()))
-            service.client(None).get()  # this part is there when another request, sent later, is answered
+            service.client(None).get()  # the server has this part once it answers a later request
         answer = check("POST", PATH, wire.answer("POST"))
         assert wire.read() == b""
     request_id = answer.headers["x-request-id"]
@@ -229,7 +227,7 @@ def test_a_body_that_breaks_off_is_one_request_with_one_answer_and_one_line(
 
 
 @pytest.mark.parametrize("parts", [[POST + BROKEN], [POST + BROKEN[:-4], BROKEN[-4:]]])
-def test_what_breaks_behind_an_answer_is_not_answered_again(service: Service, parts: list[bytes]) -> None:
+def test_malformed_body_behind_an_answer_gets_no_second_answer(service: Service, parts: list[bytes]) -> None:
     with Wire("127.0.0.1", service.port) as wire:
         wire.send(parts[0].replace(b"%AUTH%", b"X: y"))
         answer = wire.answer("POST")
@@ -250,7 +248,7 @@ def test_an_upgrade_without_a_token_is_a_401(service: Service) -> None:
     "host",
     [b"", b"a b", b"[::", b"x" * 5000, b"\xff\xfe", b"a:b:c", b"a:99999999", b"..", b"<>", b"xn--\xc3\xa4", b"%00"],
 )
-def test_whatever_host_is_named_the_request_is_answered_or_refused(client: Client, host: bytes) -> None:
+def test_unusual_host_is_a_200_or_a_400(client: Client, host: bytes) -> None:
     assert client.raw(GET.replace(b"Host: x", b"Host: " + host) + b"\r\n", malformed=True)[0].status in {200, 400}
 
 
@@ -279,7 +277,10 @@ LIMITS = {"max_seconds_unread": 1.0, "max_seconds_head": HEAD_SECONDS, "max_seco
 
 
 async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the length of the body: /late after a while, /unread without reading it. /large has many bytes."""
+    """Answer with the length of the body.
+
+    /late answers after a delay, /unread does not read the body, and /large answers with that many bytes.
+    """
     length, more = 0, scope["path"] != "/unread"
     while more:
         message = await receive()
@@ -295,19 +296,19 @@ async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-def hasty_server() -> Iterator[ServerThread]:
-    """A server that waits for less time, with small buffers."""
+def short_limits_server() -> Iterator[ServerThread]:
+    """A server with short time limits and small buffers."""
     with serving(slow_echo, limits=LIMITS, send_buffer=16384) as running:
         yield running
 
 
 @pytest.fixture
-def hasty(hasty_server: ServerThread) -> tuple[str, int]:
-    return hasty_server.address
+def short_limits_address(short_limits_server: ServerThread) -> tuple[str, int]:
+    return short_limits_server.address
 
 
-def until_closed(address: tuple[str, int], *parts: bytes, drip: bytes = b"") -> tuple[bytes, float]:
-    """What comes back for `parts`, then for `drip` each 50 ms, and how many seconds the connection lasts."""
+def exchange_until_closed(address: tuple[str, int], *parts: bytes, drip: bytes = b"") -> tuple[bytes, float]:
+    """Send `parts`, then `drip` every 50 ms. Return the received bytes and the seconds until the connection ends."""
     received = b""
     began = time.monotonic()
     with socket.create_connection(address, timeout=0.05) as connection:
@@ -341,37 +342,39 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [b"", WHOLE])
-def test_who_takes_too_long_to_ask_is_cut_off(
-    hasty: tuple[str, int], before: bytes, sent: bytes, drip: bytes, limit: float
+def test_slow_request_is_cut_off(
+    short_limits_address: tuple[str, int], before: bytes, sent: bytes, drip: bytes, limit: float
 ) -> None:
-    received, seconds = until_closed(hasty, before, sent, drip=drip)
+    received, seconds = exchange_until_closed(short_limits_address, before, sent, drip=drip)
     assert received.count(b"HTTP/1.1 200") == (1 if before else 0)
     assert 0.9 * limit < seconds < PATIENCE
 
 
-def test_who_never_asks_is_cut_off(hasty: tuple[str, int]) -> None:
-    received, seconds = until_closed(hasty)
+def test_connection_without_a_request_is_cut_off(short_limits_address: tuple[str, int]) -> None:
+    received, seconds = exchange_until_closed(short_limits_address)
     assert received == b""
     assert 0.9 * HEAD_SECONDS < seconds < PATIENCE
 
 
-def test_a_body_that_is_sent_on_without_end_behind_its_answer_is_cut_off(hasty: tuple[str, int]) -> None:
-    received, seconds = until_closed(hasty, LENGTH.replace(b"POST /", b"POST /unread"), drip=b"x")
+def test_endless_body_behind_its_answer_is_cut_off(short_limits_address: tuple[str, int]) -> None:
+    received, seconds = exchange_until_closed(
+        short_limits_address, LENGTH.replace(b"POST /", b"POST /unread"), drip=b"x"
+    )
     assert received.startswith(b"HTTP/1.1 200")
     assert HEAD_SECONDS < seconds < PATIENCE
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\nX: ", LENGTH, WHOLE + b"GET / HT", WHOLE + LENGTH + b"x"])
-def test_an_answer_that_takes_long_is_waited_for_whatever_is_sent_behind_its_request(
-    hasty: tuple[str, int], behind: bytes
+def test_slow_answer_is_sent_despite_data_behind_its_request(
+    short_limits_address: tuple[str, int], behind: bytes
 ) -> None:
-    with socket.create_connection(hasty, timeout=PATIENCE) as connection:
+    with socket.create_connection(short_limits_address, timeout=PATIENCE) as connection:
         connection.sendall(WHOLE.replace(b"GET /", b"GET /late") + behind)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_who_sends_slowly_but_in_time_is_answered_again_and_again(hasty: tuple[str, int]) -> None:
-    with Wire(*hasty) as wire:
+def test_slow_requests_within_the_limits_are_answered(short_limits_address: tuple[str, int]) -> None:
+    with Wire(*short_limits_address) as wire:
         for _ in range(8):
             wire.send(b"POST / HTTP/1.1\r\nHost: x\r\n")
             time.sleep(0.1)
@@ -381,16 +384,16 @@ def test_who_sends_slowly_but_in_time_is_answered_again_and_again(hasty: tuple[s
             assert wire.answer("POST").content == b"2"
 
 
-def test_who_leaves_any_part_of_the_last_answer_unread_is_cut_off(
-    hasty_server: ServerThread,
+def test_client_that_leaves_its_last_answer_unread_is_cut_off(
+    short_limits_server: ServerThread,
 ) -> None:
-    """Some leave much, some so little that the server has written it all; which is which, the system decides."""
-    connections = hasty_server.server.server_state.connections
+    """The unread rest has many sizes, because only the system knows how much it buffers."""
+    connections = short_limits_server.server.server_state.connections
     with contextlib.ExitStack() as stack:
         for size in range(10_000, 600_000, 20_000):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-            connection.connect(hasty_server.address)
+            connection.connect(short_limits_server.address)
             connection.sendall(b"GET /large?%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
             assert connection.recv(1)
         assert eventually(lambda: not connections)

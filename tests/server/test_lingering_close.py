@@ -1,4 +1,4 @@
-"""The end of a connection: what a client still receives, and what a client that does not read costs."""
+"""The end of a connection: the last answers, and the cost of clients that do not read."""
 
 import contextlib
 import socket
@@ -20,15 +20,15 @@ WRITE = HEAD + b"Content-Length: 17\r\n\r\n" + BODY
 
 
 async def large(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answers with as many bytes as the path says."""
+    """Answer with the number of bytes in the path."""
     body = b"x" * int(scope["path"][1:])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[tuple[str, int]]:
-    """The address of a server that cuts clients off sooner, with small send buffers."""
+def short_limits_address() -> Iterator[tuple[str, int]]:
+    """The address of a server with short time limits and small send buffers."""
     with serving(large, limits={"max_seconds_unread": 0.6}, send_buffer=65536, keep_alive=2) as running:
         yield running.address
 
@@ -37,12 +37,12 @@ def hasty() -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
 @pytest.mark.parametrize("half_closes", [False, True])
 def test_unread_answer_is_cut_off_by_a_reset(
-    hasty: tuple[str, int], size: int, header: bytes, half_closes: bool
+    short_limits_address: tuple[str, int], size: int, header: bytes, half_closes: bool
 ) -> None:
-    """Up to the size of the send buffer, the kernel has taken the whole answer."""
+    """The kernel buffers the whole answer if it fits into the send buffer."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(hasty)
+        connection.connect(short_limits_address)
         connection.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\n%s\r\n" % (size, header))
         if half_closes:
             connection.shutdown(socket.SHUT_WR)
@@ -50,11 +50,11 @@ def test_unread_answer_is_cut_off_by_a_reset(
         assert eventually(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
-def test_slow_reader_receives_the_whole_answer(hasty: tuple[str, int]) -> None:
+def test_slow_reader_receives_the_whole_answer(short_limits_address: tuple[str, int]) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         connection.settimeout(PATIENCE)
-        connection.connect(hasty)
+        connection.connect(short_limits_address)
         for _ in range(10):
             connection.sendall(b"GET /30000 HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(0.1)
@@ -65,8 +65,8 @@ def test_slow_reader_receives_the_whole_answer(hasty: tuple[str, int]) -> None:
                 received += len(data)
 
 
-def test_idle_connection_is_closed_after_the_keep_alive_time(hasty: tuple[str, int]) -> None:
-    with Wire(*hasty) as wire:
+def test_idle_connection_is_closed_after_the_keep_alive_time(short_limits_address: tuple[str, int]) -> None:
+    with Wire(*short_limits_address) as wire:
         for _ in range(2):
             began = time.monotonic()
             wire.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -78,10 +78,10 @@ def test_idle_connection_is_closed_after_the_keep_alive_time(hasty: tuple[str, i
 @pytest.mark.parametrize("pause", [0, 0.001, 0.003, 0.007])
 @pytest.mark.parametrize("behind", [b"x" * 100, GET, b"x" * 500_000])
 @pytest.mark.parametrize("broken", [b"zz\r\n", b"1\r\nx\r\nzz\r\n"])
-def test_requests_before_a_malformed_one_are_answered_whole(
+def test_requests_before_a_malformed_one_get_complete_answers(
     service: Service, pause: float, behind: bytes, broken: bytes
 ) -> None:
-    """A reset behind the answers would destroy them. At the end, the log is seen to have no traceback."""
+    """A reset after the answers would destroy them. The fixture checks that the log has no traceback."""
     auth = f"Authorization: Bearer {make_token('malformed')}".encode()
     for _ in range(3):
         with Wire("127.0.0.1", service.port) as wire:
@@ -95,7 +95,7 @@ def test_requests_before_a_malformed_one_are_answered_whole(
             assert wire.read() == b""
 
 
-def test_refused_request_behind_others_has_its_line_in_the_log(service: Service, tenant: str) -> None:
+def test_rejected_request_behind_others_is_logged(service: Service, tenant: str) -> None:
     auth = f"Authorization: Bearer {make_token(tenant)}".encode()
     bad = f"GET /refused HTTP/1.1\r\nX-Request-ID: behind-{tenant}\r\nHost: a/b\r\n\r\n".encode()
     with Wire("127.0.0.1", service.port) as wire:
@@ -116,7 +116,7 @@ def test_nothing_behind_the_last_request_is_executed(client: Client, last: bytes
 @pytest.mark.parametrize(
     "head",
     [
-        HEAD + b"Content-Length: 60000000\r\n\r\n",  # refused without its body: no token
+        HEAD + b"Content-Length: 60000000\r\n\r\n",  # rejected before its body: no token
         WRITE + b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n4000000\r\n",
@@ -129,7 +129,7 @@ def test_server_reads_little_behind_its_last_answer(service: Service, head: byte
         with contextlib.suppress(ConnectionError):
             while sent < 60_000_000:
                 sent += connection.send(b"x" * 100_000)
-    assert sent < 30_000_000  # most of it in the system's buffers
+    assert sent < 30_000_000  # most of it is in the system's buffers
 
 
 def test_body_that_is_too_large_is_refused_and_ends_the_connection(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The web process: how it starts, what it says, how it stops."""
+"""The web process: start, log and stop."""
 
 import json
 import os
@@ -18,22 +18,22 @@ from tests.waiting import PATIENCE
 
 
 def start(**environment: str) -> "subprocess.CompletedProcess[str]":
-    """A process that is expected to end by itself."""
+    """Run a web process that ends by itself."""
     return subprocess.run(
         WEB, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_without_store_and_key_there_is_no_start(workers: str) -> None:
+def test_start_without_store_and_key_fails(workers: str) -> None:
     done = start(WEB_CONCURRENCY=workers)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "REDIS_URL is missing" in done.stderr
-    assert "one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER is required" in done.stderr
+    assert "set one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER" in done.stderr
 
 
-def test_a_port_in_use_is_one_line() -> None:
+def test_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = start(PORT=port, REDIS_URL="redis://localhost", JWT_SECRET=SECRET)
@@ -45,7 +45,7 @@ def test_two_workers_answer_on_one_port_and_see_each_others_writes(tmp_path: Pat
     with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY="2") as service:
         for enabled in (True, False) * 10:
             assert service.client(make_token(tenant)).post({"enabled": enabled}).status == 200
-            # A connection each: either worker may get it.
+            # Each request opens a connection, which either worker may accept.
             for _ in range(4):
                 assert service.client(make_token(tenant)).get(headers={"Connection": "close"}).json == {
                     "enabled": enabled
@@ -54,7 +54,7 @@ def test_two_workers_answer_on_one_port_and_see_each_others_writes(tmp_path: Pat
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_ends_it(tmp_path: Path, redis_url: str, workers: str) -> None:
+def test_sigterm_stops_the_service(tmp_path: Path, redis_url: str, workers: str) -> None:
     with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service:
         pass
     with pytest.raises(OSError, match="refused"):
@@ -62,20 +62,20 @@ def test_sigterm_ends_it(tmp_path: Path, redis_url: str, workers: str) -> None:
     assert "Traceback" not in service.log
 
 
-def test_who_still_waits_when_it_has_to_end_is_told_in_the_contracts_words(tmp_path: Path, redis_url: str) -> None:
+def test_unfinished_request_at_shutdown_gets_an_error_per_the_contract(tmp_path: Path, redis_url: str) -> None:
     service = Service(tmp_path / "log", redis_url)
     with ThreadPoolExecutor(1) as pool, service, Wire("127.0.0.1", service.port) as wire:
         head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {make_token('half')}\r\n"
         wire.send(head.encode() + b"Content-Type: application/json\r\nContent-Length: 40\r\n\r\n{")
-        service.client(None).get()  # the half is there when a whole one, sent later, is answered
+        service.client(None).get()  # the server has the partial request once it answers a later one
         stopped = pool.submit(service.stop)
         check("POST", PATH, wire.answer("POST"))
         stopped.result()
     assert "Traceback" not in service.log
 
 
-def test_an_operation_that_is_missing_stops_the_start(tmp_path: Path) -> None:
-    """Were lifespan events not demanded, the process would start and answer 500 to everybody."""
+def test_missing_operation_stops_the_start(tmp_path: Path) -> None:
+    """Without required lifespan events, the process would start and answer every request with a 500."""
     script = tmp_path / "broken.py"
     script.write_text(
         "import runpy, app.operations\n"
@@ -102,33 +102,31 @@ def test_json_logs_have_one_object_in_each_line(tmp_path: Path, redis_url: str, 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["time"])
 
 
-def test_the_level_of_the_log_can_be_raised(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_log_level_can_be_raised(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, LOG_LEVEL="ERROR") as service:
         assert service.client(make_token(tenant)).get().status == 200
     assert service.log == ""
 
 
-def test_a_path_cannot_forge_a_line_of_the_log(service: Service) -> None:
+def test_path_cannot_forge_a_log_line(service: Service) -> None:
     service.client(None).request("GET", "/x%0atime=now%20level=info%20event=forged")
     assert "\ntime=now" not in service.log
 
 
-def test_the_procfiles_own_line_serves(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_procfile_command_starts_the_service(tmp_path: Path, redis_url: str, tenant: str) -> None:
     web = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["web"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with Service(tmp_path / "log", redis_url, command=("sh", "-c", f"exec {web}"), PATH=path) as service:
         assert service.client(make_token(tenant)).get().status == 200
 
 
-def test_tokens_of_both_secrets_are_good_while_one_replaces_the_other(
-    tmp_path: Path, redis_url: str, tenant: str
-) -> None:
+def test_tokens_of_both_secrets_are_valid_during_rotation(tmp_path: Path, redis_url: str, tenant: str) -> None:
     new = {"JWT_SECRET": "n" * 32}
     old_token, new_token = make_token(tenant), jwt.encode({"tenant": tenant, "exp": 2**32}, new["JWT_SECRET"])
     rotation = [({}, [200, 401]), (new | {"JWT_SECRET_PREVIOUS": SECRET}, [200, 200]), (new, [401, 200])]
     for number, (settings, statuses) in enumerate(rotation):
         with Service(tmp_path / f"log-{number}", redis_url, **settings) as service:
-            for _ in range(2):  # the second is remembered
+            for _ in range(2):  # the second request uses the token cache
                 assert [service.client(token).get().status for token in (old_token, new_token)] == statuses
         assert SECRET not in service.log
         assert new["JWT_SECRET"] not in service.log

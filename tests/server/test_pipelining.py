@@ -1,4 +1,4 @@
-"""Number and order of the answers on one connection, compared with what h11, an independent parser, expects."""
+"""Number and order of the answers on one connection, compared with h11, an independent parser."""
 
 import asyncio
 import contextlib
@@ -25,14 +25,17 @@ CHUNKED = b"POST /chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of one connection: `<target> <length of the body>` of each request, and if a refusal is the last."""
+    """The answers of one connection: `<target> <length of the body>` for each request.
+
+    `ends_with_error` is True if the last answer rejects a request.
+    """
 
     texts: list[bytes]
-    ends_with_refusal: bool
+    ends_with_error: bool
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the target and the length of the body, after as many milliseconds as the target says."""
+    """Answer with the target and the length of the body, after the milliseconds in the target."""
     length, more = 0, True
     while more:
         message = await receive()
@@ -47,9 +50,9 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def expected(sent: bytes) -> Answers:
-    """Return the answers that h11 allows to everything that was sent."""
+    """Return the answers that h11 expects for the bytes."""
     server = h11.Connection(h11.SERVER)
-    if sent:  # for h11, nothing is the end of the stream
+    if sent:  # h11 takes empty data for the end of the stream
         server.receive_data(sent)
     texts: list[bytes] = []
     target, length = b"", 0
@@ -64,15 +67,15 @@ def expected(sent: bytes) -> Answers:
                 server.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
                 server.send(h11.EndOfMessage())
                 if server.our_state is h11.MUST_CLOSE:
-                    return Answers(texts, ends_with_refusal=False)
+                    return Answers(texts, ends_with_error=False)
                 server.start_next_cycle()
     except h11.RemoteProtocolError:
-        return Answers(texts, ends_with_refusal=True)
-    return Answers(texts, ends_with_refusal=False)
+        return Answers(texts, ends_with_error=True)
+    return Answers(texts, ends_with_error=False)
 
 
 def read(received: bytes) -> Answers:
-    """Return the answers in the bytes that came back."""
+    """Return the answers in the received bytes."""
     client = h11.Connection(h11.CLIENT)
     client.receive_data(received)
     client.receive_data(b"")
@@ -87,18 +90,18 @@ def read(received: bytes) -> Answers:
             body += bytes(event.data)
         if response.status_code in {400, 431}:
             assert client.trailing_data[0] == b""
-            return Answers(texts, ends_with_refusal=True)
+            return Answers(texts, ends_with_error=True)
         texts.append(body)
         if client.our_state is h11.MUST_CLOSE:
             assert client.trailing_data[0] == b""
             break
         client.start_next_cycle()
-    return Answers(texts, ends_with_refusal=False)
+    return Answers(texts, ends_with_error=False)
 
 
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[tuple[str, int]]:
-    """A server in this process; yields its address, and waits for the end of all connections."""
+    """Run a server in this process, yield its address, and wait until all connections have ended."""
     config = uvicorn.Config(ResponseHeaders(echo), lifespan="off", log_config=None, ws="none")
     config.load()
     loop = asyncio.get_running_loop()
@@ -114,7 +117,7 @@ async def serving() -> AsyncIterator[tuple[str, int]]:
 
 
 async def pipeline(parts: Sequence[tuple[bytes, float]], *, half_closes: bool) -> bytes:
-    """Send each part after its pause, in ms, and return all that comes back until the server closes."""
+    """Send each part after its pause in ms. Return everything that the server sends until it closes."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE), serving() as address:
         with socket.socket() as connection:
@@ -167,9 +170,9 @@ def test_each_complete_request_is_answered_once_and_in_order(
     requests: list[bytes], garbage: bytes, behind: bytes, cuts: list[tuple[float, int]], half_closes: bool
 ) -> None:
     sent = b"".join(requests) + garbage + (behind if garbage else b"")
-    due = expected(sent)
+    expected_answers = expected(sent)
     places = sorted({int(share * len(sent)): pause for share, pause in cuts}.items())
     edges = [(0, 0), *places, (len(sent), 0)]
     parts = [(sent[start:end], pause) for (start, pause), (end, _) in itertools.pairwise(edges) if end > start]
-    received = uvloop.run(pipeline(parts, half_closes=half_closes or not due.ends_with_refusal))
-    assert read(received) == due
+    received = uvloop.run(pipeline(parts, half_closes=half_closes or not expected_answers.ends_with_error))
+    assert read(received) == expected_answers

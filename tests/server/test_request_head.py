@@ -12,8 +12,8 @@ WRITE = HEAD + b"Content-Length: 17\r\n\r\n" + BODY
 CHUNKED = b"\r\n11\r\n" + BODY + b"\r\n0\r\n\r\n"
 
 
-def refused(client: Client, request: bytes) -> Answer:
-    """The answer to a malformed request, seen to be a 400 that stored nothing."""
+def send_malformed(client: Client, request: bytes) -> Answer:
+    """Send a malformed request, check for a 400 that stores nothing, and return the answer."""
     (answer,) = client.raw(request, malformed=True)
     assert answer.status == 400
     assert client.get().headers["etag"] == '"0"'
@@ -22,7 +22,7 @@ def refused(client: Client, request: bytes) -> Answer:
 
 @pytest.mark.parametrize("version", [b"RTSP/1.0", b"RTSP/1.1", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/3.0"])
 def test_other_protocol_or_version_is_a_400(client: Client, version: bytes) -> None:
-    refused(client, WRITE.replace(b"HTTP/1.1", version))
+    send_malformed(client, WRITE.replace(b"HTTP/1.1", version))
 
 
 @pytest.mark.parametrize("line", [b"SOURCE / ICE/1.0", b"SOURCE / ICE/1.1", b"GET /", b"OPTIONS / RTSP/1.0"])
@@ -64,7 +64,7 @@ INVALID_HOSTS = [
 
 @pytest.mark.parametrize("host", INVALID_HOSTS)
 def test_invalid_host_is_a_400(client: Client, host: str) -> None:
-    answer = refused(client, WRITE.replace(b"Host: x", b"Host: " + host.encode()))
+    answer = send_malformed(client, WRITE.replace(b"Host: x", b"Host: " + host.encode()))
     assert "Host" in answer.json["message"]
 
 
@@ -99,11 +99,11 @@ def test_each_request_of_a_connection_needs_a_valid_host(client: Client) -> None
     ],
 )  # fmt: skip
 def test_transfer_encoding_except_chunked_is_a_400(client: Client, headers: bytes) -> None:
-    refused(client, HEAD + headers + b"\r\n" + CHUNKED)
+    send_malformed(client, HEAD + headers + b"\r\n" + CHUNKED)
 
 
 def test_transfer_encoding_in_http_1_0_is_a_400(client: Client) -> None:
-    refused(client, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n" + CHUNKED)
+    send_malformed(client, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n" + CHUNKED)
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"CHUNKED"])

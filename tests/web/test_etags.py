@@ -19,7 +19,7 @@ def test_the_etag_is_the_version(client: Client) -> None:
 
 
 @pytest.mark.parametrize("condition", ['"1"', 'W/"1"', '"0", "1"', '"x","1" , W/"y"', "*", ', "1",', '"a,b", "1"'])
-def test_what_has_not_changed_is_a_304(client: Client, condition: str) -> None:
+def test_unchanged_setting_is_a_304(client: Client, condition: str) -> None:
     client.post({"enabled": True})
     answer = client.get(headers={"If-None-Match": condition})
     assert (answer.status, answer.headers["etag"]) == (304, '"1"')
@@ -30,13 +30,13 @@ def test_what_has_not_changed_is_a_304(client: Client, condition: str) -> None:
 @pytest.mark.parametrize(
     "condition", ['"0"', '"2"', 'W/"0"', '"01"', '"1 "', "1", '"1', "", "**", '"1" "0"', "'1'", '"1", *', 'w/"1"']
 )
-def test_another_version_or_a_malformed_condition_is_answered_in_full(client: Client, condition: str) -> None:
+def test_other_or_malformed_if_none_match_is_answered_in_full(client: Client, condition: str) -> None:
     client.post({"enabled": True})
     answer = client.get(headers={"If-None-Match": condition})
     assert (answer.status, answer.json) == (200, {"enabled": True})
 
 
-def test_a_condition_may_come_in_several_lines(client: Client) -> None:
+def test_condition_may_span_several_header_lines(client: Client) -> None:
     head = (
         b"GET " + PATH.encode() + b' HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nIf-None-Match: "7"\r\nIf-None-Match: "0"\r\n\r\n'
     )
@@ -44,16 +44,14 @@ def test_a_condition_may_come_in_several_lines(client: Client) -> None:
 
 
 @pytest.mark.parametrize("condition", ['"0"', '"7", "0"', "*", '"a,b", "0"', 'W/"0", "0"', ',"0",'])
-def test_a_change_that_expects_what_stands_is_made(client: Client, condition: str) -> None:
+def test_change_that_expects_the_current_version_is_made(client: Client, condition: str) -> None:
     answer = client.post({"enabled": True}, headers={"If-Match": condition})
     assert (answer.status, answer.headers["etag"]) == (200, '"1"')
 
 
 @pytest.mark.parametrize("condition", ['"1"', 'W/"0"', '"00"', '"x"', '"-0"', '""', '"99999999999999999999"', '"\xe4"'])
 @pytest.mark.parametrize("enabled", [True, False])
-def test_a_change_that_expects_another_version_is_a_409_with_the_one_that_stands(
-    client: Client, condition: str, enabled: bool
-) -> None:
+def test_change_that_expects_another_version_is_a_409(client: Client, condition: str, enabled: bool) -> None:
     answer = client.post({"enabled": enabled}, headers={"If-Match": condition.encode("latin-1")})
     assert (answer.status, answer.headers["etag"]) == (409, '"0"')
     assert client.get().headers["etag"] == '"0"'
@@ -68,15 +66,15 @@ def test_a_malformed_if_match_is_a_400(client: Client, condition: str) -> None:
     assert not client.enabled()
 
 
-def test_of_many_who_saw_the_same_version_one_changes_it(client: Client) -> None:
+def test_one_of_many_writes_to_the_same_version_succeeds(client: Client) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: client.post({"enabled": True}, headers={"If-Match": '"0"'}), range(64)))
     assert sorted(answer.status for answer in answers) == [200] + [409] * 63
-    # Who was refused knows what stands, whether it was refused by If-Match or by EXEC.
+    # A conflict returns the current version, both after If-Match and after EXEC.
     assert {answer.headers["etag"] for answer in answers} == {'"1"'}
 
 
-def test_the_history_says_who_changed_what_and_when(service: Service, tenant: str) -> None:
+def test_history_records_value_author_and_time_of_each_change(service: Service, tenant: str) -> None:
     for number, subject in enumerate(["anna", "ben", None]):
         client = service.client(make_token(tenant, sub=subject))
         client.post({"enabled": number % 2 == 0}, headers={"X-Request-ID": f"change-{number}"})
@@ -106,7 +104,7 @@ def test_a_history_is_paged(client: Client) -> None:
     assert versions(limit=1, before=10**30) == [25]
 
 
-def test_a_history_is_the_tenants_own(service: Service, client: Client, tenant: str) -> None:
+def test_history_has_changes_of_its_tenant_only(service: Service, client: Client, tenant: str) -> None:
     client.post({"enabled": True})
     assert service.client(make_token(f"{tenant}-other")).history() == []
 
@@ -123,25 +121,25 @@ def test_a_history_is_the_tenants_own(service: Service, client: Client, tenant: 
         ("before=5&before=5", "before"),
     ],
 )  # fmt: skip
-def test_a_parameter_that_is_none_is_a_400_that_names_it(client: Client, query: str, place: str) -> None:
+def test_malformed_parameter_is_a_400_that_names_it(client: Client, query: str, place: str) -> None:
     answer = client.request("GET", f"{HISTORY_PATH}?{query}")
     assert answer.status == 400
     assert answer.json["message"].startswith(f"query.{place}: expected one whole number, at least ")
 
 
 @pytest.mark.parametrize("query", ["", "x=1", "limit", "&&&", "%FF=%FF", "&".join(f"x{n}={n}" for n in range(500))])
-def test_other_parameters_count_for_nothing_or_are_too_many(client: Client, query: str) -> None:
+def test_unknown_parameters_are_ignored_or_too_many(client: Client, query: str) -> None:
     assert client.request("GET", f"{HISTORY_PATH}?{query}").status in {200, 400}
 
 
-def test_the_history_needs_a_token_and_is_for_reading(service: Service, client: Client) -> None:
+def test_history_needs_a_token_and_is_read_only(service: Service, client: Client) -> None:
     assert service.client(None).request("GET", HISTORY_PATH).status == 401
     answer = client.request("POST", HISTORY_PATH, json={"enabled": True})
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
     assert client.request("GET", f"{HISTORY_PATH}/").status == 404
 
 
-def test_a_history_as_long_as_it_is_set_to_be(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_history_has_the_configured_length(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, HISTORY_LENGTH="3", JWT_READ_SCOPE="r") as service:
         client = service.client(make_token(tenant, scope="r"))
         for number in range(10):

@@ -1,4 +1,4 @@
-"""OpenFeature's remote evaluation: its own client on the real service, and the protocol by hand."""
+"""OpenFeature's remote evaluation: its client with the real service, and the protocol by hand."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,34 +19,34 @@ FLAG_PATH = f"{FLAGS_PATH}/{FLAG}"
 PATHS = [FLAG_PATH, FLAGS_PATH]
 EMPTY = b"{}"
 
-Enter = Callable[[Service, str], OpenFeatureClient]
+MakeFlagClient = Callable[[Service, str], OpenFeatureClient]
 
 
 @pytest.fixture
-def enter() -> Iterator[Enter]:
-    """An OpenFeature client of a service, with a token."""
+def make_flag_client() -> Iterator[MakeFlagClient]:
+    """Return a factory of OpenFeature clients for a service and a token."""
 
-    def enter(service: Service, token: str) -> OpenFeatureClient:
+    def make_flag_client(service: Service, token: str) -> OpenFeatureClient:
         headers = {"Authorization": f"Bearer {token}"}
         provider = OFREPProvider(service.url, headers_factory=lambda: headers)
         api.set_provider_and_wait(provider, domain=token)
-        entered.append(provider)
+        providers.append(provider)
         return api.get_client(domain=token)
 
-    entered: list[OFREPProvider] = []
-    yield enter
+    providers: list[OFREPProvider] = []
+    yield make_flag_client
     api.clear_providers()
-    for provider in entered:
+    for provider in providers:
         provider.session.close()
 
 
 @pytest.mark.parametrize(
     "context", [None, EvaluationContext(), EvaluationContext("order-1", {"country": "CA", "lines": [1, {"sku": "x"}]})]
 )
-def test_the_switch_is_a_flag_for_openfeatures_client(
-    service: Service, enter: Enter, client: Client, tenant: str, context: EvaluationContext | None
+def test_openfeature_client_reads_the_setting_as_a_flag(
+    service: Service, make_flag_client: MakeFlagClient, client: Client, tenant: str, context: EvaluationContext | None
 ) -> None:
-    flags = enter(service, make_token(tenant))
+    flags = make_flag_client(service, make_token(tenant))
     for version, enabled in enumerate((False, True, False)):
         assert client.post({"enabled": enabled}).headers["etag"] == f'"{version}"'
         details = flags.get_boolean_details(FLAG, not enabled, context)
@@ -55,24 +55,26 @@ def test_the_switch_is_a_flag_for_openfeatures_client(
         assert (details.reason, details.flag_metadata) == (Reason.STATIC, {"version": version})
 
 
-def test_a_flag_that_there_is_not_leaves_openfeatures_client_its_default(
-    service: Service, enter: Enter, tenant: str
+def test_openfeature_client_uses_its_default_for_an_unknown_flag(
+    service: Service, make_flag_client: MakeFlagClient, tenant: str
 ) -> None:
-    details = enter(service, make_token(tenant)).get_boolean_details("external_oms.enabled.not", True)
+    details = make_flag_client(service, make_token(tenant)).get_boolean_details("external_oms.enabled.not", True)
     assert (details.value, details.error_code) == (True, ErrorCode.FLAG_NOT_FOUND)
     assert details.error_message == f"There is no flag with this key. The only flag is {FLAG}."
 
 
-def test_the_flag_is_no_string(service: Service, enter: Enter, tenant: str) -> None:
-    details = enter(service, make_token(tenant)).get_string_details(FLAG, "default")
+def test_reading_the_flag_as_a_string_is_a_type_mismatch(
+    service: Service, make_flag_client: MakeFlagClient, tenant: str
+) -> None:
+    details = make_flag_client(service, make_token(tenant)).get_string_details(FLAG, "default")
     assert (details.value, details.error_code) == ("default", ErrorCode.TYPE_MISMATCH)
 
 
-def test_a_token_that_does_not_verify_leaves_openfeatures_client_its_default(
-    service: Service, enter: Enter, client: Client, tenant: str
+def test_openfeature_client_uses_its_default_after_a_rejected_token(
+    service: Service, make_flag_client: MakeFlagClient, client: Client, tenant: str
 ) -> None:
     client.post({"enabled": True})
-    details = enter(service, make_token(tenant, exp=1)).get_boolean_details(FLAG, False)
+    details = make_flag_client(service, make_token(tenant, exp=1)).get_boolean_details(FLAG, False)
     assert (details.value, details.error_code) == (False, ErrorCode.GENERAL)
     assert details.error_message == "unauthorized"
 
@@ -84,10 +86,10 @@ def scoped(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator
         yield service
 
 
-def test_the_flag_needs_the_scope_for_reading_and_no_other(scoped: Service, enter: Enter, tenant: str) -> None:
-    refused = enter(scoped, make_token(tenant, scope="oms:write")).get_boolean_details(FLAG, True)
+def test_flag_needs_the_read_scope_only(scoped: Service, make_flag_client: MakeFlagClient, tenant: str) -> None:
+    refused = make_flag_client(scoped, make_token(tenant, scope="oms:write")).get_boolean_details(FLAG, True)
     assert (refused.value, refused.error_message) == (True, "forbidden")
-    read = enter(scoped, make_token(tenant, scope="oms:read")).get_boolean_details(FLAG, True)
+    read = make_flag_client(scoped, make_token(tenant, scope="oms:read")).get_boolean_details(FLAG, True)
     assert (read.value, read.error_code) == (False, None)
     for path in PATHS:
         answer = scoped.client(make_token(tenant)).post(b"nonsense", path=path)
@@ -96,23 +98,25 @@ def test_the_flag_needs_the_scope_for_reading_and_no_other(scoped: Service, ente
         assert scoped.client(make_token(tenant, scope="oms:read")).post(EMPTY, path=path).status == 200
 
 
-def test_a_store_that_is_not_there_leaves_openfeatures_client_its_default(
-    tmp_path: Path, enter: Enter, tenant: str
+def test_openfeature_client_uses_its_default_without_a_store(
+    tmp_path: Path, make_flag_client: MakeFlagClient, tenant: str
 ) -> None:
     with Service(tmp_path / "log", f"unix://{tmp_path}/nothing") as service:
-        details = enter(service, make_token(tenant)).get_boolean_details(FLAG, True)
+        details = make_flag_client(service, make_token(tenant)).get_boolean_details(FLAG, True)
         assert (details.value, details.error_code) == (True, ErrorCode.GENERAL)
         for path in PATHS:
             assert service.client(make_token(tenant)).post(EMPTY, path=path).status == 500
-        # What is asked for is not there, whatever the store has to say.
+        # The flag does not exist, so its 404 does not need the store.
         assert service.client(make_token(tenant)).post(EMPTY, path=f"{FLAGS_PATH}/other").status == 404
 
 
-def test_each_tenant_has_its_own(service: Service, enter: Enter, client: Client, tenant: str) -> None:
+def test_each_tenant_has_its_own_flag(
+    service: Service, make_flag_client: MakeFlagClient, client: Client, tenant: str
+) -> None:
     client.post({"enabled": True})
-    assert enter(service, make_token(tenant)).get_boolean_value(FLAG, False)
+    assert make_flag_client(service, make_token(tenant)).get_boolean_value(FLAG, False)
     context = EvaluationContext(tenant, {"tenant": tenant})
-    assert not enter(service, make_token(f"{tenant}-other")).get_boolean_value(FLAG, True, context)
+    assert not make_flag_client(service, make_token(f"{tenant}-other")).get_boolean_value(FLAG, True, context)
 
 
 def evaluation(*, enabled: bool, version: int) -> dict[str, object]:
@@ -126,7 +130,7 @@ def evaluation(*, enabled: bool, version: int) -> dict[str, object]:
     }
 
 
-def test_all_flags_are_one_with_the_version_as_etag(client: Client) -> None:
+def test_flag_list_has_one_flag_and_the_version_as_etag(client: Client) -> None:
     for version, enabled in enumerate((False, True)):
         client.post({"enabled": enabled})
         answer = client.post({"context": {"targetingKey": "x"}}, path=FLAGS_PATH)
@@ -136,7 +140,7 @@ def test_all_flags_are_one_with_the_version_as_etag(client: Client) -> None:
 
 
 @pytest.mark.parametrize("condition", ['"1"', 'W/"1"', '"0", "1"', "*"])
-def test_flags_that_have_not_changed_are_a_304(client: Client, condition: str) -> None:
+def test_unchanged_flags_are_a_304(client: Client, condition: str) -> None:
     client.post({"enabled": True})
     answer = client.post(EMPTY, path=FLAGS_PATH, headers={"If-None-Match": condition})
     assert (answer.status, answer.headers["etag"]) == (304, '"1"')
@@ -146,9 +150,7 @@ def test_flags_that_have_not_changed_are_a_304(client: Client, condition: str) -
 
 
 @pytest.mark.parametrize("condition", ['"0"', "1", "nonsense"])
-def test_flags_of_another_version_or_with_a_malformed_condition_are_answered_in_full(
-    client: Client, condition: str
-) -> None:
+def test_flags_for_another_or_malformed_condition_are_answered_in_full(client: Client, condition: str) -> None:
     client.post({"enabled": True})
     assert client.post(EMPTY, path=FLAGS_PATH, headers={"If-None-Match": condition}).status == 200
 
@@ -161,7 +163,7 @@ def test_flags_of_another_version_or_with_a_malformed_condition_are_answered_in_
         b'{"context": {"a": {"b": [null, 1.5, "c"]}}, "more": 1}',
     ],
 )  # fmt: skip
-def test_whatever_the_context_says_the_tenant_is_the_tokens(client: Client, path: str, body: bytes) -> None:
+def test_context_does_not_change_the_tenant(client: Client, path: str, body: bytes) -> None:
     assert client.post(body, path=path).status == 200
 
 
@@ -184,7 +186,7 @@ def test_whatever_the_context_says_the_tenant_is_the_tokens(client: Client, path
         ),
     ],
 )
-def test_a_body_that_is_not_what_the_protocol_describes_is_a_400_that_says_why(
+def test_body_against_the_protocol_is_a_400_with_the_reason(
     client: Client, path: str, body: bytes, code: str, details: str
 ) -> None:
     answer = client.post(body, path=path)
@@ -192,7 +194,7 @@ def test_a_body_that_is_not_what_the_protocol_describes_is_a_400_that_says_why(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_other_errors_have_the_protocols_body_as_well(service: Service, client: Client, path: str) -> None:
+def test_other_errors_have_the_protocols_body(service: Service, client: Client, path: str) -> None:
     def general(answer: Answer) -> int:
         assert answer.json["errorCode"] == "GENERAL"
         return answer.status
@@ -206,7 +208,7 @@ def test_the_other_errors_have_the_protocols_body_as_well(service: Service, clie
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_the_server_refuses_has_the_protocols_body_as_well(client: Client, path: str) -> None:
+def test_errors_of_the_http_server_have_the_protocols_body(client: Client, path: str) -> None:
     start = b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n"
     (large,) = client.raw(start + b"X: " + b"x" * 40000 + b"\r\n\r\n", path=path)
     assert (large.status, large.json["errorCode"]) == (431, "GENERAL")
@@ -218,7 +220,7 @@ def test_what_the_server_refuses_has_the_protocols_body_as_well(client: Client, 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_flags_are_for_post_alone(client: Client, path: str) -> None:
+def test_flags_allow_post_only(client: Client, path: str) -> None:
     for method in ("GET", "HEAD", "PUT", "DELETE"):
         answer = client.request(method, path)
         assert (answer.status, answer.headers["allow"]) == (405, "OPTIONS, POST")
@@ -229,7 +231,7 @@ def test_the_flags_are_for_post_alone(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     "key", ["other", "External_oms.enabled", f"{FLAG}%0A", f"{FLAG}%00", "a%2Fb", "a/b", "%C3%A4", "..", "%22", "%25"]
 )
-def test_no_other_key_is_a_flag(client: Client, key: str) -> None:
+def test_unknown_key_is_a_404(client: Client, key: str) -> None:
     path = f"{FLAGS_PATH}/{key}"
     (answer,) = client.raw(
         b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
@@ -242,17 +244,17 @@ def test_no_other_key_is_a_flag(client: Client, key: str) -> None:
 @pytest.mark.parametrize(
     "path", [f"{FLAGS_PATH}/", f"{OFREP_BASE}/evaluate", f"{OFREP_BASE}/configuration", f"{OFREP_BASE}/x{FLAGS_PATH}/y"]
 )
-def test_a_path_that_names_no_flag_is_a_404_of_no_flag(client: Client, path: str) -> None:
+def test_path_without_a_flag_is_a_general_404(client: Client, path: str) -> None:
     answer = client.post(EMPTY, path=path)
     assert (answer.status, answer.json["errorCode"]) == (404, "GENERAL")
 
 
-def test_the_paths_beside_the_protocols_have_the_contracts_errors(client: Client) -> None:
+def test_paths_outside_the_protocol_have_the_contracts_errors(client: Client) -> None:
     for path in ("/ofrep", "/ofrep/v10/evaluate/flags", "/ofrep/v2/evaluate/flags", f"/x{FLAGS_PATH}"):
         assert client.post(EMPTY, path=path).json["error_code"] == "not_found"
 
 
-def test_the_log_has_the_flags_paths_and_no_keys_in_their_names(service: Service, client: Client, tenant: str) -> None:
+def test_logged_route_of_a_flag_does_not_contain_its_key(service: Service, client: Client, tenant: str) -> None:
     for path, route in ((f"{FLAGS_PATH}/k%20x", f"{FLAGS_PATH}/{{key}}"), (FLAGS_PATH, FLAGS_PATH)):
         request_id = client.post(EMPTY, path=path, headers={"X-Request-ID": f"{tenant}-{len(path)}"}).headers[
             "x-request-id"
@@ -260,5 +262,5 @@ def test_the_log_has_the_flags_paths_and_no_keys_in_their_names(service: Service
         assert service.logs(f"request_id={request_id} method=POST route={route} path={path} status=")
 
 
-def test_the_documents_base_is_the_protocols() -> None:
+def test_base_path_of_the_document_is_the_protocols() -> None:
     assert [server["url"] for server in OFREP["servers"]] == [OFREP_BASE]

@@ -1,4 +1,4 @@
-"""The events over HTTP, from real processes, through whatever happens to them and to the store."""
+"""Event streams over HTTP, from real processes, while processes, connections and the store fail."""
 
 import asyncio
 import contextlib
@@ -31,21 +31,21 @@ from tests.streams import EVENTS_PATH, EventStream
 from tests.waiting import BUSY, PATIENCE, eventually
 
 
-def listeners_of(redis_url: str) -> int:
-    """How many subscriptions the store has."""
+def subscriptions_of(redis_url: str) -> int:
+    """Return the number of subscriptions in the store."""
     with redis.Redis.from_url(redis_url) as store:
         ((_, number),) = store.pubsub_numsub("external_oms:changes")
         return int(number)
 
 
 def flip(client: Client) -> int:
-    """The version of a change that is made now."""
+    """Invert the setting and return the new version."""
     answer = client.post({"enabled": not client.enabled()})
     assert answer.status == 200
     return int(answer.headers["etag"].strip('"'))
 
 
-def test_first_comes_what_stands_then_each_change(service: Service, client: Client, tenant: str) -> None:
+def test_stream_sends_the_current_setting_then_each_change(service: Service, client: Client, tenant: str) -> None:
     with EventStream(service.port, make_token(tenant)) as stream:
         assert stream.status == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -65,7 +65,7 @@ def test_first_comes_what_stands_then_each_change(service: Service, client: Clie
             assert event.data == history
 
 
-def test_a_change_that_is_none_is_no_event(service: Service, client: Client, tenant: str) -> None:
+def test_write_without_a_change_sends_no_event(service: Service, client: Client, tenant: str) -> None:
     with EventStream(service.port, make_token(tenant), 0) as stream:
         client.post({"enabled": False})
         client.post({"enabled": True}, headers={"If-Match": '"7"'})
@@ -75,16 +75,16 @@ def test_a_change_that_is_none_is_no_event(service: Service, client: Client, ten
         assert stream.versions(2) == [1, 2]
 
 
-@pytest.mark.parametrize(("last", "told"), [(0, ("change", 1)), (2, ("change", 3)), (4, ("reset", 3))])
-def test_a_stream_is_resumed_behind_the_last_event(
-    service: Service, client: Client, tenant: str, last: int, told: tuple[str, int]
+@pytest.mark.parametrize(("last", "expected"), [(0, ("change", 1)), (2, ("change", 3)), (4, ("reset", 3))])
+def test_stream_resumes_after_the_last_event(
+    service: Service, client: Client, tenant: str, last: int, expected: tuple[str, int]
 ) -> None:
     for _ in range(3):
         flip(client)
     with EventStream(service.port, make_token(tenant), last) as stream:
         event = stream.event()
         assert event is not None
-        assert (event.kind, event.version) == told
+        assert (event.kind, event.version) == expected
 
 
 @pytest.mark.parametrize("last", ["", "x", "-1", "1.0", "01", "+1", "1 2", "1, 2", "9" * 1001])
@@ -105,24 +105,24 @@ def test_a_head_request_is_answered_without_a_stream(client: Client) -> None:
     assert client.request("POST", EVENTS_PATH).status == 405
 
 
-def test_reading_scope_is_enough_and_needed(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_stream_needs_the_read_scope_only(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, JWT_READ_SCOPE="read", JWT_WRITE_SCOPE="write") as service:
         for scope, status in (("read", 200), ("write", 403)):
             with EventStream(service.port, make_token(tenant, scope=scope)) as stream:
                 assert stream.status == status
 
 
-def test_a_stream_ends_with_its_token(service: Service, client: Client, tenant: str) -> None:
+def test_stream_ends_when_its_token_expires(service: Service, client: Client, tenant: str) -> None:
     began = time.monotonic()
     with EventStream(service.port, make_token(tenant, exp=int(time.time()) + 5), 0) as stream:
         flip(client)
         assert stream.versions(1) == [1]
         assert stream.event() is None
-        assert time.monotonic() - began < 14  # it is not the comment after 15 seconds that finds out
+        assert time.monotonic() - began < 14  # sooner than the comment after 15 s, which would detect it too
         assert flip(client) == 2
 
 
-def test_a_silent_stream_has_comments_and_ends_with_a_token_that_is_withdrawn(run: Run) -> None:
+def test_idle_stream_sends_comments_until_its_token_is_withdrawn(run: Run) -> None:
     async def subscribe() -> list[bytes]:
         feed, asked = Feed(FakeStore(history_length=10)), itertools.count()
 
@@ -138,22 +138,22 @@ def test_a_silent_stream_has_comments_and_ends_with_a_token_that_is_withdrawn(ru
     assert run(subscribe()) == [b"retry: 1000\n\n", b":\n\n", b":\n\n", b":\n\n"]
 
 
-def test_one_subscription_serves_all_listeners_and_goes_with_the_last(tmp_path: Path) -> None:
+def test_one_subscription_serves_all_streams_and_ends_with_the_last(tmp_path: Path) -> None:
     store = start_store(tmp_path / "data")
     try:
         with Service(tmp_path / "log", url := f"{store.connection_url}/0") as service:
             with contextlib.ExitStack() as stack:
                 for n in range(20):
                     assert stack.enter_context(EventStream(service.port, make_token(f"tenant-{n % 5}"))).event()
-                assert listeners_of(url) == 1
-            assert eventually(lambda: listeners_of(url) == 0)
+                assert subscriptions_of(url) == 1
+            assert eventually(lambda: subscriptions_of(url) == 0)
     finally:
         store.stop()
 
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Iterator[tuple[Service, Relay]]:
-    """Two workers whose connections to the store can be cut."""
+    """Two workers, and a relay that can cut their connections to the store."""
     log = tmp_path_factory.mktemp("workers") / "log"
     with Relay(valkey.port) as relay, Service(log, relay.url, WEB_CONCURRENCY="2") as service:
         assert service.has_started(2)
@@ -161,48 +161,48 @@ def workers(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> I
     assert "Traceback" not in service.log
 
 
-def test_a_change_made_on_one_worker_is_heard_on_both(
+def test_change_on_one_worker_reaches_streams_of_both(
     workers: tuple[Service, Relay], redis_url: str, tenant: str
 ) -> None:
     service, _ = workers
     with contextlib.ExitStack() as stack:
         streams = []
-        while listeners_of(redis_url) < 2:  # one for each worker
+        while subscriptions_of(redis_url) < 2:  # one for each worker
             streams.append(stack.enter_context(EventStream(service.port, make_token(tenant), 0)))
             assert len(streams) < 100
         client = service.client(make_token(tenant))
         for version in range(1, 11):
             flip(client)
             assert [stream.versions(1) for stream in streams] == [[version]] * len(streams)
-    assert eventually(lambda: listeners_of(redis_url) == 0)
+    assert eventually(lambda: subscriptions_of(redis_url) == 0)
 
 
 class ResumingClient:
-    """A consumer that resumes by itself, and what it has heard."""
+    """A consumer that resumes its stream by itself and records the received versions."""
 
     def __init__(self, service: Service, tenant: str) -> None:
         self._port, self._token = service.port, make_token(tenant)
-        self.heard = [0]
+        self.received = [0]
         self.stream = EventStream(self._port, self._token, 0)
 
     def resume(self) -> None:
         self.stream.close()
-        self.stream = EventStream(self._port, self._token, self.heard[-1])
+        self.stream = EventStream(self._port, self._token, self.received[-1])
 
-    def hear(self, version: int) -> None:
-        """Reads until `version` was heard."""
-        while self.heard[-1] < version:
+    def read_until(self, version: int) -> None:
+        """Read events until `version` has arrived."""
+        while self.received[-1] < version:
             event = self.stream.event() if self.stream.status == 200 else None
             if event is None:
                 self.resume()
             else:
                 assert event.kind == "change"
-                self.heard.append(event.version)
+                self.received.append(event.version)
 
 
-@given(st.lists(st.sampled_from(["flip", "cut", "resume", "hear", "cut and flip"]), min_size=1, max_size=20))
+@given(st.lists(st.sampled_from(["flip", "cut", "resume", "read", "cut and flip"]), min_size=1, max_size=20))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_cut_each_change_is_heard_once_and_in_order(
+def test_changes_arrive_once_and_in_order_despite_cut_connections(
     workers: tuple[Service, Relay], tenants: Iterator[str], actions: list[str]
 ) -> None:
     service, relay = workers
@@ -215,17 +215,17 @@ def test_whatever_is_cut_each_change_is_heard_once_and_in_order(
             client.post({"enabled": client.get().json.get("enabled") is not True})
         if action == "resume":
             reader.resume()
-        if action == "hear":
-            reader.hear(stands(client))
-    last = stands(client)
-    reader.hear(last)
+        if action == "read":
+            reader.read_until(current_version(client))
+    last = current_version(client)
+    reader.read_until(last)
     reader.stream.close()
-    assert reader.heard == list(range(last + 1))
-    assert [change["version"] for change in client.history(limit=100)] == reader.heard[:0:-1]
+    assert reader.received == list(range(last + 1))
+    assert [change["version"] for change in client.history(limit=100)] == reader.received[:0:-1]
 
 
-def stands(client: Client) -> int:
-    """The version that stands; the first request after a cut may find a connection that is no more."""
+def current_version(client: Client) -> int:
+    """Return the current version. The first request after a cut may fail on a closed connection."""
     answers: list[Answer] = []
 
     def is_answered() -> bool:
@@ -237,7 +237,7 @@ def stands(client: Client) -> int:
 
 
 def restart(store: ValkeyServer, directory: Path) -> ValkeyServer:
-    """Another server in its place, with the data in `directory`."""
+    """Replace a server with another on the same port, with the data in `directory`."""
     port = store.port
     store.stop()
     return start_store(directory, port, durable=True)
@@ -251,13 +251,13 @@ def test_a_stream_outlives_a_restart_of_the_store(tmp_path: Path, tenant: str) -
             flip(client)
             assert stream.versions(1) == [1]
             store = restart(store, tmp_path / "data")
-            assert stands(client) == 1
+            assert current_version(client) == 1
             flip(client)
             assert stream.versions(1) == [2]
     store.stop()
 
 
-def test_a_restored_backup_is_told_as_a_reset(tmp_path: Path, tenant: str) -> None:
+def test_restored_backup_sends_a_reset(tmp_path: Path, tenant: str) -> None:
     store = start_store(tmp_path / "data")
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
         client = service.client(make_token(tenant))
@@ -268,19 +268,19 @@ def test_a_restored_backup_is_told_as_a_reset(tmp_path: Path, tenant: str) -> No
             event = stream.event()
             assert event is not None
             assert (event.kind, event.version, event.enabled) == ("reset", 0, False)
-            assert stands(client) == 0
+            assert current_version(client) == 0
             flip(client)
             assert stream.versions(1) == [1]
     store.stop()
 
 
-def test_while_the_store_is_away_a_stream_is_refused_with_a_500(tmp_path: Path, tenant: str) -> None:
+def test_stream_without_a_store_is_a_500(tmp_path: Path, tenant: str) -> None:
     with Service(tmp_path / "log", f"redis://127.0.0.1:{reserve_port()}/0") as service:
         for _ in range(3):
             assert service.client(make_token(tenant)).request("GET", EVENTS_PATH).status == 500
 
 
-def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant: str) -> None:
+def test_hung_store_and_its_recovery_are_detected(tmp_path: Path, tenant: str) -> None:
     store = start_store(tmp_path / "data")
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
         client = service.client(make_token(tenant))
@@ -291,7 +291,7 @@ def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant
                 assert service.logs("changes are not announced")
                 answer = client.request("GET", EVENTS_PATH)
             assert answer.status == 500
-            assert stands(client) == 1
+            assert current_version(client) == 1
             flip(client)
             assert stream.versions(1) == [2]
     store.stop()
@@ -299,7 +299,7 @@ def test_a_store_that_hangs_is_noticed_and_its_return_too(tmp_path: Path, tenant
 
 @contextlib.contextmanager
 def many_files() -> Iterator[None]:
-    """More open files than a shell usually allows."""
+    """Allow more open files than a shell usually does."""
     usual = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, usual[1]))
     yield
@@ -307,7 +307,7 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_told_to_stop_the_service_ends_a_thousand_streams(tmp_path: Path, redis_url: str, workers: str) -> None:
+def test_shutdown_ends_a_thousand_streams(tmp_path: Path, redis_url: str, workers: str) -> None:
     with (
         many_files(),
         Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service,
@@ -329,10 +329,8 @@ HEAD = b"GET " + EVENTS_PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nAuthorization:
 @pytest.mark.parametrize(
     ("extra", "copies", "milliseconds_paused"), [(b"", 2, 0), (b"Content-Length: 10\r\n", 1, 0), (b"", 1, 500)]
 )
-def test_told_to_stop_the_service_ends_each_stream_however_it_came(
-    tmp_path: Path, extra: bytes, copies: int, milliseconds_paused: int
-) -> None:
-    """Two on one connection, one with a body that never comes, one that is yet to begin."""
+def test_shutdown_ends_each_kind_of_stream(tmp_path: Path, extra: bytes, copies: int, milliseconds_paused: int) -> None:
+    """Two streams on one connection, one with a body that never arrives, and one that has not begun."""
     store = start_store(tmp_path / "data")
     request = HEAD % (make_token("acme").encode(), extra) * copies
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
@@ -348,14 +346,13 @@ def test_told_to_stop_the_service_ends_each_stream_however_it_came(
     store.stop()
 
 
-def test_a_stream_whose_client_has_closed_its_half_before_it_began_ends_at_once(tmp_path: Path) -> None:
+def test_stream_of_a_half_closed_connection_ends_at_once(tmp_path: Path) -> None:
     store = start_store(tmp_path / "data")
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
         with redis.Redis.from_url(store.connection_url) as raw:
             raw.execute_command("CLIENT", "PAUSE", 500, "ALL")
-        with socket.create_connection(
-            ("127.0.0.1", service.port), timeout=14
-        ) as connection:  # a comment comes after 15
+        # The server sends a comment after 15 s.
+        with socket.create_connection(("127.0.0.1", service.port), timeout=14) as connection:
             connection.sendall(HEAD % (make_token("acme").encode(), b""))
             connection.shutdown(socket.SHUT_WR)
             received = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -373,11 +370,11 @@ def test_garbage_behind_a_stream_ends_it(tmp_path: Path) -> None:
         connection.sendall(HEAD % (make_token("acme").encode(), b""))
         assert connection.recv(1000)
         connection.sendall(b"nonsense\r\n\r\n")
-        assert eventually(lambda: listeners_of(url) == 0)
+        assert eventually(lambda: subscriptions_of(url) == 0)
     store.stop()
 
 
-def test_garbage_that_is_announced_is_no_matter(service: Service, client: Client, redis_url: str, tenant: str) -> None:
+def test_malformed_announcements_are_ignored(service: Service, client: Client, redis_url: str, tenant: str) -> None:
     with EventStream(service.port, make_token(tenant), 0) as stream, redis.Redis.from_url(redis_url) as store:
         for garbage in (b"", b"\xff\xfe", b"x" * 100_000, tenant.encode()):
             assert store.publish("external_oms:changes", garbage)
@@ -414,7 +411,7 @@ def test_a_client_that_reads_again_in_time_is_not_cut_off() -> None:
     async def much(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x" * 10_000_000, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})  # once it has been taken
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # after the client has read it
         await asyncio.sleep(1.5)
         await send({"type": "http.response.body", "body": b"end"})
 

@@ -1,4 +1,4 @@
-"""What the service makes of a body, over HTTP."""
+"""Request bodies over HTTP: media type, framing, size and JSON."""
 
 import socket
 
@@ -27,9 +27,7 @@ HEAD = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n"
         (b'{"Enabled": true}', "body: expected a property 'enabled'."),
     ],
 )
-def test_a_body_that_the_contract_does_not_describe_is_a_400_that_says_why(
-    client: Client, body: bytes, message: str
-) -> None:
+def test_body_against_the_contract_is_a_400_with_the_reason(client: Client, body: bytes, message: str) -> None:
     answer = client.post(body)
     assert (answer.status, answer.json["message"]) == (400, message)
     assert not client.enabled()
@@ -44,7 +42,7 @@ def test_a_body_that_the_contract_does_not_describe_is_a_400_that_says_why(
         '{"enabled": true}'.encode("utf-16"), b"\xef\xbb\xbf" + GOOD,
     ],
 )  # fmt: skip
-def test_what_is_no_strict_json_is_a_400(client: Client, body: bytes) -> None:
+def test_body_that_is_not_strict_json_is_a_400(client: Client, body: bytes) -> None:
     assert client.post(body).status == 400
     assert not client.enabled()
 
@@ -56,7 +54,7 @@ def test_what_is_no_strict_json_is_a_400(client: Client, body: bytes) -> None:
         "application/json ; charset=Utf-8", "application/json;charset=utf-8", "application/json; indent=2",
     ],
 )  # fmt: skip
-def test_json_in_utf_8_is_taken_however_it_is_spelt(client: Client, media_type: str) -> None:
+def test_json_media_type_is_accepted_in_any_spelling(client: Client, media_type: str) -> None:
     assert client.post(GOOD, headers={"Content-Type": media_type}).json == {"enabled": True}
     assert client.enabled()
 
@@ -87,7 +85,7 @@ def test_two_media_types_are_a_415(client: Client) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "x", "identity, gzip"])
-def test_a_coded_body_is_a_415(client: Client, coding: str) -> None:
+def test_body_with_a_content_encoding_is_a_415(client: Client, coding: str) -> None:
     assert client.post(GOOD, headers={"Content-Encoding": coding}).status == 415
     assert not client.enabled()
 
@@ -97,18 +95,18 @@ def test_a_get_may_have_any_media_type(client: Client, media_type: str) -> None:
     assert client.get(headers={"Content-Type": media_type.encode("latin-1")}).status == 200
 
 
-def test_a_get_with_a_body_is_answered_without_it(client: Client) -> None:
+def test_body_of_a_get_is_ignored(client: Client) -> None:
     assert client.get(content=b"x" * 1_000_000).json == {"enabled": False}
 
 
-def test_a_body_as_long_as_allowed_is_taken_and_one_byte_more_is_a_413(client: Client) -> None:
+def test_largest_body_is_accepted_and_one_byte_more_is_a_413(client: Client) -> None:
     longest = GOOD + b" " * (16384 - len(GOOD))
     assert client.post(longest + b" ").status == 413
     assert not client.enabled()
     assert client.post(longest).status == 200
 
 
-def test_a_body_that_is_announced_too_long_is_a_413_before_it_is_sent(client: Client) -> None:
+def test_too_large_content_length_is_a_413_before_the_body(client: Client) -> None:
     head = HEAD + b"Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n"
     assert client.raw(head)[0].status == 413
 
@@ -127,7 +125,7 @@ def test_a_chunked_body_is_read_whole(client: Client) -> None:
     assert client.enabled()
 
 
-def test_trailers_of_a_chunked_body_count_for_nothing(client: Client) -> None:
+def test_trailers_of_a_chunked_body_are_ignored(client: Client) -> None:
     trailers = b"Authorization: Bearer x\r\nX-Request-ID: trailer\r\nContent-Type: text/plain\r\n\r\n"
     answer = client.raw(CHUNKED + b"11\r\n" + GOOD + b"\r\n0\r\n" + trailers)[0]
     assert answer.status == 200
@@ -135,19 +133,19 @@ def test_trailers_of_a_chunked_body_count_for_nothing(client: Client) -> None:
 
 
 @pytest.mark.parametrize("chunk", [b"x\r\n", b"-1\r\n", b"11\r\n" + GOOD + b"x0\r\n\r\n", b"ffffffffffffffffff\r\n"])
-def test_a_bad_chunk_is_a_400(client: Client, chunk: bytes) -> None:
+def test_malformed_chunk_is_a_400(client: Client, chunk: bytes) -> None:
     assert client.raw(CHUNKED + chunk)[0].status == 400
     assert not client.enabled()
 
 
-def test_both_a_length_and_chunks_are_a_400(client: Client) -> None:
+def test_content_length_with_chunked_encoding_is_a_400(client: Client) -> None:
     head = HEAD + b"Content-Type: application/json\r\nContent-Length: 17\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert client.raw(head + b"11\r\n" + GOOD + b"\r\n0\r\n\r\n")[0].status == 400
     assert not client.enabled()
 
 
 @pytest.mark.parametrize("length", [b"-1", b"x", b"1 7", b"0x11", b"17, 18", b"9" * 30])
-def test_a_length_that_is_none_is_a_400(client: Client, length: bytes) -> None:
+def test_malformed_content_length_is_a_400(client: Client, length: bytes) -> None:
     head = HEAD + b"Content-Type: application/json\r\nContent-Length: " + length + b"\r\n\r\n"
     assert client.raw(head + GOOD)[0].status == 400
     assert not client.enabled()
@@ -156,10 +154,10 @@ def test_a_length_that_is_none_is_a_400(client: Client, length: bytes) -> None:
 @pytest.mark.parametrize(
     "rest", [b"Content-Length: 40\r\n\r\n" + GOOD, b"Transfer-Encoding: chunked\r\n\r\n11\r\n" + GOOD]
 )
-def test_a_client_that_leaves_half_way_stores_nothing(
+def test_client_that_leaves_within_its_body_stores_nothing(
     service: Service, client: Client, tenant: str, rest: bytes
 ) -> None:
-    """What it sent is valid JSON, but not what it meant to send."""
+    """The part that arrives is valid JSON, but it is not the whole body."""
     own = f"left-{tenant}"
     auth = f"Authorization: Bearer {make_token(tenant)}\r\nX-Request-ID: {own}".encode()
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
@@ -168,12 +166,10 @@ def test_a_client_that_leaves_half_way_stores_nothing(
     assert not client.enabled()
 
 
-def test_a_client_that_waits_for_100_continue_gets_it_or_its_answer(
-    service: Service, client: Client, tenant: str
-) -> None:
+def test_expect_continue_gets_100_or_the_final_answer(service: Service, client: Client, tenant: str) -> None:
     expect = HEAD + b"Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: "
     refused = client.raw(expect + b"99999\r\n\r\n")[0]
-    # Whether the body follows all the same is known to the client alone: nothing more is read.
+    # Only the client knows if the body follows, so the server reads nothing more.
     assert (refused.status, refused.headers["connection"]) == (413, "close")
     auth = f"Authorization: Bearer {make_token(tenant)}".encode()
     with Wire("127.0.0.1", service.port) as wire:

@@ -1,4 +1,4 @@
-"""The bridge against plain Flask: the same application, run both ways, has to tell the same story."""
+"""The bridge compared with plain Flask: the same application makes the same calls in both."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,40 +12,42 @@ from app.web.context import request_context
 from app.web.contract.flask_bridge import FlaskBridge, environ_of
 from tests.conftest import Run
 
-Story = list[tuple[Any, ...]]
+Calls = list[tuple[Any, ...]]
 View = Callable[[], Any]
 
 
-class Oops(Exception):
+class UnhandledError(Exception):
     pass
 
 
 class Closing(flask.Response):
-    """A response that tells when it is closed."""
+    """A response that records its close."""
 
-    story: Story
+    calls: Calls
 
     def close(self) -> None:
         super().close()
-        self.story.append(("closed",))
+        self.calls.append(("closed",))
 
 
-def plain(request: str) -> tuple[Story, Any]:
-    story: Story = []
-    app = make_app(story, sync_view(story))
+def run_plain_flask(request: str) -> tuple[Calls, Any]:
+    """Return the calls and the answer, or the error, of plain Flask."""
+    calls: Calls = []
+    app = make_app(calls, sync_view(calls))
     client = WerkzeugClient(app)
     try:
         response = client.get(request)
     except Exception as error:
-        return story, repr(error)
+        return calls, repr(error)
     answer = (response.status_code, response.get_data(), response.headers.to_wsgi_list())
     response.close()
-    return story, answer
+    return calls, answer
 
 
-def bridged(run: Run, request: str) -> tuple[Story, Any]:
-    story: Story = []
-    app = make_app(story, awaited_view(story))
+def run_bridge(run: Run, request: str) -> tuple[Calls, Any]:
+    """Return the calls and the answer, or the error, of the bridge."""
+    calls: Calls = []
+    app = make_app(calls, awaited_view(calls))
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -55,9 +57,9 @@ def bridged(run: Run, request: str) -> tuple[Story, Any]:
     try:
         run(FlaskBridge(app)(scope_of(path, query), None, send))  # type: ignore[arg-type]
     except Exception as error:
-        return story, repr(error)
+        return calls, repr(error)
     headers = [(name.decode().title(), value.decode()) for name, value in sent[0]["headers"]]
-    return story, (sent[0]["status"], sent[1]["body"], headers)
+    return calls, (sent[0]["status"], sent[1]["body"], headers)
 
 
 def scope_of(path: str, query: str = "", **more: Any) -> dict[str, Any]:
@@ -67,29 +69,29 @@ def scope_of(path: str, query: str = "", **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sync_view(story: Story) -> View:
+def sync_view(calls: Calls) -> View:
     def view() -> Any:
-        return behave(story)
+        return respond(calls)
 
     return view
 
 
-def awaited_view(story: Story) -> View:
+def awaited_view(calls: Calls) -> View:
     def view() -> Awaitable[Any]:
         async def answer() -> Any:
             await asyncio.sleep(0)
-            return behave(story)
+            return respond(calls)
 
         return answer()
 
     return view
 
 
-def behave(story: Story) -> Any:
-    story.append(("view", flask.request.path, flask.g.get("before")))
+def respond(calls: Calls) -> Any:
+    calls.append(("view", flask.request.path, flask.g.get("before")))
     match flask.request.args.get("do"):
         case "raise":
-            raise Oops("unhandled")
+            raise UnhandledError("unhandled")
         case "handled":
             raise KeyError("handled")
         case "abort":
@@ -101,104 +103,102 @@ def behave(story: Story) -> Any:
         case "none":
             return None
     response = Closing("good")
-    response.story = story
+    response.calls = calls
     return response
 
 
-def make_app(story: Story, view: View) -> flask.Flask:
-    """An application in which everything that Flask calls tells of it."""
-    app = flask.Flask("told", static_folder=None)
+def make_app(calls: Calls, view: View) -> flask.Flask:
+    """Make an application that records every call that Flask makes."""
+    app = flask.Flask("recorded", static_folder=None)
     app.config["PROPAGATE_EXCEPTIONS"] = True
     app.add_url_rule("/view", "view", view)
-    add_hooks(app, story)
-    connect_signals(app, story)
+    add_hooks(app, calls)
+    connect_signals(app, calls)
     return app
 
 
-def add_hooks(app: flask.Flask, story: Story) -> None:
+def add_hooks(app: flask.Flask, calls: Calls) -> None:
 
     @app.before_request
     def before() -> Any:
-        story.append(("before",))
+        calls.append(("before",))
         flask.g.before = "set"
         return "short cut" if flask.request.args.get("do") == "short" else None
 
     @app.after_request
     def after(response: flask.Response) -> flask.Response:
-        story.append(("after", response.status_code))
+        calls.append(("after", response.status_code))
         if flask.g.get("break_after"):
-            raise Oops("after")
+            raise UnhandledError("after")
         return response
 
     @app.teardown_request
     def teardown(error: BaseException | None) -> None:
-        story.append(("teardown", repr(error)))
+        calls.append(("teardown", repr(error)))
 
     @app.teardown_appcontext
     def teardown_context(error: BaseException | None) -> None:
-        story.append(("teardown context", repr(error)))
+        calls.append(("teardown context", repr(error)))
 
     @app.errorhandler(KeyError)
     def handled(error: KeyError) -> Any:
-        story.append(("handler", repr(error)))
+        calls.append(("handler", repr(error)))
         return "handled", 409
 
 
-def connect_signals(app: flask.Flask, story: Story) -> None:
-    def tell(name: str) -> Callable[..., None]:
+def connect_signals(app: flask.Flask, calls: Calls) -> None:
+    def recorder(name: str) -> Callable[..., None]:
         def receiver(_sender: object, **arguments: Any) -> None:
-            story.append((name, repr(arguments.get("exception"))))
+            calls.append((name, repr(arguments.get("exception"))))
 
         return receiver
 
     receivers = {
-        flask.request_started: tell("started"),
-        flask.request_finished: tell("finished"),
-        flask.got_request_exception: tell("exception"),
-        flask.request_tearing_down: tell("tearing down"),
-        flask.appcontext_pushed: tell("pushed"),
-        flask.appcontext_popped: tell("popped"),
+        flask.request_started: recorder("started"),
+        flask.request_finished: recorder("finished"),
+        flask.got_request_exception: recorder("exception"),
+        flask.request_tearing_down: recorder("tearing down"),
+        flask.appcontext_pushed: recorder("pushed"),
+        flask.appcontext_popped: recorder("popped"),
     }
     for signal, receiver in receivers.items():
         signal.connect(receiver, app, weak=False)
 
 
 @pytest.mark.parametrize("do", ["", "raise", "handled", "abort", "after", "tuple", "none", "short"])
-def test_each_path_through_flask_is_the_same(run: Run, do: str) -> None:
-    told, answered = plain(f"/view?do={do}")
-    assert bridged(run, f"/view?do={do}") == (told, answered)
-    assert ("started", "None") in told
+def test_each_outcome_matches_plain_flask(run: Run, do: str) -> None:
+    calls, answered = run_plain_flask(f"/view?do={do}")
+    assert run_bridge(run, f"/view?do={do}") == (calls, answered)
+    assert ("started", "None") in calls
 
 
-def test_a_path_that_flask_does_not_know_is_the_same(run: Run) -> None:
-    assert bridged(run, "/other") == plain("/other")
+def test_unknown_path_matches_plain_flask(run: Run) -> None:
+    assert run_bridge(run, "/other") == run_plain_flask("/other")
 
 
-def test_an_error_that_flask_is_told_to_ignore_is_kept_from_the_teardown(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ignored_error_is_not_passed_to_the_teardown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flask.Flask, "should_ignore_error", lambda _app, _error: True)
-    told, answered = plain("/view?do=raise")
-    assert bridged(run, "/view?do=raise") == (told, answered)
-    assert ("teardown", "None") in told
+    calls, answered = run_plain_flask("/view?do=raise")
+    assert run_bridge(run, "/view?do=raise") == (calls, answered)
+    assert ("teardown", "None") in calls
 
 
 def test_a_response_is_closed_when_it_cannot_be_sent(run: Run) -> None:
-    story: Story = []
+    calls: Calls = []
 
     async def broken(_message: object) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        run(FlaskBridge(make_app(story, awaited_view(story)))(scope_of("/view"), None, broken))  # type: ignore[arg-type]
-    assert story[-1] == ("closed",)
+        run(FlaskBridge(make_app(calls, awaited_view(calls)))(scope_of("/view"), None, broken))  # type: ignore[arg-type]
+    assert calls[-1] == ("closed",)
 
 
 def test_a_cancelled_request_is_torn_down_with_its_cancellation(run: Run) -> None:
-    story: Story = []
+    calls: Calls = []
 
     async def cancel() -> None:
-        bridge = FlaskBridge(make_app(story, lambda: asyncio.Event().wait()))
+        bridge = FlaskBridge(make_app(calls, lambda: asyncio.Event().wait()))
         task = asyncio.create_task(bridge(scope_of("/view"), None, None))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         task.cancel()
@@ -206,10 +206,10 @@ def test_a_cancelled_request_is_torn_down_with_its_cancellation(run: Run) -> Non
             await task
 
     run(cancel())
-    assert ("teardown", "CancelledError()") in story
+    assert ("teardown", "CancelledError()") in calls
 
 
-def test_two_requests_at_once_have_contexts_of_their_own(run: Run) -> None:
+def test_concurrent_requests_have_separate_contexts(run: Run) -> None:
     seen = []
 
     async def answer() -> str:
@@ -246,7 +246,7 @@ def test_flask_sees_the_body_that_validation_has_read(framing: tuple[bytes, byte
         assert flask.request.get_json() == {"enabled": True}
 
 
-def test_the_environment_is_what_a_wsgi_server_would_make() -> None:
+def test_environ_matches_that_of_a_wsgi_server() -> None:
     headers = [
         (b"host", b"api.example:8000"),
         (b"x-own", b"a"),
@@ -265,4 +265,4 @@ def test_the_environment_is_what_a_wsgi_server_would_make() -> None:
     }  # fmt: skip
     assert expected.items() <= environ.items()
     assert "HTTP_UPGRADE" not in environ
-    assert environ["asgi.scope"]["method"] == "POST"  # the view finds the request's context there
+    assert environ["asgi.scope"]["method"] == "POST"  # the view reads the request's context from there

@@ -18,12 +18,12 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans())
-def test_json_is_parsed_as_the_standard_library_does(value: Any, ascii_only: bool) -> None:
+def test_json_parses_as_in_the_standard_library(value: Any, ascii_only: bool) -> None:
     assert parse(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
 
 
 @given(st.binary())
-def test_whatever_bytes_are_parsed_or_refused(content: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
     try:
         parse(content)
     except BadRequest:
@@ -61,16 +61,16 @@ def test_whatever_bytes_are_parsed_or_refused(content: bytes) -> None:
         (b'{"a":' * 33 + b"1" + b"}" * 33, "body: expected at most 32 levels of nesting."),
     ],
 )
-def test_what_is_no_strict_json_is_refused_with_the_place_and_what_was_expected(content: bytes, reason: str) -> None:
+def test_non_strict_json_is_refused_with_place_and_expectation(content: bytes, reason: str) -> None:
     with pytest.raises(BadRequest) as raised:
         parse(content)
     assert str(raised.value) == reason
 
 
-def test_nesting_is_allowed_up_to_its_bound() -> None:
+def test_nesting_is_allowed_up_to_the_limit() -> None:
     content = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert json.dumps(parse(content)).encode() == content
 
 
-def test_a_pair_of_surrogates_is_a_whole_character() -> None:
+def test_surrogate_pair_is_one_character() -> None:
     assert parse(rb'"\ud83d\ude00"') == "😀"

@@ -15,6 +15,6 @@ from app.web.contract.parameters import ParameterParser
         {"in": "cookie", "schema": {"type": "integer"}},
     ],
 )
-def test_a_parameter_of_a_kind_that_is_not_read_is_refused_at_start(parameter: dict[str, Any]) -> None:
+def test_unsupported_parameter_is_refused_at_start(parameter: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="parameter some: expected a string in the path, or an optional integer"):
         ParameterParser([{"name": "some", **parameter}])

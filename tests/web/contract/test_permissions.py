@@ -1,4 +1,4 @@
-"""Scopes and hosts, over HTTP, and issuers that fail."""
+"""Scopes, hosts and failing issuers, over HTTP."""
 
 import os
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ def test_a_missing_scope_is_named(scoped: Service, tenant: str) -> None:
     assert client.post({"enabled": True}).json["message"] == "The token lacks the scope oms:write."
 
 
-def test_a_missing_scope_is_seen_before_the_body(scoped: Service, tenant: str) -> None:
+def test_scope_is_checked_before_the_body(scoped: Service, tenant: str) -> None:
     assert scoped.client(make_token(tenant)).post(b"nonsense").status == 403
 
 
@@ -87,7 +87,7 @@ def hosted(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator
 @pytest.mark.parametrize(
     "host", ["acme.x.newstore.net", "ACME.X.NewStore.net", "acme.x.newstore.net:443", "acme.x.newstore.net:"]
 )
-def test_the_hosts_tenant_may_be_the_tokens_in_any_case_on_any_port(hosted: Service, host: str) -> None:
+def test_host_of_the_tokens_tenant_matches_in_any_case_and_port(hosted: Service, host: str) -> None:
     assert hosted.client(make_token("acme")).get(headers={"Host": host}).status == 200
 
 
@@ -105,17 +105,17 @@ def test_another_host_is_a_403(hosted: Service, host: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-Host", "Forwarded", "X-Original-Host", "X-Host"])
-def test_a_header_that_anybody_can_send_names_no_host(hosted: Service, header: str) -> None:
+def test_forwarded_host_headers_are_ignored(hosted: Service, header: str) -> None:
     value = "host=acme.x.newstore.net" if header == "Forwarded" else "acme.x.newstore.net"
     assert hosted.client(make_token("acme")).get(headers={header: value}).status == 403
 
 
-def test_a_bad_token_is_a_401_on_whatever_host(hosted: Service) -> None:
+def test_rejected_token_is_a_401_on_any_host(hosted: Service) -> None:
     assert hosted.client(make_token("acme", exp=1)).get().status == 401
 
 
-class Realms:
-    """The service behind a provider with TLS."""
+class ServiceWithProvider:
+    """A service that accepts the tokens of an identity provider with TLS."""
 
     def __init__(self, directory: Path, redis_url: str, **settings: str) -> None:
         authority = trustme.CA()
@@ -135,15 +135,15 @@ class Realms:
 
 
 @pytest.fixture
-def realms(tmp_path: Path, redis_url: str) -> Iterator[tuple[Service, Provider]]:
-    with Realms(tmp_path, redis_url) as (service, provider):
+def service_and_provider(tmp_path: Path, redis_url: str) -> Iterator[tuple[Service, Provider]]:
+    with ServiceWithProvider(tmp_path, redis_url) as (service, provider):
         provider.publish("acme", jwk(RSA_KEYS[0], kid="first"))
         yield service, provider
         assert "Traceback" not in service.log
 
 
-def test_a_realms_token_speaks_for_its_tenant(realms: tuple[Service, Provider]) -> None:
-    service, provider = realms
+def test_token_of_a_realm_grants_access_to_its_tenant(service_and_provider: tuple[Service, Provider]) -> None:
+    service, provider = service_and_provider
     client = service.client(provider.token("acme"))
     assert client.post({"enabled": True}).status == 200
     assert client.enabled()
@@ -151,8 +151,8 @@ def test_a_realms_token_speaks_for_its_tenant(realms: tuple[Service, Provider]) 
     assert len(provider.requests) == 2
 
 
-def test_a_hung_issuer_is_a_500_and_delays_no_other_realm(realms: tuple[Service, Provider]) -> None:
-    service, provider = realms
+def test_a_hung_issuer_is_a_500_and_delays_no_other_realm(service_and_provider: tuple[Service, Provider]) -> None:
+    service, provider = service_and_provider
     provider.publish("hung", jwk(RSA_KEYS[0], kid="first"))
     provider.behaviours["hung"] = "hang"
     with ThreadPoolExecutor(9) as pool:
@@ -165,10 +165,10 @@ def test_a_hung_issuer_is_a_500_and_delays_no_other_realm(realms: tuple[Service,
     assert f"no keys of {provider.issuer('hung')}: TimeoutError" in service.log
 
 
-def test_floods_of_invented_kids_and_realms_cost_the_issuer_a_handful_of_requests(
-    realms: tuple[Service, Provider],
+def test_invented_kids_and_realms_cause_few_requests_to_the_issuer(
+    service_and_provider: tuple[Service, Provider],
 ) -> None:
-    service, provider = realms
+    service, provider = service_and_provider
     assert service.client(provider.token("acme")).get().status == 200
     before = len(provider.requests)
     statuses = {service.client(provider.token("acme", kid=f"invented-{n}")).get().status for n in range(300)}
@@ -181,7 +181,7 @@ def test_floods_of_invented_kids_and_realms_cost_the_issuer_a_handful_of_request
     assert service.client(provider.token("acme")).get().status == 200
 
 
-def test_a_public_key_in_the_settings_verifies(tmp_path: Path, redis_url: str) -> None:
+def test_configured_public_key_verifies_tokens(tmp_path: Path, redis_url: str) -> None:
     settings = {"JWT_SECRET": "", "JWT_PUBLIC_KEY": pem(RSA_KEYS[0])}
     with Provider() as provider, Service(tmp_path / "log", redis_url, **settings) as service:
         assert service.client(provider.token("acme", tenant="acme")).get().status == 200
@@ -190,7 +190,7 @@ def test_a_public_key_in_the_settings_verifies(tmp_path: Path, redis_url: str) -
         assert provider.requests == []
 
 
-def test_a_key_set_in_the_settings_verifies(tmp_path: Path, redis_url: str) -> None:
+def test_configured_key_set_verifies_tokens(tmp_path: Path, redis_url: str) -> None:
     with Provider() as provider:
         provider.publish("acme", jwk(RSA_KEYS[0], kid="first"))
         settings = {"JWT_SECRET": "", "JWT_JWKS_URL": provider.address("acme"), "JWT_ISSUER": provider.issuer("acme")}

@@ -1,4 +1,4 @@
-"""Tokens over HTTP; what a token must be is `test_auth`'s subject."""
+"""Tokens over HTTP. `tests/auth` has the tests of the tokens themselves."""
 
 import time
 import tracemalloc
@@ -24,7 +24,7 @@ def test_no_token_is_a_401_with_a_bare_challenge(service: Service) -> None:
     assert answer.json["message"] == "A bearer token is required."
 
 
-def test_a_bad_token_is_a_401_that_says_why(service: Service) -> None:
+def test_rejected_token_is_a_401_with_the_reason(service: Service) -> None:
     answer = service.client(make_token("acme", exp=int(time.time()) - 1)).get()
     assert answer.status == 401
     expected = f'{CHALLENGE}, error="invalid_token", error_description="The token has expired."'
@@ -40,13 +40,13 @@ def test_a_bad_token_is_a_401_that_says_why(service: Service) -> None:
         b"Bearer,x", b"Bearer\tx",
     ],
 )  # fmt: skip
-def test_whatever_is_no_good_token_is_a_401(service: Service, authorization: bytes) -> None:
+def test_malformed_authorization_is_a_401(service: Service, authorization: bytes) -> None:
     for method in (b"GET ", b"POST "):
         head = method + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nAuthorization: " + authorization + b"\r\n\r\n"
         assert service.client(None).raw(head)[0].status == 401
 
 
-def test_the_scheme_may_be_in_any_case_and_spaced_out(service: Service, tenant: str) -> None:
+def test_scheme_is_accepted_in_any_case_and_spacing(service: Service, tenant: str) -> None:
     for scheme in ("bearer", "BEARER", "Bearer  "):
         headers = {"Authorization": f"{scheme} {make_token(tenant)}"}
         assert service.client(None).get(headers=headers).status == 200
@@ -57,11 +57,11 @@ def test_two_authorization_headers_are_a_401(client: Client) -> None:
     assert client.raw(head)[0].status == 401
 
 
-def test_a_token_in_the_query_counts_for_nothing(service: Service) -> None:
+def test_token_in_the_query_is_ignored(service: Service) -> None:
     assert service.client(None).get(params={"access_token": make_token("acme")}).status == 401
 
 
-def test_a_bad_token_is_refused_before_the_body_is_looked_at(service: Service) -> None:
+def test_missing_token_is_a_401_before_the_body_is_checked(service: Service) -> None:
     assert service.client(None).post(b"nonsense").status == 401
 
 
@@ -87,6 +87,6 @@ def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
     assert run(expiry()) == verified.expires_at
 
 
-def test_neither_page_nor_contract_needs_a_token(service: Service) -> None:
+def test_page_and_contract_need_no_token(service: Service) -> None:
     for path in ("/openapi.yaml", "/v0/ui/"):
         assert service.client(None).request("GET", path).status == 200

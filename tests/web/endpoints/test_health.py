@@ -1,4 +1,4 @@
-"""What the platform asks, while the store is well, away, or hangs."""
+"""Liveness and readiness while the store works, is unreachable, or hangs."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def probe(port: int, path: str, method: str = "GET") -> Answer:
 
 
 @BOTH
-def test_a_probe_is_answered_without_a_token_and_kept_by_nobody(service: Service, path: str) -> None:
+def test_probe_needs_no_token_and_is_not_cached(service: Service, path: str) -> None:
     answer = probe(service.port, path)
     assert (answer.status, answer.json) == (200, {"status": "ok"})
     assert answer.headers["content-type"] == "application/json"
@@ -31,12 +31,12 @@ def test_a_probe_is_answered_without_a_token_and_kept_by_nobody(service: Service
 
 
 @BOTH
-def test_a_probe_is_for_reading(service: Service, path: str) -> None:
+def test_probe_is_read_only(service: Service, path: str) -> None:
     answer = service.client(None).request("POST", path)
     assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
 
 
-def test_probes_leave_no_line_in_the_log(tmp_path: Path, redis_url: str) -> None:
+def test_probes_are_not_logged(tmp_path: Path, redis_url: str) -> None:
     with Service(tmp_path / "log", redis_url) as service:
         for path in ("/livez", "/readyz", "/openapi.yaml"):
             assert probe(service.port, path).status == 200
@@ -45,7 +45,7 @@ def test_probes_leave_no_line_in_the_log(tmp_path: Path, redis_url: str) -> None
     assert "readyz" not in service.log
 
 
-def test_without_a_store_the_process_lives_and_is_not_ready(tmp_path: Path) -> None:
+def test_process_without_a_store_is_live_and_not_ready(tmp_path: Path) -> None:
     with Service(tmp_path / "log", f"redis://127.0.0.1:{reserve_port()}/0") as service:
         assert probe(service.port, "/livez").status == 200
         answer = probe(service.port, "/readyz")
@@ -55,13 +55,13 @@ def test_without_a_store_the_process_lives_and_is_not_ready(tmp_path: Path) -> N
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A store of the test's own, which it may do anything to."""
+    """A separate store that the test may suspend."""
     server = start_store(tmp_path / "data")
     yield server
     server.stop()
 
 
-def test_while_the_store_hangs_and_a_hundred_wait_the_process_lives(tmp_path: Path, store: ValkeyServer) -> None:
+def test_process_is_live_while_the_store_hangs_and_requests_wait(tmp_path: Path, store: ValkeyServer) -> None:
     url = f"{store.connection_url}/0"
     with Service(tmp_path / "log", url, REDIS_TIMEOUT="6") as service, ThreadPoolExecutor(110) as pool:
         waiting_client = service.client(make_token("waits"))
@@ -70,7 +70,7 @@ def test_while_the_store_hangs_and_a_hundred_wait_the_process_lives(tmp_path: Pa
             waiting = [pool.submit(waiting_client.get) for _ in range(100)]
             ready = pool.submit(probe, service.port, "/readyz")
             assert [probe(service.port, "/livez").status for _ in range(20)] == [200] * 20
-            assert not any(each.done() for each in (*waiting, ready))  # all of that was while they waited
+            assert not any(each.done() for each in (*waiting, ready))  # the probes did not wait for them
             assert {each.result().status for each in waiting} == {500}
             assert ready.result().status == 503
         assert probe(service.port, "/readyz").status == 200

@@ -8,7 +8,7 @@ from tests.processes import Service
 
 
 @pytest.mark.parametrize("path", ["/", "/v0/ui"])
-def test_the_ways_to_the_page_lead_there(client: Client, path: str) -> None:
+def test_shortcuts_redirect_to_the_page(client: Client, path: str) -> None:
     answer = client.request("GET", path)
     assert (answer.status, answer.headers["location"]) == (307, "/v0/ui/")
 
@@ -41,7 +41,7 @@ def test_the_page_names_no_other_host(client: Client) -> None:
         assert not re.search(rb"//(?! )", content)  # with a space, it is a comment
 
 
-def test_the_page_has_every_document_by_its_title(client: Client) -> None:
+def test_page_lists_every_document_by_its_title(client: Client) -> None:
     documents = client.request("GET", "/v0/ui/page.json").json["urls"]
     assert documents[0] == {"name": "External OMS Config API", "url": "/openapi.yaml"}
     for document in documents:
@@ -50,7 +50,7 @@ def test_the_page_has_every_document_by_its_title(client: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/v0/ui", "/v0/ui/", "/v0/ui/page.js", "/openapi.yaml", "/docs/x"])
-def test_the_pages_are_for_reading(client: Client, path: str) -> None:
+def test_pages_are_read_only(client: Client, path: str) -> None:
     answer = client.request("POST", path)
     assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
     assert client.request("HEAD", path).status in {200, 307}
@@ -67,7 +67,7 @@ def test_the_pages_are_for_reading(client: Client, path: str) -> None:
         "/docs/%0d%0aX:y",
     ],
 )
-def test_a_page_that_is_not_there_is_a_404(client: Client, path: str) -> None:
+def test_unknown_page_is_a_404(client: Client, path: str) -> None:
     assert client.request("GET", path).status == 404
 
 
@@ -79,18 +79,18 @@ def test_a_page_that_is_not_there_is_a_404(client: Client, path: str) -> None:
         "/docs/@evil.example", "/docs/%5Cevil.example", "/docs/?url=https://evil.example/",
     ],
 )  # fmt: skip
-def test_the_contracts_links_lead_to_the_documentation_as_they_are(client: Client, path: str) -> None:
+def test_links_of_the_contract_redirect_unchanged_to_the_documentation(client: Client, path: str) -> None:
     (answer,) = client.raw(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode(), path=path)
     assert (answer.status, answer.headers["location"]) == (307, f"https://docs.newstore.net{path.removesuffix('?')}")
 
 
 @pytest.mark.parametrize("target", [b"http://evil.example/docs/x", b"//evil.example/docs/x", b"/docs/\\evil.example"])
-def test_no_link_leads_to_a_host_that_the_request_names(client: Client, target: bytes) -> None:
+def test_no_redirect_leads_to_a_host_named_in_the_request(client: Client, target: bytes) -> None:
     (answer,) = client.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n", path="/docs/x", malformed=True)
     assert answer.status >= 400 or answer.headers["location"].startswith("https://docs.newstore.net/docs/")
 
 
-def test_where_the_documentation_is_can_be_set(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> None:
+def test_documentation_address_is_configurable(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> None:
     log = tmp_path_factory.mktemp("docs") / "log"
     with Service(log, redis_url, DOCS_URL="http://docs.example/en/") as service:
         answer = service.client(None).request("GET", "/docs/x.html")
@@ -136,7 +136,7 @@ def test_no_range_of_a_file_is_offered_or_served(client: Client, path: str) -> N
         ("GET", "/v0/ui/bundle/x", 404),
     ],
 )  # fmt: skip
-def test_files_redirects_and_errors_of_the_pages_have_the_protective_headers(
+def test_every_answer_of_the_pages_has_the_protective_headers(
     client: Client, method: str, path: str, status: int
 ) -> None:
     answer = client.request(method, path)
@@ -147,7 +147,7 @@ def test_files_redirects_and_errors_of_the_pages_have_the_protective_headers(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_etag_of_a_document_follows_from_its_bytes_alone(client: Client, stoppable: Service) -> None:
+def test_etag_of_a_document_depends_on_its_bytes_only(client: Client, stoppable: Service) -> None:
     for path in ("/openapi.yaml", "/v0/ui/page.json"):
         other = stoppable.client(None).request("GET", path)
         assert other.headers["etag"] == client.request("GET", path).headers["etag"]

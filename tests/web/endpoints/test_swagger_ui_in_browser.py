@@ -1,4 +1,4 @@
-"""Swagger UI as a person uses it, in a real browser, under a name that is not localhost."""
+"""Swagger UI in a real browser, under a host name that is not localhost."""
 
 import json
 import re
@@ -20,13 +20,13 @@ from tests.processes import ROOT, Service, make_token, skip_locally
 HOST = "oms.example"
 TITLE = CONTRACT["info"]["title"]
 EXTENSIONS_TITLE = EXTENSIONS["info"]["title"]
-STRANGER = "http://stranger.example/openapi.yaml"
+FOREIGN_DOCUMENT = "http://stranger.example/openapi.yaml"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the page shows of an answer, and how it says to ask for it at a shell."""
+class ShownAnswer:
+    """An answer as the page shows it, with the curl command for the same request."""
 
     status: str
     body: Any
@@ -34,26 +34,26 @@ class Shown:
     curl: str
 
 
-class Person:
-    """Somebody at the browser, who does what the page offers."""
+class SwaggerUi:
+    """The actions that Swagger UI offers to a user."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
     def open(self, path: str = "/", title: str = TITLE) -> None:
         self.page.goto(path)
-        self.sees(title)
+        self.expect_document(title)
 
-    def sees(self, title: str) -> None:
-        """A document, with its operations."""
+    def expect_document(self, title: str) -> None:
+        """Wait until the page shows a document with its operations."""
         expect(self.page.locator(".info .title")).to_contain_text(re.compile(rf"^{re.escape(title)}\s*v\d"))
         expect(self.page.locator(".opblock").first).to_be_visible()
 
-    def chooses(self, title: str) -> None:
+    def choose_document(self, title: str) -> None:
         self.page.get_by_label("Select a definition").select_option(label=title)
-        self.sees(title)
+        self.expect_document(title)
 
-    def authorizes(self, token: str) -> None:
+    def authorize(self, token: str) -> None:
         self.page.locator(".auth-wrapper").get_by_role("button", name="Authorize").click()
         dialog = self.page.locator(".modal-ux")
         dialog.get_by_role("textbox").fill(token)
@@ -63,8 +63,11 @@ class Person:
     def is_authorized(self) -> bool:
         return "unlocked" not in (self.page.locator(".auth-wrapper .authorize").get_attribute("class") or "")
 
-    def tries(self, method: str, body: str | None = None, operation: int = 0) -> Shown:
-        """Executes an operation; what is shown afterwards is the answer to this and not to an earlier one."""
+    def execute(self, method: str, body: str | None = None, operation: int = 0) -> ShownAnswer:
+        """Execute an operation and return the answer that the page shows for it.
+
+        Clears an earlier answer first, so that it is not mistaken for the new one.
+        """
         block = self.operation(method, operation)
         if "is-open" not in (block.get_attribute("class") or ""):
             block.locator(".opblock-summary-control").click()
@@ -78,7 +81,7 @@ class Person:
         block.get_by_role("button", name="Execute").click()
         answer = block.locator(".live-responses-table .response")
         headers = answer.locator("h5:text('Response headers') + pre").inner_text()
-        return Shown(
+        return ShownAnswer(
             status=answer.locator(".response-col_status").inner_text().split()[0],
             body=json.loads(answer.locator(".highlight-code pre").first.inner_text()),
             headers=dict(re.findall(r"^ *([a-z-]+): (.*?) *$", headers, re.MULTILINE)),
@@ -97,7 +100,7 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
         skip_locally("chromium is not installed")
-    # Nothing but the service can be reached: a page that asks another host is seen doing so.
+    # Only the service is reachable, and requests to other hosts are recorded.
     rules = f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=[rules])
@@ -105,70 +108,70 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-Enter = Callable[..., Person]
+NewUi = Callable[..., SwaggerUi]
 
 
 @pytest.fixture
-def enter(browser: Browser, service: Service) -> Iterator[Enter]:
-    """Opens a browser for somebody who was never here. At the end, nothing went wrong that a page tells nobody."""
+def new_ui(browser: Browser, service: Service) -> Iterator[NewUi]:
+    """Return a factory of pages, each in a new browser context. At the end, check that none had a hidden error."""
     contexts: list[BrowserContext] = []
-    faults: list[str] = []
+    problems: list[str] = []
 
-    def person(port: int = service.port, host: str = HOST, **options: Any) -> Person:
+    def ui(port: int = service.port, host: str = HOST, **options: Any) -> SwaggerUi:
         origin = f"http://{host}:{port}"
 
         def note_message(message: ConsoleMessage) -> None:
-            # Chromium tells of each answer that is an error, also where the page shows it.
+            # Chromium logs each error answer, even if the page shows it.
             if PATH not in message.location["url"]:
-                faults.append(f"{message.type}: {message.text}")
+                problems.append(f"{message.type}: {message.text}")
 
         def note_request(url: str) -> None:
             if not url.startswith((f"{origin}/", "data:", f"blob:{origin}/")):
-                faults.append(f"asked {url}")
+                problems.append(f"requested {url}")
 
         contexts.append(browser.new_context(base_url=origin, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(10_000)
         page.on("console", note_message)
-        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: note_request(request.url))
-        return Person(page)
+        return SwaggerUi(page)
 
-    yield person
+    yield ui
     for context in contexts:
         context.close()
-    assert faults == []
+    assert problems == []
 
 
 @pytest.fixture
-def person(enter: Enter) -> Person:
-    return enter()
+def ui(new_ui: NewUi) -> SwaggerUi:
+    return new_ui()
 
 
-def test_a_person_authorizes_reads_and_flips_the_switch(person: Person, tenant: str, client: Client) -> None:
-    person.open()
-    assert urlsplit(person.page.url).path == "/v0/ui/"
-    person.authorizes(make_token(tenant))
-    read = person.tries("GET")
+def test_user_authorizes_reads_and_changes_the_setting(ui: SwaggerUi, tenant: str, client: Client) -> None:
+    ui.open()
+    assert urlsplit(ui.page.url).path == "/v0/ui/"
+    ui.authorize(make_token(tenant))
+    read = ui.execute("GET")
     assert (read.status, read.body, read.headers["etag"]) == ("200", {"enabled": False}, '"0"')
-    written = person.tries("POST", '{"enabled": true}')
+    written = ui.execute("POST", '{"enabled": true}')
     assert (written.status, written.body, written.headers["etag"]) == ("200", {"enabled": True}, '"1"')
-    again = person.tries("GET")
+    again = ui.execute("GET")
     assert (again.body, again.headers["etag"]) == ({"enabled": True}, '"1"')
     assert len({each.headers["x-request-id"] for each in (read, written, again)}) == 3
     assert client.history()[0]["request_id"] == written.headers["x-request-id"]
 
 
-def test_each_error_is_shown_with_its_request_id(person: Person, tenant: str, client: Client) -> None:
-    person.open()
-    refused = person.tries("GET")
+def test_each_error_is_shown_with_its_request_id(ui: SwaggerUi, tenant: str, client: Client) -> None:
+    ui.open()
+    refused = ui.execute("GET")
     assert (refused.status, refused.body["error_code"]) == ("401", "unauthorized")
-    person.authorizes(make_token(tenant))
-    bad = person.tries("POST", '{"enabled": "yes"}')
+    ui.authorize(make_token(tenant))
+    bad = ui.execute("POST", '{"enabled": "yes"}')
     assert (bad.status, bad.body["error_code"]) == ("400", "bad_request")
     assert "enabled" in bad.body["message"]
-    person.page.route(f"**{PATH}", lambda route: route.continue_(headers={**route.request.headers, "If-Match": '"7"'}))
-    conflict = person.tries("POST", '{"enabled": true}')
+    ui.page.route(f"**{PATH}", lambda route: route.continue_(headers={**route.request.headers, "If-Match": '"7"'}))
+    conflict = ui.execute("POST", '{"enabled": true}')
     assert (conflict.status, conflict.headers["etag"]) == ("409", '"0"')
     assert conflict.body["error_code"] == "concurrent_update_on_tenant_setting"
     for shown in (refused, bad, conflict):
@@ -176,108 +179,108 @@ def test_each_error_is_shown_with_its_request_id(person: Person, tenant: str, cl
     assert not client.enabled()
 
 
-def test_every_document_is_in_the_selector_and_the_contract_comes_first(person: Person) -> None:
+def test_selector_lists_the_contract_first_then_every_document(ui: SwaggerUi) -> None:
     files = [CONTRACT_FILE, *sorted((ROOT / "app").glob("*.yaml"))]
     titles = [yaml.safe_load(file.read_text())["info"]["title"] for file in files]
-    person.open()
-    assert person.page.get_by_label("Select a definition").locator("option").all_inner_texts() == titles
+    ui.open()
+    assert ui.page.get_by_label("Select a definition").locator("option").all_inner_texts() == titles
     for title in reversed(titles):
-        person.chooses(title)
+        ui.choose_document(title)
 
 
-def test_who_authorized_once_has_done_so_for_every_document_and_after_a_reload(person: Person, tenant: str) -> None:
-    """Also where a document calls the scheme of its tokens otherwise."""
+def test_authorization_covers_every_document_and_survives_a_reload(ui: SwaggerUi, tenant: str) -> None:
+    """One document has another name for the security scheme."""
     extensions = (ROOT / "app" / "extensions.yaml").read_text().replace("newStoreAccessToken", "another")
-    person.page.route("**/extensions.yaml", lambda route: route.fulfill(body=extensions))
-    person.open()
-    assert not person.is_authorized()
-    person.authorizes(make_token(tenant))
-    person.chooses(EXTENSIONS_TITLE)
-    assert person.is_authorized()
-    assert person.tries("GET").body == {"changes": []}
-    person.page.reload()
-    person.sees(EXTENSIONS_TITLE)
-    expect(person.operation("GET")).to_have_class(re.compile("is-open"))  # the address names it
-    assert person.is_authorized()
-    assert person.tries("GET").body == {"changes": []}
-    person.chooses(TITLE)
-    assert person.tries("GET").body == {"enabled": False}
+    ui.page.route("**/extensions.yaml", lambda route: route.fulfill(body=extensions))
+    ui.open()
+    assert not ui.is_authorized()
+    ui.authorize(make_token(tenant))
+    ui.choose_document(EXTENSIONS_TITLE)
+    assert ui.is_authorized()
+    assert ui.execute("GET").body == {"changes": []}
+    ui.page.reload()
+    ui.expect_document(EXTENSIONS_TITLE)
+    expect(ui.operation("GET")).to_have_class(re.compile("is-open"))  # the address names the operation
+    assert ui.is_authorized()
+    assert ui.execute("GET").body == {"changes": []}
+    ui.choose_document(TITLE)
+    assert ui.execute("GET").body == {"enabled": False}
 
 
-def test_the_flags_are_tried_out_as_they_stand(person: Person, tenant: str) -> None:
-    """What the page proposes for the key and the body is good."""
-    person.open()
-    person.authorizes(make_token(tenant))
-    person.chooses(OFREP["info"]["title"])
-    assert person.is_authorized()
-    one, every = person.tries("POST"), person.tries("POST", operation=1)
+def test_proposed_flag_requests_succeed(ui: SwaggerUi, tenant: str) -> None:
+    """The page proposes a valid key and a valid body."""
+    ui.open()
+    ui.authorize(make_token(tenant))
+    ui.choose_document(OFREP["info"]["title"])
+    assert ui.is_authorized()
+    one, every = ui.execute("POST"), ui.execute("POST", operation=1)
     assert (one.status, one.body["key"], one.body["variant"]) == ("200", "external_oms.enabled", "off")
     assert (every.status, every.headers["etag"], every.body) == ("200", '"0"', {"flags": [one.body]})
 
 
-def test_the_curl_lines_work_when_pasted(enter: Enter, tenant: str, client: Client) -> None:
+def test_shown_curl_commands_work_in_a_shell(new_ui: NewUi, tenant: str, client: Client) -> None:
     if shutil.which("curl") is None:
         skip_locally("curl is not installed")
-    person = enter(host="127.0.0.1")  # whose name the shell knows as well
-    person.open()
-    person.authorizes(make_token(tenant))
+    ui = new_ui(host="127.0.0.1")  # the shell can resolve this one
+    ui.open()
+    ui.authorize(make_token(tenant))
     for method, body in (("POST", '{"enabled": true}'), ("GET", None)):
-        shown = person.tries(method, body)
+        shown = ui.execute(method, body)
         pasted = subprocess.run(["/bin/sh", "-c", shown.curl], capture_output=True, text=True, check=True)
         assert json.loads(pasted.stdout) == {"enabled": True}
     assert [each["version"] for each in client.history()] == [1]
 
 
-def test_no_address_makes_the_page_load_a_strangers_document(person: Person) -> None:
-    urls = quote(json.dumps([{"name": "x", "url": STRANGER}]))
+def test_query_cannot_make_the_page_load_a_foreign_document(ui: SwaggerUi) -> None:
+    urls = quote(json.dumps([{"name": "x", "url": FOREIGN_DOCUMENT}]))
     for query in (
-        f"url={STRANGER}",
-        f"configUrl={STRANGER}&config={STRANGER}",
-        f"queryConfigEnabled=true&urls={urls}&urls.primaryName=x&validatorUrl={STRANGER}&spec={STRANGER}",
+        f"url={FOREIGN_DOCUMENT}",
+        f"configUrl={FOREIGN_DOCUMENT}&config={FOREIGN_DOCUMENT}",
+        f"queryConfigEnabled=true&urls={urls}&urls.primaryName=x&validatorUrl={FOREIGN_DOCUMENT}&spec={FOREIGN_DOCUMENT}",
         "url=/extensions.yaml",
     ):
-        person.open(f"/v0/ui/?{query}")
-        person.page.wait_for_load_state("networkidle")
-        person.sees(TITLE)
+        ui.open(f"/v0/ui/?{query}")
+        ui.page.wait_for_load_state("networkidle")
+        ui.expect_document(TITLE)
 
 
-def test_the_contracts_links_lead_to_the_documentation(person: Person, client: Client) -> None:
-    person.open()
-    links = {link.get_attribute("href") or "" for link in person.page.locator(".info .description a").all()}
+def test_links_of_the_contract_lead_to_the_documentation(ui: SwaggerUi, client: Client) -> None:
+    ui.open()
+    links = {link.get_attribute("href") or "" for link in ui.page.locator(".info .description a").all()}
     assert len(links) > 5
     for link in links:
         assert client.request("GET", link).headers["location"] == f"https://docs.newstore.net{link.split('#')[0]}"
 
 
-def test_on_a_phone_nothing_is_wider_than_the_page_and_every_control_fits_a_finger(enter: Enter, tenant: str) -> None:
-    person = enter(**PHONE)
-    person.open()
-    person.authorizes(make_token(tenant))
+def test_page_fits_a_phone_and_its_controls_fit_a_finger(new_ui: NewUi, tenant: str) -> None:
+    ui = new_ui(**PHONE)
+    ui.open()
+    ui.authorize(make_token(tenant))
     for method in ("GET", "POST"):
-        assert person.tries(method).status == "200"
-    controls = person.page.locator("button:visible, select:visible, input:visible, .download-contents:visible")
+        assert ui.execute(method).status == "200"
+    controls = ui.page.locator("button:visible, select:visible, input:visible, .download-contents:visible")
     small = [
         control.evaluate("(each) => each.outerHTML.slice(0, 120)")
         for control in controls.all()
         if (box := control.bounding_box()) and min(box["width"], box["height"]) < 44
     ]
     assert small == []
-    assert not person.scrolls_sideways()
-    person.chooses(EXTENSIONS_TITLE)
+    assert not ui.scrolls_sideways()
+    ui.choose_document(EXTENSIONS_TITLE)
     for number in range(2):
-        person.operation("GET", number).locator(".opblock-summary-control").click()
-    assert not person.scrolls_sideways()
+        ui.operation("GET", number).locator(".opblock-summary-control").click()
+    assert not ui.scrolls_sideways()
 
 
-def test_a_note_is_shown_as_the_text_that_it_is(enter: Enter, tmp_path: Path, redis_url: str) -> None:
+def test_note_is_shown_as_plain_text(new_ui: NewUi, tmp_path: Path, redis_url: str) -> None:
     note = "Tokens: <img src=x onerror=alert()> `make token`"
     with Service(tmp_path / "log", redis_url, UI_NOTE=note) as service:
-        person = enter(service.port)
-        person.open()
-        expect(person.page.locator(".note")).to_have_text(note)
+        ui = new_ui(service.port)
+        ui.open()
+        expect(ui.page.locator(".note")).to_have_text(note)
 
 
-def test_in_production_there_is_no_note(person: Person) -> None:
-    person.open()
-    assert person.page.locator(".note").count() == 0
-    assert "bin/serve" not in person.page.locator("body").inner_text()
+def test_page_has_no_note_by_default(ui: SwaggerUi) -> None:
+    ui.open()
+    assert ui.page.locator(".note").count() == 0
+    assert "bin/serve" not in ui.page.locator("body").inner_text()

@@ -1,4 +1,4 @@
-"""What browsers are told, on behalf of pages of other origins."""
+"""CORS headers for pages of other origins."""
 
 from collections.abc import Iterator
 
@@ -16,16 +16,16 @@ PREFLIGHT = {
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
-    """A service that two origins may use."""
+def cors_service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
+    """A service that allows two origins."""
     log = tmp_path_factory.mktemp("cors") / "log"
     with Service(log, redis_url, CORS_ALLOW_ORIGINS=f"http://localhost:3000,{PAGE}") as service:
         yield service
 
 
 @pytest.fixture
-def page(listed: Service, tenant: str) -> Client:
-    return listed.client(make_token(tenant))
+def page_client(cors_service: Service, tenant: str) -> Client:
+    return cors_service.client(make_token(tenant))
 
 
 def cors_headers(answer: Answer) -> dict[str, str]:
@@ -33,15 +33,15 @@ def cors_headers(answer: Answer) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/history", FLAGS_PATH, f"{FLAGS_PATH}/x", "/nothing"])
-def test_a_preflight_is_answered_without_a_token_and_before_routing(listed: Service, path: str) -> None:
-    answer = listed.client(None).request("OPTIONS", path, headers=PREFLIGHT)
+def test_a_preflight_is_answered_without_a_token_and_before_routing(cors_service: Service, path: str) -> None:
+    answer = cors_service.client(None).request("OPTIONS", path, headers=PREFLIGHT)
     assert (answer.status, answer.content) == (204, b"")
-    told = {
+    headers = {
         name: set(value.lower().split(", "))
         for name, value in cors_headers(answer).items()
         if name != "access-control-expose-headers"
     }
-    assert told == {
+    assert headers == {
         "access-control-allow-origin": {PAGE},
         "access-control-allow-methods": {"get", "post"},
         "access-control-allow-headers": {
@@ -53,25 +53,25 @@ def test_a_preflight_is_answered_without_a_token_and_before_routing(listed: Serv
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "https://admin.example.evil", "null", PAGE.upper(), ""])
-def test_no_other_origin_is_let_in(listed: Service, page: Client, origin: str) -> None:
-    preflight = listed.client(None).request("OPTIONS", headers={**PREFLIGHT, "Origin": origin})
-    for answer in (preflight, page.get(headers={"Origin": origin})):
+def test_other_origins_are_not_allowed(cors_service: Service, page_client: Client, origin: str) -> None:
+    preflight = cors_service.client(None).request("OPTIONS", headers={**PREFLIGHT, "Origin": origin})
+    for answer in (preflight, page_client.get(headers={"Origin": origin})):
         assert cors_headers(answer) == {}
         assert answer.headers["vary"] == "Origin"
         assert answer.status in {200, 204}
 
 
-def test_answers_can_be_read_by_a_page_errors_included(listed: Service, page: Client) -> None:
+def test_page_can_read_all_answers_including_errors(cors_service: Service, page_client: Client) -> None:
     origin = {"Origin": PAGE}
-    stands = page.post({"enabled": True}, headers=origin)
+    written = page_client.post({"enabled": True}, headers=origin)
     answers = [
-        stands,
-        page.get(headers={**origin, "If-None-Match": stands.headers["etag"]}),
-        page.post({"enabled": False}, headers={**origin, "If-Match": '"7"'}),
-        page.post({"enabled": 1}, headers=origin),
-        listed.client(None).get(headers=origin),
-        page.request("DELETE", headers=origin),
-        page.request("GET", "/nothing", headers=origin),
+        written,
+        page_client.get(headers={**origin, "If-None-Match": written.headers["etag"]}),
+        page_client.post({"enabled": False}, headers={**origin, "If-Match": '"7"'}),
+        page_client.post({"enabled": 1}, headers=origin),
+        cors_service.client(None).get(headers=origin),
+        page_client.request("DELETE", headers=origin),
+        page_client.request("GET", "/nothing", headers=origin),
     ]
     assert [answer.status for answer in answers] == [200, 304, 409, 400, 401, 405, 404]
     for answer in answers:
@@ -82,18 +82,18 @@ def test_answers_can_be_read_by_a_page_errors_included(listed: Service, page: Cl
         assert answer.headers["vary"] == "Origin"
 
 
-def test_an_answer_without_an_origin_says_that_it_depends_on_one(page: Client) -> None:
-    answer = page.get()
+def test_answer_without_an_origin_has_vary_origin(page_client: Client) -> None:
+    answer = page_client.get()
     assert (cors_headers(answer), answer.headers["vary"]) == ({}, "Origin")
 
 
-def test_options_that_are_no_preflight_are_answered_as_ever(page: Client) -> None:
+def test_options_without_preflight_headers_lists_the_methods(page_client: Client) -> None:
     for headers in ({}, {"Origin": PAGE}, {"Access-Control-Request-Method": "GET"}):
-        answer = page.request("OPTIONS", headers=headers)
+        answer = page_client.request("OPTIONS", headers=headers)
         assert (answer.status, set(answer.headers["allow"].split(", "))) == (204, {"GET", "HEAD", "OPTIONS", "POST"})
 
 
-def test_every_origin_can_be_let_in_and_none_is_reflected(
+def test_wildcard_allows_every_origin_and_reflects_none(
     tmp_path_factory: pytest.TempPathFactory, redis_url: str
 ) -> None:
     with Service(tmp_path_factory.mktemp("any") / "log", redis_url, CORS_ALLOW_ORIGINS="*") as service:
@@ -104,7 +104,7 @@ def test_every_origin_can_be_let_in_and_none_is_reflected(
             assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_where_no_origin_is_set_nothing_is_said_of_it(client: Client) -> None:
+def test_without_configured_origins_there_are_no_cors_headers(client: Client) -> None:
     answer = client.get(headers={"Origin": PAGE})
     preflight = client.request("OPTIONS", headers=PREFLIGHT)
     assert (cors_headers(answer), cors_headers(preflight)) == ({}, {})

@@ -1,4 +1,4 @@
-"""Faults of the store as a client sees them: the contract's 500 or the truth, and never a 409."""
+"""Answers to a client while the store fails: the contract's 500 or the stored value, and never a 409."""
 
 import logging
 from collections.abc import Iterator
@@ -32,14 +32,12 @@ def relay(valkey: ValkeyServer) -> Iterator[Relay]:
 
 @pytest.fixture
 def relayed(relay: Relay, tmp_path: Path) -> Iterator[Service]:
-    """The service, with the relay between it and its store."""
+    """A service whose connections to the store pass through the relay."""
     with Service(tmp_path / "log", relay.url, REDIS_TIMEOUT="0.5") as service:
         yield service
 
 
-def test_a_change_whose_answer_was_lost_but_that_is_stored_is_a_200(
-    relay: Relay, relayed: Service, tenant: str
-) -> None:
+def test_stored_change_with_a_lost_reply_is_a_200(relay: Relay, relayed: Service, tenant: str) -> None:
     client = relayed.client(make_token(tenant))
     relay.rule = "cut after EXEC"
     answer = client.post({"enabled": True})
@@ -47,7 +45,7 @@ def test_a_change_whose_answer_was_lost_but_that_is_stored_is_a_200(
     assert client.enabled()
 
 
-def test_a_change_that_is_not_found_stored_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
+def test_missing_change_with_a_lost_reply_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
     client = relayed.client(make_token(tenant))
     relay.rule = "cut before EXEC"
     answer = client.post({"enabled": True})
@@ -59,14 +57,14 @@ def test_a_change_that_is_not_found_stored_is_a_500(relay: Relay, relayed: Servi
     assert "level=error event=request" in line
 
 
-def test_a_change_that_nobody_can_look_up_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
+def test_change_that_cannot_be_looked_up_is_a_500(relay: Relay, relayed: Service, tenant: str) -> None:
     client = relayed.client(make_token(tenant))
     relay.rule, relay.refuse_afterwards = "cut after EXEC", True
     assert client.post({"enabled": True}).status == 500
     assert client.get().status == 500
 
 
-def test_a_store_that_hangs_is_a_500_and_holds_up_nothing_else(relay: Relay, relayed: Service, tenant: str) -> None:
+def test_hung_store_is_a_500_and_delays_nothing_else(relay: Relay, relayed: Service, tenant: str) -> None:
     client = relayed.client(make_token(tenant))
     relay.rule = "hang"
     assert client.get().status == 500
@@ -75,7 +73,7 @@ def test_a_store_that_hangs_is_a_500_and_holds_up_nothing_else(relay: Relay, rel
     assert "Traceback" not in relayed.log
 
 
-def test_a_store_that_is_not_there_is_a_500(tmp_path: Path, tenant: str) -> None:
+def test_unreachable_store_is_a_500(tmp_path: Path, tenant: str) -> None:
     with Service(tmp_path / "log", f"unix://{tmp_path}/nothing") as service:
         client = service.client(make_token(tenant))
         assert client.get().status == 500
@@ -109,7 +107,7 @@ def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> Non
     assert status < 500 or failure == INTERNAL
 
 
-def test_the_unforeseen_is_told_to_the_log_and_not_to_the_client(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_and_hidden_from_the_client(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def breaks(*_asgi: object) -> None:
         raise RuntimeError("inner affairs")
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told: of one worker and of several, and by whom it may be asked."""
+"""Prometheus metrics of one worker and of several, and access to them."""
 
 import os
 import signal
@@ -22,15 +22,15 @@ from tests.waiting import eventually
 TOKEN = "a-token-for-metrics"
 REQUESTS = "http_server_request_duration_seconds_count"
 OPERATIONS = "external_oms_store_operations_total"
-REFUSALS = "external_oms_token_refusals_total"
-LISTENERS = "external_oms_event_listeners"
+REJECTIONS = "external_oms_token_refusals_total"
+SUBSCRIBERS = "external_oms_event_listeners"
 STREAMS = "external_oms_event_streams_total"
 
 Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(service: Service) -> Numbers:
-    """All numbers, on a connection of its own: any worker may answer."""
+    """Return all numbers. The request opens a connection, which any worker may accept."""
     answer = service.client(TOKEN).request("GET", "/metrics", headers={"Connection": "close"})
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -41,18 +41,18 @@ def scrape(service: Service) -> Numbers:
     return numbers
 
 
-def number(numbers: Numbers, name: str, /, **labels: object) -> float:
-    """The sum of all that has these labels."""
+def total(numbers: Numbers, name: str, /, **labels: object) -> float:
+    """Return the sum of all series that have these labels."""
     wanted = {(label, str(value)) for label, value in labels.items()}
     return sum(value for (each, has), value in numbers.items() if each == name and wanted <= has)
 
 
-def comes_to(service: Service, expected: float, name: str, /, **labels: object) -> bool:
-    """Whether the number comes to be what is expected, which may be later than an answer."""
-    return eventually(lambda: number(scrape(service), name, **labels) == expected)
+def reaches(service: Service, expected: float, name: str, /, **labels: object) -> bool:
+    """Wait until the total is `expected`. A request may be counted after its answer."""
+    return eventually(lambda: total(scrape(service), name, **labels) == expected)
 
 
-def requests_of(method: str, route: str, status: int) -> dict[str, object]:
+def request_labels(method: str, route: str, status: int) -> dict[str, object]:
     return {"http_request_method": method, "http_route": route, "http_response_status_code": status}
 
 
@@ -65,24 +65,24 @@ def measured(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterat
     assert "Traceback" not in service.log
 
 
-def good(service: Service, tenant: str, **claims: Any) -> Client:
+def authorized_client(service: Service, tenant: str, **claims: Any) -> Client:
     return service.client(make_token(tenant, **{"scope": "oms:read", "aud": "oms", **claims}))
 
 
-def test_without_a_token_for_it_there_are_no_metrics(service: Service) -> None:
+def test_without_metrics_token_there_are_no_metrics(service: Service) -> None:
     assert service.client(TOKEN).request("GET", "/metrics").status == 404
     assert service.client(None).request("POST", "/metrics").status == 404
 
 
 @pytest.mark.parametrize("sent", [None, "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\xe9", make_token("acme")])
-def test_metrics_are_told_to_nobody_without_their_token(measured: Service, sent: str | None) -> None:
+def test_metrics_need_their_token(measured: Service, sent: str | None) -> None:
     headers = {} if sent is None else {"Authorization": f"Bearer {sent}".encode("latin-1")}
     answer = measured.client(None).request("GET", "/metrics", headers=headers)
     assert answer.status == 401
     assert b"http_server" not in answer.content
 
 
-def test_metrics_can_be_read_and_nothing_else(measured: Service) -> None:
+def test_metrics_are_read_only(measured: Service) -> None:
     allowed = measured.client(TOKEN).request("POST", "/metrics").headers["allow"]
     assert set(allowed.split(", ")) == {"GET", "HEAD"}
 
@@ -90,21 +90,21 @@ def test_metrics_can_be_read_and_nothing_else(measured: Service) -> None:
 @pytest.mark.parametrize(
     ("request_line", "labels"),
     [
-        (f"GET {PATH}", requests_of("GET", PATH, 200)),
-        (f"GET {HISTORY_PATH}?limit=0", requests_of("GET", HISTORY_PATH, 400)),
-        (f"DELETE {PATH}", requests_of("DELETE", PATH, 405)),
-        (f"MKCOL {PATH}", requests_of("_OTHER", PATH, 405)),
-        ("GET /nothing/of/this/kind", requests_of("GET", "unmatched", 404)),
-        ("GET /docs/a/b", requests_of("GET", "/docs/{path}", 307)),
+        (f"GET {PATH}", request_labels("GET", PATH, 200)),
+        (f"GET {HISTORY_PATH}?limit=0", request_labels("GET", HISTORY_PATH, 400)),
+        (f"DELETE {PATH}", request_labels("DELETE", PATH, 405)),
+        (f"MKCOL {PATH}", request_labels("_OTHER", PATH, 405)),
+        ("GET /nothing/of/this/kind", request_labels("GET", "unmatched", 404)),
+        ("GET /docs/a/b", request_labels("GET", "/docs/{path}", 307)),
     ],
 )
 def test_a_request_is_counted_by_method_route_and_status(
     measured: Service, tenant: str, request_line: str, labels: dict[str, object]
 ) -> None:
-    before = number(scrape(measured), REQUESTS, **labels)
+    before = total(scrape(measured), REQUESTS, **labels)
     method, path = request_line.split()
-    good(measured, tenant).request(method, path)
-    assert comes_to(measured, before + 1, REQUESTS, **labels)
+    authorized_client(measured, tenant).request(method, path)
+    assert reaches(measured, before + 1, REQUESTS, **labels)
 
 
 BROKEN = b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
@@ -113,23 +113,23 @@ BROKEN = b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\nT
 @pytest.mark.parametrize(
     ("request_bytes", "labels"),
     [
-        (b"nonsense\r\n\r\n", requests_of("_OTHER", "unmatched", 400)),
-        (b"PUT / HTTP/1.1\r\n\r\n", requests_of("PUT", "unmatched", 400)),
-        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n", requests_of("GET", "unmatched", 431)),
-        (b"POST " + PATH.encode() + BROKEN, requests_of("POST", PATH, 400)),
+        (b"nonsense\r\n\r\n", request_labels("_OTHER", "unmatched", 400)),
+        (b"PUT / HTTP/1.1\r\n\r\n", request_labels("PUT", "unmatched", 400)),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n", request_labels("GET", "unmatched", 431)),
+        (b"POST " + PATH.encode() + BROKEN, request_labels("POST", PATH, 400)),
     ],
 )
-def test_what_the_server_refuses_is_counted_once(
+def test_rejected_request_is_counted_once(
     measured: Service, tenant: str, request_bytes: bytes, labels: dict[str, object]
 ) -> None:
     before = scrape(measured)
-    good(measured, tenant).raw(request_bytes, malformed=True)
-    assert comes_to(measured, number(before, REQUESTS, **labels) + 1, REQUESTS, **labels)
-    assert comes_to(measured, number(before, REQUESTS) + 1, REQUESTS)
+    authorized_client(measured, tenant).raw(request_bytes, malformed=True)
+    assert reaches(measured, total(before, REQUESTS, **labels) + 1, REQUESTS, **labels)
+    assert reaches(measured, total(before, REQUESTS) + 1, REQUESTS)
 
 
-def test_the_labels_do_not_grow_with_what_strangers_send(measured: Service, tenant: str) -> None:
-    client = good(measured, tenant)
+def test_labels_do_not_grow_with_unknown_paths(measured: Service, tenant: str) -> None:
+    client = authorized_client(measured, tenant)
     client.request("GET", "/first")
     before = len(scrape(measured))
     for attempt in range(20):
@@ -137,7 +137,7 @@ def test_the_labels_do_not_grow_with_what_strangers_send(measured: Service, tena
     assert len(scrape(measured)) == before
 
 
-def test_asking_for_metrics_is_not_counted(measured: Service) -> None:
+def test_requests_for_metrics_are_not_counted(measured: Service) -> None:
     before = scrape(measured)
     measured.client("wrong").request("GET", "/metrics")
     assert scrape(measured) == before
@@ -158,7 +158,7 @@ def test_asking_for_metrics_is_not_counted(measured: Service) -> None:
         ("forged", RejectionReason.SIGNATURE),
     ],
 )
-def test_a_refusal_is_counted_by_its_reason_which_is_in_the_log_too(
+def test_rejected_token_is_counted_and_logged_with_its_reason(
     measured: Service, tenant: str, authorization: Any, reason: RejectionReason
 ) -> None:
     claims = {"scope": "oms:read", "aud": "oms", "exp": int(time.time()) + 99}
@@ -170,20 +170,20 @@ def test_a_refusal_is_counted_by_its_reason_which_is_in_the_log_too(
         )
     elif authorization == "forged":
         authorization = f"Bearer {make_token(tenant, **claims)[:-4]}AAAA"
-    before = number(scrape(measured), REFUSALS, reason=reason)
+    before = total(scrape(measured), REJECTIONS, reason=reason)
     headers = {} if authorization is None else {"Authorization": authorization}
     answer = measured.client(None).get(headers=headers)
     assert answer.status in {401, 403}
-    assert comes_to(measured, before + 1, REFUSALS, reason=reason)
+    assert reaches(measured, before + 1, REJECTIONS, reason=reason)
     assert measured.logs(f'"refusal": "{reason}"')
 
 
-def test_each_reason_is_there_before_anybody_was_refused(measured: Service) -> None:
-    reasons = {dict(labels)["reason"] for name, labels in scrape(measured) if name == REFUSALS}
+def test_every_rejection_reason_is_always_exported(measured: Service) -> None:
+    reasons = {dict(labels)["reason"] for name, labels in scrape(measured) if name == REJECTIONS}
     assert reasons == set(RejectionReason)
 
 
-def test_the_stores_operations_are_counted_by_outcome(tmp_path: Path, valkey: ValkeyServer, tenant: str) -> None:
+def test_store_operations_are_counted_by_outcome(tmp_path: Path, valkey: ValkeyServer, tenant: str) -> None:
     with (
         Relay(valkey.port) as relay,
         Service(tmp_path / "log", relay.url, REDIS_TIMEOUT="0.5", METRICS_TOKEN=TOKEN) as service,
@@ -207,25 +207,23 @@ def test_the_stores_operations_are_counted_by_outcome(tmp_path: Path, valkey: Va
         ("current", "ok"): 1, ("current", "error"): 1, ("change", "ok"): 1, ("change", "conflict"): 1,
         ("change", "unknown"): 1, ("history", "ok"): 1,
     }  # fmt: skip
-    seconds = number(numbers, "external_oms_store_operation_duration_seconds_sum", operation="current")
+    seconds = total(numbers, "external_oms_store_operation_duration_seconds_sum", operation="current")
     assert 0.5 <= seconds < 2
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stream_is_counted_and_not_timed(tmp_path: Path, redis_url: str, tenant: str, workers: str) -> None:
+def test_event_streams_are_counted_and_not_timed(tmp_path: Path, redis_url: str, tenant: str, workers: str) -> None:
     with Service(tmp_path / "log", redis_url, METRICS_TOKEN=TOKEN, WEB_CONCURRENCY=workers) as service:
         with EventStream(service.port, make_token(tenant)), EventStream(service.port, make_token(tenant)):
-            assert comes_to(service, 2, LISTENERS)
-        assert comes_to(service, 0, LISTENERS)
-        assert comes_to(service, 2, STREAMS)
+            assert reaches(service, 2, SUBSCRIBERS)
+        assert reaches(service, 0, SUBSCRIBERS)
+        assert reaches(service, 2, STREAMS)
         service.client(None).request("GET", EVENTS_PATH)
-        assert comes_to(service, 1, REQUESTS, http_route=EVENTS_PATH)
-        assert number(scrape(service), REQUESTS, **requests_of("GET", EVENTS_PATH, 401)) == 1
+        assert reaches(service, 1, REQUESTS, http_route=EVENTS_PATH)
+        assert total(scrape(service), REQUESTS, **request_labels("GET", EVENTS_PATH, 401)) == 1
 
 
-def test_with_several_workers_each_tells_the_sum_of_all_also_after_one_was_replaced(
-    tmp_path: Path, redis_url: str, tenant: str
-) -> None:
+def test_each_worker_reports_the_sum_of_all_despite_replacements(tmp_path: Path, redis_url: str, tenant: str) -> None:
     directories = tmp_path / "shared"
     directories.mkdir()
     own = {"METRICS_TOKEN": TOKEN, "WEB_CONCURRENCY": "2", "TMPDIR": str(directories)}
@@ -238,15 +236,15 @@ def test_with_several_workers_each_tells_the_sum_of_all_also_after_one_was_repla
             for _ in range(40):
                 assert client.get(headers={"Connection": "close"}).status == 200
             sent += 40
-            assert comes_to(service, sent, REQUESTS, http_route=PATH)
-            # Whichever answers: eight connections in a row are hardly ever one worker's.
-            assert {number(scrape(service), REQUESTS, http_route=PATH) for _ in range(8)} == {sent}
-            assert number(scrape(service), OPERATIONS, operation="current", outcome="ok") == sent
+            assert reaches(service, sent, REQUESTS, http_route=PATH)
+            # Both workers answer: one worker hardly ever accepts eight connections in a row.
+            assert {total(scrape(service), REQUESTS, http_route=PATH) for _ in range(8)} == {sent}
+            assert total(scrape(service), OPERATIONS, operation="current", outcome="ok") == sent
             with EventStream(service.port, make_token(tenant)), EventStream(service.port, make_token(tenant)):
-                assert comes_to(service, 2, LISTENERS)
+                assert reaches(service, 2, SUBSCRIBERS)
                 os.kill(service.workers[died - 1], signal.SIGKILL)
                 assert service.has_started(2 + died)
-            assert comes_to(service, 0, LISTENERS)
+            assert reaches(service, 0, SUBSCRIBERS)
             files = files or {file.name for file in directory.iterdir()}
         assert {file.name for file in directory.iterdir()} == files
     assert list(directories.iterdir()) == []

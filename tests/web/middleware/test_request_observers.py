@@ -1,4 +1,4 @@
-"""What becomes known of a request that did not end well."""
+"""Request observers: calls and log lines, also for requests that fail."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from tests.processes import Service, make_token
         (RuntimeError("unforeseen"), ["request failed", "request"]),
     ],
 )
-def test_a_failure_after_the_answer_began_has_its_line_and_its_cause(
+def test_failure_after_the_answer_began_is_logged_with_its_cause(
     run: Run, caplog: pytest.LogCaptureFixture, error: BaseException, events: list[str]
 ) -> None:
     async def breaks(_scope: Any, _receive: Any, send: Any) -> None:
@@ -53,7 +53,7 @@ def test_a_failure_after_the_answer_began_has_its_line_and_its_cause(
     assert bool(caplog.records[0].exc_info) == (len(events) > 1)
 
 
-def test_each_account_is_told_once_of_each_request_and_of_nothing_else(run: Run) -> None:
+def test_each_observer_is_called_once_for_each_request_only(run: Run) -> None:
     async def answers(scope: Any, _receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -62,26 +62,24 @@ def test_each_account_is_told_once_of_each_request_and_of_nothing_else(run: Run)
     async def send(_message: Any) -> None:
         pass
 
-    told: list[int] = []
-    part = RequestObservers(answers, [lambda _scope, status, _seconds: told.append(status)] * 2)
-    run(part({"type": "http", "headers": []}, None, send))  # type: ignore[arg-type]
-    run(part({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
-    assert told == [204, 204]
+    statuses: list[int] = []
+    observers = RequestObservers(answers, [lambda _scope, status, _seconds: statuses.append(status)] * 2)
+    run(observers({"type": "http", "headers": []}, None, send))  # type: ignore[arg-type]
+    run(observers({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
+    assert statuses == [204, 204]
 
 
-def test_a_client_that_has_left_before_its_answer_is_told_of_with_the_status_0(run: Run) -> None:
+def test_client_that_leaves_before_its_answer_is_observed_with_status_0(run: Run) -> None:
     async def reads(_scope: Any, _receive: Any, _send: Any) -> None:
         raise ClientDisconnect
 
-    told: list[int] = []
-    part = RequestObservers(ErrorResponses(reads), [lambda _scope, status, _seconds: told.append(status)])
-    run(part({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
-    assert told == [0]
+    statuses: list[int] = []
+    observers = RequestObservers(ErrorResponses(reads), [lambda _scope, status, _seconds: statuses.append(status)])
+    run(observers({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
+    assert statuses == [0]
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_has_a_line_with_the_status_0(
-    service: Service, tenant: str
-) -> None:
+def test_client_that_leaves_within_its_body_is_logged_with_status_0(service: Service, tenant: str) -> None:
     auth = f"Authorization: Bearer {make_token(tenant)}\r\nX-Request-ID: left-{tenant}\r\n"
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{auth}Content-Type: application/json\r\nContent-Length: 40\r\n\r\n"
     with Wire("127.0.0.1", service.port) as wire:
