@@ -1,4 +1,4 @@
-"""The commands in `bin/`, run in a directory that an attacker has filled."""
+"""The commands in `bin/`, run in a directory with an attacker's files."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.waiting import PATIENCE
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A directory whose modules have the names of ours, of libraries' and of Python's own, and leave a trace."""
+    """A directory whose modules have names of ours, of libraries and of Python. An import of one leaves a trace."""
     directory = tmp_path / "hostile"
     trace = f"open({str(tmp_path / 'trace')!r}, 'a').write(__name__)\n"
     for package in ("app", "app/cli", "app/development", "bench"):
@@ -29,7 +29,7 @@ def hostile(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose dependencies are those of the tests, and whose `bin/install.py` only becomes the command."""
+    """A checkout that uses the dependencies of the tests. Its `bin/install.py` only executes the command."""
     root = tmp_path / "checkout"
     (root / ".venv" / "bin").mkdir(parents=True)
     (root / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -56,7 +56,7 @@ PATHS = pytest.mark.parametrize(
 
 @PATHS
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         (("oms-config", "get"), "OMS_CONFIG_URL"),
         (("serve",), "MAX_BODY_BYTES"),
@@ -64,8 +64,8 @@ PATHS = pytest.mark.parametrize(
     ],
     ids=["oms-config", "serve", "bench"],
 )
-def test_a_command_of_the_checkout_runs_only_its_own_code_in_a_hostile_directory(
-    hostile: Path, checkout: Path, command: Sequence[str], said: str, variables: Mapping[str, str]
+def test_command_runs_only_its_own_code_in_a_hostile_directory(
+    hostile: Path, checkout: Path, command: Sequence[str], expected: str, variables: Mapping[str, str]
 ) -> None:
     own = {name: value.format(hostile=hostile) for name, value in variables.items()}
     environment = {"PATH": os.environ["PATH"], "HOME": str(hostile), "PORT": "1", "MAX_BODY_BYTES": "many", **own}
@@ -75,4 +75,4 @@ def test_a_command_of_the_checkout_runs_only_its_own_code_in_a_hostile_directory
         timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert not (hostile.parent / "trace").exists()
-    assert said in done.stdout + done.stderr
+    assert expected in done.stdout + done.stderr

@@ -31,7 +31,7 @@ def test_our_own_documents_are_served_byte_for_byte(client: Client, name: str) -
     assert answer.content == (ROOT / "app" / name).read_bytes()
 
 
-def test_each_operation_id_of_the_documents_has_an_operation_and_no_other() -> None:
+def test_operations_are_exactly_the_operation_ids_of_the_documents() -> None:
     paths = [*CONTRACT["paths"].values(), *EXTENSIONS["paths"].values(), *OFREP["paths"].values()]
     declared = {operation["operationId"] for path in paths for operation in path.values()}
     store = FakeStore(history_length=10)
@@ -42,7 +42,7 @@ OWN = pytest.mark.parametrize("document", [EXTENSIONS, OFREP], ids=["extensions"
 
 
 def with_examples(part: Any) -> Iterator[dict[str, Any]]:
-    """Media types, headers and parameters that have a schema and an example."""
+    """Yield the media types, headers and parameters that have a schema and an example."""
     if isinstance(part, dict):
         if {"schema", "example"} <= part.keys():
             yield part
@@ -70,7 +70,7 @@ def test_the_example_of_an_event_has_the_members_of_a_change() -> None:
 
 
 @OWN
-def test_our_own_documents_say_whose_they_are_and_what_each_operation_does(document: dict[str, Any]) -> None:
+def test_our_own_documents_have_an_owner_and_describe_operations(document: dict[str, Any]) -> None:
     assert document["info"]["contact"].keys() >= {"name", "url"}
     assert document["info"]["license"].keys() >= {"name", "url"}
     tags = {tag["name"] for tag in document["tags"]}
@@ -83,7 +83,7 @@ def test_our_own_documents_say_whose_they_are_and_what_each_operation_does(docum
 
 
 @OWN
-def test_our_own_documents_have_each_error_that_their_operations_answer_with(document: dict[str, Any]) -> None:
+def test_our_own_documents_have_the_errors_of_their_operations(document: dict[str, Any]) -> None:
     for path in document["paths"].values():
         for method, operation in path.items():
             errors = {"400", "401", "403", "431", "500"} | ({"413", "415"} if method == "post" else set())

@@ -1,4 +1,4 @@
-"""The table of docs/architecture.md against `app/` and against the installed libraries."""
+"""The table of library internals in docs/architecture.md matches `app/` and the installed libraries."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ import app
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "architecture.md"
 
-# Where a library may be imported; a library that is not named may be imported anywhere.
+# The files and folders that may import a library. Every file may import a library that is not listed.
 FOLDERS = {
     "uvicorn": ("app/server/",),
     "httptools": ("app/server/",),
@@ -35,7 +35,7 @@ FOLDERS = {
     "structlog": ("app/logs.py",),
     "prometheus_client": ("app/metrics.py", "app/store/instrumented_store.py", "app/web/endpoints/"),
 }
-# What libraries document; all else that `app/` imports from one of `LIBRARIES` must be in the table.
+# Documented names of libraries. Everything else that `app/` imports from `LIBRARIES` must be in the table.
 LIBRARIES = {*FOLDERS, "starlette", "httpx", "swagger_ui_bundle"}
 PUBLIC = re.compile(
     r"(uvicorn|httptools|connexion|flask|jwt|httpx|hiredis|structlog|prometheus_client|swagger_ui_bundle)(\.[A-Z]\w*)?"
@@ -45,13 +45,13 @@ PUBLIC = re.compile(
     r"|werkzeug\.(datastructures|http)\.\w+"
     r"|connexion\.(operations\.AbstractOperation|spec\.Specification)"  # only as types
 )
-# What libraries document for subclasses.
+# Members that libraries document for subclasses.
 PUBLIC_MEMBERS = {"_abc_impl", "aclose", "close", "default_config", "url_map"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Touched:
-    """One name in the table; `parameters` are those that it must have, without `self`."""
+class Internal:
+    """One name in the table. `parameters` are its expected parameters, without `self`."""
 
     library: str
     owner: str
@@ -62,26 +62,26 @@ class Touched:
         return f"{self.owner}.{self.attribute}" if self.attribute else self.owner
 
 
-def rows() -> Iterator[tuple[str, list[Touched], list[str]]]:
+def rows() -> Iterator[tuple[str, list[Internal], list[str]]]:
     for line in TABLE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and len(cells) == 7 and cells[0] not in {"library", "---"}:
-            yield cells[0], list(_touched(cells[0], cells[1])), re.findall(r"`(.+?)`", cells[2])
+            yield cells[0], list(_internals(cells[0], cells[1])), re.findall(r"`(.+?)`", cells[2])
 
 
-def _touched(library: str, cell: str) -> Iterator[Touched]:
+def _internals(library: str, cell: str) -> Iterator[Internal]:
     owner = ""
     for name, has_parameters, listed in re.findall(r"`([\w.]+)(\((.*?)\))?`", cell):
         parameters = tuple(filter(None, listed.split(", "))) if has_parameters else None
         if name.startswith("."):
-            yield Touched(library, owner, name[1:], parameters)
+            yield Internal(library, owner, name[1:], parameters)
         else:
             owner = name
-            yield Touched(library, owner, None, parameters)
+            yield Internal(library, owner, None, parameters)
 
 
-ALL = [touched for _, each, _ in rows() for touched in each]
-NAMES = {str(each) for each in ALL}
+INTERNALS = [internal for _, each, _ in rows() for internal in each]
+NAMES = {str(each) for each in INTERNALS}
 
 
 def resolve(path: str) -> Any:
@@ -100,22 +100,22 @@ def resolve(path: str) -> Any:
     return found
 
 
-def sets(cls: type, attribute: str) -> bool:
+def has_attribute(cls: type, attribute: str) -> bool:
     """Return True if the class has the attribute, or one of its methods sets it on an instance."""
     functions = [each for parent in cls.__mro__ for each in vars(parent).values() if inspect.isfunction(each)]
     return hasattr(cls, attribute) or any(attribute in each.__code__.co_names for each in functions)
 
 
-@pytest.mark.parametrize("touched", ALL, ids=str)
-def test_each_touched_name_is_there_with_its_parameters(touched: Touched) -> None:
-    owner = resolve(touched.owner)
-    if touched.attribute is not None:
-        assert sets(owner, touched.attribute), f"{touched.library}: {touched} is missing"
-    if touched.parameters is not None:
-        function = owner if touched.attribute is None else getattr(owner, touched.attribute)
-        skipped = int(touched.attribute is not None)
+@pytest.mark.parametrize("internal", INTERNALS, ids=str)
+def test_each_listed_internal_exists_with_its_parameters(internal: Internal) -> None:
+    owner = resolve(internal.owner)
+    if internal.attribute is not None:
+        assert has_attribute(owner, internal.attribute), f"{internal.library}: {internal} is missing"
+    if internal.parameters is not None:
+        function = owner if internal.attribute is None else getattr(owner, internal.attribute)
+        skipped = int(internal.attribute is not None)
         parameters = tuple(inspect.signature(function).parameters)[skipped:]
-        assert parameters == touched.parameters, f"{touched.library}: {touched} takes {parameters}"
+        assert parameters == internal.parameters, f"{internal.library}: {internal} takes {parameters}"
 
 
 @pytest.mark.parametrize("library", sorted({part for row, _, _ in rows() for part in row.split(", ")}))
@@ -125,10 +125,10 @@ def test_the_table_names_the_installed_version(library: str) -> None:
 
 
 def test_each_row_names_files_that_use_it() -> None:
-    for library, touched, files in rows():
+    for library, internals, files in rows():
         text = "".join((ROOT / file).read_text() for file in files)
-        owners = {each.owner for each in touched if each.attribute}
-        for each in touched:
+        owners = {each.owner for each in internals if each.attribute}
+        for each in internals:
             if each.attribute is None and each.owner in owners:
                 continue
             name = each.attribute or each.owner.rpartition(".")[2]
@@ -160,7 +160,8 @@ def test_libraries_are_imported_in_their_folders_only() -> None:
 
 def test_every_import_is_public_or_in_the_table() -> None:
     files = {
-        file: {str(each) for _, touched, named in rows() if file in named for each in touched} for file, _ in imports()
+        file: {str(each) for _, internals, named in rows() if file in named for each in internals}
+        for file, _ in imports()
     }
     missing = [
         f"{file} imports {name}"
@@ -179,7 +180,7 @@ def modules() -> tuple[ModuleType, ...]:
 
 
 def subclasses() -> Iterator[tuple[type, type]]:
-    """Yield (class of `app/`, library class above it) without the public exceptions."""
+    """Yield each class of `app/` with each of its base classes from a library."""
     for module in modules():
         for cls in vars(module).values():
             if isinstance(cls, type) and cls.__module__ == module.__name__:
@@ -188,7 +189,7 @@ def subclasses() -> Iterator[tuple[type, type]]:
                         yield cls, parent
 
 
-def used_of_itself(cls: type) -> set[str]:
+def used_members(cls: type) -> set[str]:
     """Return the attributes of `self` that the class uses, and the methods that it defines."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     return set(vars(cls)) | {
@@ -198,16 +199,16 @@ def used_of_itself(cls: type) -> set[str]:
     }
 
 
-def test_everything_used_of_a_base_class_is_in_the_table() -> None:
-    listed = {(resolve(each.owner), each.attribute) for each in ALL if each.attribute}
+def test_used_members_of_base_classes_are_in_the_table() -> None:
+    listed = {(resolve(each.owner), each.attribute) for each in INTERNALS if each.attribute}
     missing = [
         f"{cls.__module__}.{cls.__name__} uses {parent.__module__}.{parent.__name__}.{name}"
         for cls, parent in subclasses()
         if parent is cls.__mro__[[each.__module__.startswith("app") for each in cls.__mro__].index(False)]
-        for name in sorted(used_of_itself(cls))
+        for name in sorted(used_members(cls))
         if not re.fullmatch(r"__\w+__", name)
         and name not in PUBLIC_MEMBERS
-        and sets(parent, name)
+        and has_attribute(parent, name)
         and not any((each, name) in listed for each in cls.__mro__)
     ]
     assert not missing, "\n".join(missing)

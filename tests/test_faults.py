@@ -1,4 +1,4 @@
-"""What a caller sees of each fault of the store, over HTTP, and that it ends with the fault."""
+"""HTTP responses during each fault of the store, and after it."""
 
 import contextlib
 import os
@@ -21,12 +21,12 @@ from tests.tls import TlsRelay
 from tests.waiting import BUSY, eventually
 
 REDIS_TIMEOUT = 1.0
-LONGEST = 1.5 * REDIS_TIMEOUT + BUSY  # a lookup has half of the limit again
+MAX_SECONDS = 1.5 * REDIS_TIMEOUT + BUSY  # the lookup of an unknown outcome has half of the limit in addition
 
 
 @dataclass
 class Scene:
-    """The service with a store of its own, and the ways to hurt it."""
+    """A service with its own store, and context managers that cause faults of the store."""
 
     service: Service
     store: ValkeyServer
@@ -62,7 +62,7 @@ class Scene:
     def slow(self) -> Iterator[None]:
         self.command("CLIENT", "PAUSE", 10_000, "ALL")
         yield
-        self.command("PING")  # answered when the pause is over
+        self.command("PING")  # Redis answers it after the pause
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
@@ -108,7 +108,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 Fault = Callable[[Scene, str], AbstractContextManager[None]]
 
-BOTH: dict[str, Fault] = {
+FAULTS: dict[str, Fault] = {
     "refused": lambda scene, _: scene.refused(),
     "killed": lambda scene, _: scene.killed(),
     "hung": lambda scene, _: scene.hung(),
@@ -125,8 +125,8 @@ def timed(request: Callable[[], int]) -> tuple[int, float]:
     return request(), time.monotonic() - began
 
 
-@pytest.mark.parametrize("fault", BOTH)
-def test_a_fault_of_the_store_is_a_500_in_time_and_ends_with_the_fault(scene: Scene, tenant: str, fault: str) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_store_fault_is_a_timely_500_until_it_ends(scene: Scene, tenant: str, fault: str) -> None:
     client = scene.service.client(make_token(tenant))
     assert client.post({"enabled": True}).status == 200
     requests = {
@@ -135,17 +135,17 @@ def test_a_fault_of_the_store_is_a_500_in_time_and_ends_with_the_fault(scene: Sc
         "write on a condition": lambda: client.post({"enabled": True}, headers={"If-Match": '"1"'}).status,
         "history": lambda: client.request("GET", "/v0/config/sales_order/external_oms/history").status,
     }
-    with BOTH[fault](scene, tenant):
+    with FAULTS[fault](scene, tenant):
         for name, request in requests.items():
             status, seconds = timed(request)
             assert status == 500, name
-            assert seconds < LONGEST, name
+            assert seconds < MAX_SECONDS, name
     assert eventually(lambda: client.get().status == 200, seconds=1 + BUSY)
-    # What was answered stands; an unanswered write may have been made.
+    # The acknowledged write is kept. A write that got a 500 may have been stored.
     assert client.get().headers["etag"] in {'"1"', '"2"'}
 
 
-def test_a_store_that_is_full_answers_reads_and_refuses_writes(tmp_path: Path, tenant: str) -> None:
+def test_full_store_serves_reads_and_rejects_writes(tmp_path: Path, tenant: str) -> None:
     store = start_store(tmp_path / "data")
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
         client = service.client(make_token(tenant))
@@ -159,7 +159,7 @@ def test_a_store_that_is_full_answers_reads_and_refuses_writes(tmp_path: Path, t
     store.stop()
 
 
-def test_a_store_that_is_loading_is_a_500_until_it_has_loaded(tmp_path: Path, tenant: str) -> None:
+def test_loading_store_is_a_500_until_it_has_loaded(tmp_path: Path, tenant: str) -> None:
     store = start_store(tmp_path / "data", durable=True)
     with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
         client = service.client(make_token(tenant))
@@ -191,7 +191,7 @@ def test_a_store_that_is_loading_is_a_500_until_it_has_loaded(tmp_path: Path, te
         ("other.example", True, "", 500), ("other.example", True, "false", 200), ("127.0.0.1", False, "true", 500),
     ],
 )  # fmt: skip
-def test_tls_is_verified_unless_it_is_told_not_to_be(  # noqa: PLR0913 - one for each thing that matters
+def test_certificate_is_verified_unless_verification_is_off(  # noqa: PLR0913 - one parameter for each condition
     tmp_path: Path, valkey: ValkeyServer, host: str, *, trusted: bool, verify: str, status: int
 ) -> None:
     authority = trustme.CA()

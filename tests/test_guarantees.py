@@ -1,4 +1,4 @@
-"""The promises of docs/guarantees.md, proven by what clients see, and a proof that the proof can fail."""
+"""The guarantees of docs/guarantees.md, checked on the responses that clients get. Broken stores check the checker."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ TIMEOUT = 5.0
 HISTORY_LENGTH = 100_000
 
 
-def test_what_clients_saw_while_the_store_failed_fits_one_register(tmp_path: Path) -> None:
+def test_clients_see_one_register_while_the_store_fails(tmp_path: Path) -> None:
     proof = prove(tmp_path, operations=6400, seconds_between_faults=0.2)
     assert proof.violations == []
     assert proof.failures >= 5
@@ -33,7 +33,7 @@ def test_what_clients_saw_while_the_store_failed_fits_one_register(tmp_path: Pat
 
 
 class CachedStore(RedisStore):
-    """A negative control: reads from a cache that a write of another worker does not empty."""
+    """A negative control: reads from a cache that writes of other workers do not invalidate."""
 
     def __init__(self, connections: ServerConnections) -> None:
         super().__init__(connections, TIMEOUT, HISTORY_LENGTH)
@@ -49,19 +49,19 @@ class CachedStore(RedisStore):
         return self._cache[tenant]
 
 
-class HastyStore(RedisStore):
-    """A negative control: answers a write before it is stored."""
+class EarlyAnswerStore(RedisStore):
+    """A negative control: answers a write before Redis has stored it."""
 
     def __init__(self, connections: ServerConnections) -> None:
         super().__init__(connections, TIMEOUT, HISTORY_LENGTH)
         self._later: set[asyncio.Task[Setting]] = set()
 
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
-        stands = await self.current(tenant)
-        if stands.enabled == enabled:
-            return stands
+        current_setting = await self.current(tenant)
+        if current_setting.enabled == enabled:
+            return current_setting
         self._later.add(asyncio.create_task(super().change(tenant, enabled, author, expected)))
-        return Setting(enabled, stands.version + 1)
+        return Setting(enabled, current_setting.version + 1)
 
     async def close(self) -> None:
         await asyncio.gather(*self._later, return_exceptions=True)
@@ -69,14 +69,14 @@ class HastyStore(RedisStore):
 
 
 class UnconditionalStore(RedisStore):
-    """A negative control: does not look at what a change expects."""
+    """A negative control: ignores the version that a change expects."""
 
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         return await super().change(tenant, enabled, author)
 
 
-class NervousStore(RedisStore):
-    """A negative control: sees rivals where there are none."""
+class FalseConflictStore(RedisStore):
+    """A negative control: reports conflicts without another writer."""
 
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         if hash(author) % 2:
@@ -84,7 +84,7 @@ class NervousStore(RedisStore):
         return await super().change(tenant, enabled, author, expected)
 
 
-def honest(url: str) -> Store:
+def correct(url: str) -> Store:
     return RedisStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
@@ -96,20 +96,20 @@ def unwatched(url: str) -> Store:
     return RedisStore(UnwatchedConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
-def hasty(url: str) -> Store:
-    return HastyStore(ServerConnections.to(url))
+def early_answer(url: str) -> Store:
+    return EarlyAnswerStore(ServerConnections.to(url))
 
 
 def unconditional(url: str) -> Store:
     return UnconditionalStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
-def nervous(url: str) -> Store:
-    return NervousStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
+def false_conflict(url: str) -> Store:
+    return FalseConflictStore(ServerConnections.to(url), TIMEOUT, HISTORY_LENGTH)
 
 
-def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> list[str]:
-    """What is wrong with a register behind two stores of a kind, eight clients at each."""
+def observed_faults(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> list[str]:
+    """Return the faults of one register behind two stores of one kind, with eight clients each."""
 
     async def work() -> list[str]:
         observed, stores = Load(), [make(url), make(url)]
@@ -117,7 +117,7 @@ def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> li
         await asyncio.gather(*(observed.client(tenant, each, 60, n) for n, each in enumerate(registers)))
         for store in stores:
             await store.close()
-        last = honest(url)
+        last = correct(url)
         history = await StoreRegister(last, tenant).history()
         await last.close()
         assert observed.count("unknown") == 0
@@ -128,14 +128,14 @@ def observe(run: Run, url: str, tenant: str, make: Callable[[str], Store]) -> li
 
 
 def test_the_store_itself_is_a_register(run: Run, redis_url: str, tenant: str) -> None:
-    assert observe(run, redis_url, tenant, honest) == []
+    assert observed_faults(run, redis_url, tenant, correct) == []
 
 
-@pytest.mark.parametrize("broken", [cached, unwatched, hasty, unconditional, nervous])
-def test_a_store_that_breaks_a_promise_is_caught(
+@pytest.mark.parametrize("broken", [cached, unwatched, early_answer, unconditional, false_conflict])
+def test_store_that_breaks_a_guarantee_is_detected(
     run: Run, redis_url: str, tenant: str, broken: Callable[[str], Store]
 ) -> None:
-    assert observe(run, redis_url, tenant, broken) != []
+    assert observed_faults(run, redis_url, tenant, broken) != []
 
 
 HISTORY = [Entry(1, enabled=True, name="a"), Entry(2, enabled=False, name="b")]
@@ -144,7 +144,7 @@ B = Operation("b", 2.0, 3.0, "answered", wanted=False, version=2, enabled=False)
 READ = Operation("c", 4.0, 5.0, "answered", wanted=None, version=2, enabled=False)
 
 
-def test_what_one_register_can_do_has_no_fault() -> None:
+def test_operations_possible_on_one_register_have_no_fault() -> None:
     stale = Operation("d", 4.0, 5.0, "conflict", wanted=True, expected=1, version=2)
     lost = replace(B, outcome="unknown", version=None, enabled=None)
     concurrent = replace(READ, start=2.5, end=2.6, version=1, enabled=True)
@@ -175,5 +175,5 @@ def test_what_one_register_can_do_has_no_fault() -> None:
         ([A, B, Operation("d", 6.0, 7.0, "conflict", wanted=True, version=1)], HISTORY),
     ],
 )
-def test_what_no_register_can_do_is_a_fault(operations: list[Operation], history: list[Entry]) -> None:
+def test_operations_impossible_on_one_register_are_a_fault(operations: list[Operation], history: list[Entry]) -> None:
     assert list(violations(operations, history)) != []

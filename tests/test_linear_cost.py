@@ -1,6 +1,6 @@
-"""Cost of everything that reads bytes from outside: eight times the input may cost about eight times as much.
+"""Cost of all code that reads bytes from outside: eight times the input may cost about eight times as much.
 
-Quadratic code costs 64 times as much. The limit between them is wide enough for a loaded machine.
+Quadratic code costs 64 times as much. The limit between the two leaves room for a loaded machine.
 """
 
 import asyncio
@@ -42,25 +42,25 @@ from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.hostile import SHAPES, disproportionate, seconds
 from tests.processes import SECRET, Service, make_token
 
-# In seconds. Below it a clock measures the call and not the input.
-LEAST_SECONDS: Final = 0.0002
-LEAST_REQUEST_SECONDS: Final = 0.002
+# Below these costs, the clock measures the call and not the input.
+MIN_SECONDS: Final = 0.0002
+MIN_REQUEST_SECONDS: Final = 0.002
 
 
 def text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def stepped(coroutine: Any) -> Any:
-    """The result of a coroutine that never waits."""
+def result_of(coroutine: Any) -> Any:
+    """Return the result of a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("it waits")
+    raise AssertionError("the coroutine suspended")
 
 
-# --- Requests, their tokens
+# --- Requests and their tokens
 
 
 def header(name: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
@@ -78,15 +78,15 @@ def signed(claims: bytes, protected: bytes = b'{"alg":"HS256"}') -> str:
 
 
 VERIFIER = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))))
-OF_REALMS = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))), issuer="https://id.example/{tenant}/x")
+REALM_VERIFIER = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))), issuer="https://id.example/{tenant}/x")
 
 
 def verify(token: str) -> None:
-    stepped(VERIFIER.verify(token))
+    result_of(VERIFIER.verify(token))
 
 
 def verify_of_realm(data: bytes) -> None:
-    stepped(OF_REALMS.verify(jwt.encode({"exp": 2**40, "iss": f"https://id.example/{text(data)}"}, SECRET)))
+    result_of(REALM_VERIFIER.verify(jwt.encode({"exp": 2**40, "iss": f"https://id.example/{text(data)}"}, SECRET)))
 
 
 def claim(name: str) -> Callable[[bytes], object]:
@@ -99,7 +99,7 @@ def ofrep_error(data: bytes) -> None:
     is_ofrep({"raw_path": quote(path).encode()})
 
 
-OF_REQUESTS: Mapping[str, Callable[[bytes], object]] = {
+REQUEST_PARSERS: Mapping[str, Callable[[bytes], object]] = {
     "If-Match": lambda data: if_match(header(b"if-match", data)),
     "If-Match in several lines": lambda data: if_match([(b"if-match", each) for each in data.split(b",")]),
     "If-None-Match": lambda data: is_not_modified(header(b"if-none-match", data), 1),
@@ -122,11 +122,11 @@ OF_REQUESTS: Mapping[str, Callable[[bytes], object]] = {
 }
 
 
-# --- What the store and an identity provider answer
+# --- Responses of the store and of an identity provider
 
 
 class OneValue:
-    """A `Topology` that has one value, whatever is read."""
+    """A `Topology` that returns the same value for every key."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
@@ -136,14 +136,14 @@ class OneValue:
 
 
 def read_stored(value: bytes) -> None:
-    stepped(RedisStore(OneValue(value), 1.0, 100).current("acme"))  # type: ignore[arg-type]  # all that is used of one
+    result_of(RedisStore(OneValue(value), 1.0, 100).current("acme"))  # type: ignore[arg-type]  # the store uses only `read`
 
 
 def stored_text(data: bytes) -> bytes:
     return json.dumps({"enabled": True, "version": 1, "at": 0, "by": text(data), "request": "r", "id": "i"}).encode()
 
 
-def refused_command(data: bytes) -> None:
+def rejected_command(data: bytes) -> None:
     error = StoreError("the change was rejected")
     error.__cause__ = NoPermissionError(f"this user has no permission to run '{text(data)}")
     failure_reason(error)
@@ -156,26 +156,26 @@ def reported_policy(data: bytes) -> None:
     findings([facts], Address(hosts=(("localhost", 1),)), tls_verify=True)
 
 
-_NUMBERS = itertools.count()  # `urlsplit` remembers what it was asked
+_NUMBERS = itertools.count()  # `urlsplit` caches its results
 
 
 def key_with(**members: str) -> Callable[[bytes], object]:
-    """Reads a key set whose one key has the input in a member; the others are those of a good key."""
+    """Return a function that reads a key set: one key, valid except for one member with the input."""
     name = next(iter(members))
     good = {"kty": "RSA", "e": "AQAB", "n": "u" * 342, "kid": "1", **members}
     return lambda data: keys_from_jwks({"keys": [good | {name: text(data)}]}, ["RS256", "ES256", "EdDSA"])
 
 
-def many_published(data: bytes) -> None:
+def many_keys(data: bytes) -> None:
     keys_from_jwks({"keys": [{"kid": text(data[start : start + 8])} for start in range(0, len(data), 8)]}, ["RS256"])
 
 
-OF_STORE_AND_PROVIDER: Mapping[str, Callable[[bytes], object]] = {
+STORE_AND_PROVIDER_PARSERS: Mapping[str, Callable[[bytes], object]] = {
     "stored value": read_stored,
     "stored text": lambda data: read_stored(stored_text(data)),
-    "command that the store refuses": refused_command,
+    "command that the store rejects": rejected_command,
     "policy that the store reports": reported_policy,
-    "key set of many keys": many_published,
+    "key set of many keys": many_keys,
     "key's identifier": key_with(kid=""),
     "key's modulus": key_with(n=""),
     "key's exponent": key_with(e=""),
@@ -186,19 +186,19 @@ OF_STORE_AND_PROVIDER: Mapping[str, Callable[[bytes], object]] = {
 }
 
 
-# --- What the command is answered
+# --- Responses to the command
 
 
-class Answering(httpx.AsyncBaseTransport):
-    """Answers every request with the same status, headers and body, in parts of some bytes."""
+class FakeTransport(httpx.AsyncBaseTransport):
+    """Answers every request with the same status, headers and body, in parts of `part_size` bytes."""
 
     part_size = 256
 
     def __init__(self) -> None:
-        self.answer: tuple[int, dict[str, bytes], bytes] = (200, {}, b"")
+        self.response: tuple[int, dict[str, bytes], bytes] = (200, {}, b"")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        status, headers, body = self.answer
+        status, headers, body = self.response
         return httpx.Response(
             status,
             headers=[(name.encode(), value) for name, value in headers.items()],
@@ -217,11 +217,11 @@ class Parts(httpx.AsyncByteStream):
 
 
 class Command:
-    """The command's client, whose every request gets the answer that is given."""
+    """The command's client with a fake transport, which sends the given response."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self.transport = Answering()
+        self.transport = FakeTransport()
         self._http = httpx.AsyncClient(transport=self.transport)
         self._client = ApiClient(self._http, "http://127.0.0.1:1", "a-token")
 
@@ -231,16 +231,16 @@ class Command:
 
     def get(self, status: int = 200, body: bytes = b'{"enabled":true}', **headers: bytes) -> None:
         own = {"content_type": b"application/json", "etag": b'"1"', **headers}
-        self.transport.answer = status, {name.replace("_", "-"): each for name, each in own.items()}, body
+        self.transport.response = status, {name.replace("_", "-"): each for name, each in own.items()}, body
         self._runner.run(self._client.get())
 
     def history(self, body: bytes) -> None:
-        self.transport.answer = 200, {"content-type": b"application/json"}, body
+        self.transport.response = 200, {"content-type": b"application/json"}, body
         for change in self._runner.run(self._client.history(limit=1)):
             row(change)
 
     def watch(self, body: bytes) -> None:
-        self.transport.answer = 200, {"content-type": b"text/event-stream"}, body
+        self.transport.response = 200, {"content-type": b"text/event-stream"}, body
 
         async def follow() -> None:
             async for _ in self._client.events(None):
@@ -253,7 +253,7 @@ def one_line(data: bytes) -> bytes:
     return data.translate(None, b"\r\n\x00")
 
 
-OF_COMMAND: Mapping[str, Callable[[Command, bytes], object]] = {
+COMMAND_PARSERS: Mapping[str, Callable[[Command, bytes], object]] = {
     "answer": lambda command, data: command.get(body=data),
     "message": lambda command, data: command.get(400, json.dumps({"message": text(data)}).encode()),
     "media type": lambda command, data: command.get(content_type=one_line(data)),
@@ -286,20 +286,20 @@ def logged(log_format: str) -> Callable[[bytes], object]:
     return log
 
 
-OF_LOG: Mapping[str, Callable[[bytes], object]] = {name: logged(name) for name in ("logfmt", "json", "console")}
+LOG_FORMATTERS: Mapping[str, Callable[[bytes], object]] = {name: logged(name) for name in ("logfmt", "json", "console")}
 
 
 # --- The tests
 
 
-@pytest.mark.parametrize("function", OF_REQUESTS.values(), ids=OF_REQUESTS.keys())
+@pytest.mark.parametrize("function", REQUEST_PARSERS.values(), ids=REQUEST_PARSERS.keys())
 def test_cost_of_a_request_is_linear(function: Callable[[bytes], object]) -> None:
-    assert not disproportionate(lambda data: seconds(lambda: function(data)), 4_000, LEAST_SECONDS)
+    assert not disproportionate(lambda data: seconds(lambda: function(data)), 4_000, MIN_SECONDS)
 
 
-@pytest.mark.parametrize("function", OF_STORE_AND_PROVIDER.values(), ids=OF_STORE_AND_PROVIDER.keys())
-def test_cost_of_what_the_store_and_a_provider_answer_is_linear(function: Callable[[bytes], object]) -> None:
-    assert not disproportionate(lambda data: seconds(lambda: function(data)), 4_000, LEAST_SECONDS)
+@pytest.mark.parametrize("function", STORE_AND_PROVIDER_PARSERS.values(), ids=STORE_AND_PROVIDER_PARSERS.keys())
+def test_cost_of_a_store_or_provider_response_is_linear(function: Callable[[bytes], object]) -> None:
+    assert not disproportionate(lambda data: seconds(lambda: function(data)), 4_000, MIN_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -309,33 +309,33 @@ def command() -> Iterator[Command]:
     command.close()
 
 
-@pytest.mark.parametrize("function", OF_COMMAND.values(), ids=OF_COMMAND.keys())
-def test_cost_of_what_the_command_is_answered_is_linear(
+@pytest.mark.parametrize("function", COMMAND_PARSERS.values(), ids=COMMAND_PARSERS.keys())
+def test_cost_of_a_response_to_the_command_is_linear(
     command: Command, function: Callable[[Command, bytes], object]
 ) -> None:
-    assert not disproportionate(lambda data: seconds(lambda: function(command, data)), 4_000, LEAST_SECONDS)
+    assert not disproportionate(lambda data: seconds(lambda: function(command, data)), 4_000, MIN_SECONDS)
 
 
-def test_cost_of_an_answer_in_small_parts_is_linear(command: Command) -> None:
+def test_cost_of_a_response_in_small_parts_is_linear(command: Command) -> None:
     def cost(data: bytes) -> float:
         command.transport.part_size = 8
         try:
             return seconds(lambda: command.get(body=data))
         finally:
-            command.transport.part_size = Answering.part_size
+            command.transport.part_size = FakeTransport.part_size
 
-    assert not disproportionate(cost, 100_000, LEAST_SECONDS, {"one letter": SHAPES["one letter"]})
+    assert not disproportionate(cost, 100_000, MIN_SECONDS, {"one letter": SHAPES["one letter"]})
 
 
-@pytest.mark.parametrize("function", OF_LOG.values(), ids=OF_LOG.keys())
+@pytest.mark.parametrize("function", LOG_FORMATTERS.values(), ids=LOG_FORMATTERS.keys())
 def test_cost_of_a_log_line_is_linear(function: Callable[[bytes], object]) -> None:
     for size in (4_000, 40_000):  # a field is cut at several lengths
-        assert not disproportionate(lambda data: seconds(lambda: function(data)), size, LEAST_SECONDS)
+        assert not disproportionate(lambda data: seconds(lambda: function(data)), size, MIN_SECONDS)
 
 
 @pytest.mark.parametrize(("shape", "pattern"), [("headers of tokens", r"eyJ[\w-]+\.[\w-]+"), ("spaces", r"[ ]*x")])
 def test_quadratic_pattern_is_found(shape: str, pattern: str) -> None:
-    """The control: the tests above find what they look for."""
+    """A control: the tests above can fail."""
     search = re.compile(pattern).search
     shapes = {name: SHAPES[name] for name in ("one letter", shape)}
     (found,) = disproportionate(lambda data: seconds(lambda: search(text(data))), 1_000, 0.0, shapes)
@@ -353,12 +353,12 @@ def busy_service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> It
 
 
 def target(path: str) -> Callable[[bytes], bytes]:
-    """A request for a path that ends with the input."""
+    """Return a function that makes a request for a path that ends with the input."""
     return lambda data: b"GET %b%b HTTP/1.1\r\nHost: x\r\n" % (path.encode(), quote(data, '/?%&=;:@[]"\\,!').encode())
 
 
 def with_header(name: str, path: str = PATH) -> Callable[[bytes], bytes]:
-    """A request with the input in one header."""
+    """Return a function that makes a request with the input in one header."""
     host = b"" if name == "Host" else b"Host: acme.example\r\n"
     token = b"" if name == "Authorization" else f"Authorization: Bearer {make_token('acme')}\r\n".encode()
     head = b"GET %b HTTP/1.1\r\n%b%b%b: " % (path.encode(), host, token, name.encode())
@@ -366,7 +366,7 @@ def with_header(name: str, path: str = PATH) -> Callable[[bytes], bytes]:
 
 
 def with_headers(data: bytes) -> bytes:
-    """A request with the input in many headers of one name."""
+    """Return a request with the input in many headers of one name."""
     lines = [b"x: %b\r\n" % one_line(data[start : start + 4]) for start in range(0, len(data) // 4, 4)]
     return b"GET %b HTTP/1.1\r\nHost: x\r\n%b" % (PATH.encode(), b"".join(lines))
 
@@ -382,7 +382,7 @@ def with_body(path: str, media_type: bytes = b"application/json") -> Callable[[b
     return request
 
 
-def posted(data: bytes) -> bytes:
+def with_content_type(data: bytes) -> bytes:
     return with_body(PATH, one_line(data))(b"{}")
 
 
@@ -408,7 +408,7 @@ REQUESTS: Mapping[str, Callable[[bytes], bytes]] = {
     "Range of a file": with_header("Range", "/v0/ui/page.js"),
     "If-Modified-Since of a file": with_header("If-Modified-Since", "/v0/ui/page.js"),
     "many headers": with_headers,
-    "Content-Type": posted,
+    "Content-Type": with_content_type,
     "body": with_body(PATH),
     "body of a flag": with_body(FLAGS),
 }
@@ -423,14 +423,15 @@ def test_cost_of_a_request_to_the_service_is_linear(
         if b"\r\n\r\n" not in request:
             request += b"\r\n"
         before = cpu_seconds(busy_service.pid)
-        ask(busy_service.port, request)
-        ask(busy_service.port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")  # by then, the request's line is logged
+        send_request(busy_service.port, request)
+        # When this request is answered, the first one is logged.
+        send_request(busy_service.port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         return cpu_seconds(busy_service.pid) - before
 
-    assert not disproportionate(cost, 3_800, LEAST_REQUEST_SECONDS)
+    assert not disproportionate(cost, 3_800, MIN_REQUEST_SECONDS)
 
 
-def ask(port: int, request: bytes) -> None:
+def send_request(port: int, request: bytes) -> None:
     with Wire("127.0.0.1", port) as wire:
         wire.send(request)
         assert wire.readline().startswith(b"HTTP/1.1 ")

@@ -1,4 +1,4 @@
-"""The lines of the log: one each, in the format that was asked for, forged by nobody, without a secret."""
+"""Log lines: one per record, in the configured format, safe from forgery, without secrets."""
 
 import json
 import logging
@@ -22,17 +22,17 @@ from tests.waiting import PATIENCE
 FORMATS = ["logfmt", "json", "console"]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
-# Each ends a line somewhere, moves a cursor, turns the text, is half a character, or looks like a field.
-NASTY = "x\r\ny\n\x1b[31m\x07\x85\u2028\u2029\u202e\x9b\ud800\t\x00 level=info \" \\ ' {time=now}"
+# Line ends of several standards, terminal sequences, text direction, half a character and text like a field.
+HOSTILE_TEXT = "x\r\ny\n\x1b[31m\x07\x85\u2028\u2029\u202e\x9b\ud800\t\x00 level=info \" \\ ' {time=now}"
 
 
 def objects(log: str) -> list[dict[str, Any]]:
-    """The lines of a log in JSON; whatever else stands in it is an error."""
+    """Return the objects of a JSON log. Any other line is an error."""
     return [json.loads(line) for line in log.splitlines()]
 
 
 def line_of(service: Service, request_id: str) -> dict[str, Any]:
-    """The one line that the service logged about a request."""
+    """Return the one line that the service logged about a request."""
     assert service.logs(f'"request_id": "{request_id}"')
     (line,) = [each for each in objects(service.log) if each.get("request_id") == request_id]
     return line
@@ -45,13 +45,13 @@ def logging_service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) ->
         yield service
 
 
-def good(tenant: str) -> str:
+def valid_token(tenant: str) -> str:
     return make_token(tenant, scope="oms:read")
 
 
-def test_a_request_is_one_line_with_all_that_is_known_of_it(logging_service: Service, tenant: str) -> None:
+def test_request_is_one_line_with_all_its_fields(logging_service: Service, tenant: str) -> None:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "the-callers-own"}
-    logging_service.client(good(tenant)).get(headers=headers)
+    logging_service.client(valid_token(tenant)).get(headers=headers)
     line = line_of(logging_service, "the-callers-own")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line.pop("time"))
     assert 0 < line.pop("duration_ms") < 10_000
@@ -77,22 +77,22 @@ def test_a_request_is_one_line_with_all_that_is_known_of_it(logging_service: Ser
         ("GET /wp-login.php", "unmatched", 404),
     ],
 )
-def test_the_route_is_the_documents_path_and_one_word_for_all_that_is_none(
+def test_route_is_the_path_of_the_document_or_unmatched(
     logging_service: Service, tenant: str, request_line: str, route: str, status: int
 ) -> None:
     method, path = request_line.split()
-    answer = logging_service.client(good(tenant)).request(method, path)
+    answer = logging_service.client(valid_token(tenant)).request(method, path)
     line = line_of(logging_service, answer.headers["x-request-id"])
     assert (line["method"], line["route"], line["status"]) == (method, route, status)
     assert line["path"] == path.partition("?")[0]
 
 
-def test_the_tenant_is_named_once_its_token_is_good_whatever_it_may_do(logging_service: Service, tenant: str) -> None:
+def test_tenant_is_logged_only_for_a_valid_token(logging_service: Service, tenant: str) -> None:
     forbidden = logging_service.client(make_token(tenant, scope="another")).get()
-    refused = logging_service.client(make_token(tenant, exp=1)).get()
-    assert (forbidden.status, refused.status) == (403, 401)
+    rejected = logging_service.client(make_token(tenant, exp=1)).get()
+    assert (forbidden.status, rejected.status) == (403, 401)
     assert line_of(logging_service, forbidden.headers["x-request-id"])["tenant"] == tenant
-    assert "tenant" not in line_of(logging_service, refused.headers["x-request-id"])
+    assert "tenant" not in line_of(logging_service, rejected.headers["x-request-id"])
 
 
 @pytest.mark.parametrize(
@@ -103,33 +103,30 @@ def test_the_tenant_is_named_once_its_token_is_good_whatever_it_may_do(logging_s
         f"00-{TRACE}-{PARENT}-0g", "",
     ],
 )  # fmt: skip
-def test_a_traceparent_that_is_not_valid_is_left_out(logging_service: Service, traceparent: str) -> None:
+def test_invalid_traceparent_is_left_out(logging_service: Service, traceparent: str) -> None:
     answer = logging_service.client(None).get(headers={"traceparent": traceparent})
     assert not {"trace_id", "parent_id"} & line_of(logging_service, answer.headers["x-request-id"]).keys()
 
 
-def test_two_traceparents_are_none(logging_service: Service) -> None:
+def test_two_traceparents_are_left_out(logging_service: Service) -> None:
     value = f"00-{TRACE}-{PARENT}-01".encode()
     request = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n" + (b"traceparent: " + value + b"\r\n") * 2 + b"\r\n"
     (answer,) = logging_service.client(None).raw(request)
     assert "trace_id" not in line_of(logging_service, answer.headers["x-request-id"])
 
 
-def test_a_client_that_leaves_without_an_answer_has_a_line_with_the_status_0(
-    logging_service: Service, tenant: str
-) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good(tenant)}\r\nX-Request-ID: left-{tenant}\r\n"
+def test_disconnected_client_is_logged_with_status_0(logging_service: Service, tenant: str) -> None:
+    token = valid_token(tenant)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nX-Request-ID: left-{tenant}\r\n"
     with Wire("127.0.0.1", logging_service.port) as wire:
         wire.send(head.encode() + b"Content-Type: application/json\r\nContent-Length: 40\r\n\r\n{")
-        logging_service.client(None).get()  # the half is there when a whole one, sent later, is answered
+        logging_service.client(None).get()  # when this later request has its answer, the incomplete one has arrived
     line = line_of(logging_service, f"left-{tenant}")
     assert (line["status"], line["level"], line["tenant"]) == (0, "info", tenant)
 
 
 @pytest.mark.parametrize("log_level", ["INFO", "WARNING", "ERROR"])
-def test_a_failure_of_the_store_is_the_requests_one_line_at_any_level(
-    tmp_path: Path, tenant: str, log_level: str
-) -> None:
+def test_store_failure_is_one_request_line_at_any_level(tmp_path: Path, tenant: str, log_level: str) -> None:
     url = f"unix://{tmp_path}/nothing"
     with Service(tmp_path / "log", url, LOG_FORMAT="json", LOG_LEVEL=log_level) as service:
         answer = service.client(make_token(tenant)).get()
@@ -139,7 +136,7 @@ def test_a_failure_of_the_store_is_the_requests_one_line_at_any_level(
     assert line["tenant"] == tenant
 
 
-def test_at_warning_a_request_that_did_not_fail_is_no_line(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_request_without_failure_is_not_logged_at_warning(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, LOG_LEVEL="WARNING") as service:
         assert service.client(make_token(tenant)).get().status == 200
         assert service.client(None).get().status == 401
@@ -147,9 +144,7 @@ def test_at_warning_a_request_that_did_not_fail_is_no_line(tmp_path: Path, redis
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_neither_a_path_nor_a_header_forges_a_line(
-    tmp_path: Path, redis_url: str, tenant: str, log_format: str
-) -> None:
+def test_paths_and_headers_cannot_forge_a_line(tmp_path: Path, redis_url: str, tenant: str, log_format: str) -> None:
     target = "/x%0atime=now%20level=info%0d%1b[31m%e2%80%a8\"'\\[]{}<>|^`" + "%c2%85=forged"
     forged = b"a\x85\xe2\x80\xa8\tlevel=info event=forged"
     head = b"GET %b HTTP/1.1\r\nHost: x\r\nX-Request-ID: %b\r\ntraceparent: %b\r\nUser-Agent: %b\r\n\r\n"
@@ -158,33 +153,33 @@ def test_neither_a_path_nor_a_header_forges_a_line(
         before = len(service.log.splitlines())
         service.client(None).raw(head % (target.encode(), forged, forged, forged), path="/x")
         assert service.logs("/x%0atime")
-        # Python's own idea of a line is the widest: U+0085 and U+2028 end one too.
+        # `splitlines` also splits at U+0085 and U+2028.
         assert len(service.log.splitlines()) == before + 1
     assert "\x1b" not in service.log
     assert "event=forged" not in service.log
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_whatever_a_record_holds_is_one_printable_line(log_format: str) -> None:
+def test_any_record_is_one_printable_line(log_format: str) -> None:
     record = logging.makeLogRecord(
         {
-            "msg": f"{NASTY} %s",
-            "args": (NASTY,),
+            "msg": f"{HOSTILE_TEXT} %s",
+            "args": (HOSTILE_TEXT,),
             "levelname": "INFO",
-            "path": NASTY,
-            "odd": [NASTY],
-            "request_id": NASTY,
+            "path": HOSTILE_TEXT,
+            "odd": [HOSTILE_TEXT],
+            "request_id": HOSTILE_TEXT,
         }
     )
     line = formatter(log_format).format(record)
     assert line.isprintable()
     line.encode("ascii")
     if log_format == "json":
-        assert json.loads(line)["path"] == NASTY
+        assert json.loads(line)["path"] == HOSTILE_TEXT
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_an_exceptions_text_can_neither_begin_a_line_nor_steer_a_terminal(log_format: str) -> None:
+def test_exception_text_cannot_forge_a_line_or_control_a_terminal(log_format: str) -> None:
     error = ValueError("x\ntime=now level=info event=forged \x1b[31m\x85\u2028")
     record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "exc_info": (ValueError, error, None)})
     first, *others = formatter(log_format).format(record).splitlines()
@@ -211,7 +206,7 @@ class Unprintable:
     ids=["of another type", "too many", "a message", "a field", "a number"],
 )
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_a_record_that_cannot_be_written_is_one_line_that_says_so(log_format: str, fields: dict[str, Any]) -> None:
+def test_unformattable_record_is_one_line_that_says_so(log_format: str, fields: dict[str, Any]) -> None:
     record = logging.makeLogRecord({"name": "library", "levelname": "INFO", **fields})
     line = formatter(log_format).format(record)
     assert line.isprintable()
@@ -223,13 +218,13 @@ def test_a_record_that_cannot_be_written_is_one_line_that_says_so(log_format: st
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")], ids=str)
-def test_a_number_that_json_lacks_is_text(number: float) -> None:
+def test_number_that_json_lacks_is_text(number: float) -> None:
     record = logging.makeLogRecord({"msg": "x", "levelname": "INFO", "number": number})
     assert json.loads(formatter("json").format(record))["number"] == str(number)
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_what_looks_like_a_token_is_left_out(log_format: str) -> None:
+def test_text_that_looks_like_a_token_is_removed(log_format: str) -> None:
     token = make_token("acme")
     record = logging.makeLogRecord(
         {"msg": f"a {token} b", "levelname": "INFO", "path": f"/x/{token}", "cause": [token]}
@@ -244,12 +239,12 @@ def record_of(**fields: Any) -> logging.LogRecord:
 
 
 def token_with(header: bytes) -> str:
-    """A token whose header is spelled in these bytes."""
+    """Return a token whose header has exactly these bytes."""
     return f"{base64url_encode(header).decode()}.{make_token('acme').partition('.')[2]}"
 
 
 def parts_of(token: str, size: int = 12) -> set[str]:
-    """Everything of that length in a token."""
+    """Return all substrings of a token that have this length."""
     return {token[start : start + size] for start in range(len(token) - size + 1)}
 
 
@@ -295,7 +290,7 @@ def test_all_parts_of_an_encrypted_token_are_removed() -> None:
     "path",
     ["/framework.js", "/v0/ui/monkey-keys.css", "/100%25.txt", "/eyJustAWord", "/a%20b.c", "/%65y.html", "/ew0k.x"],
 )
-def test_what_only_resembles_a_token_stays(path: str) -> None:
+def test_text_that_only_resembles_a_token_is_kept(path: str) -> None:
     assert json.loads(formatter("json").format(record_of(path=path)))["path"] == path
 
 
@@ -321,7 +316,7 @@ def test_message_and_its_arguments_are_bounded(log_format: str) -> None:
 def test_traceback_is_bounded_and_keeps_both_ends(log_format: str) -> None:
     error = ExceptionGroup("outer", [ValueError("x \n" * 500_000), KeyError("the last one")])
     line = formatter(log_format).format(record_of(exc_info=(ExceptionGroup, error, None)))
-    assert MAX_FIELD_BYTES < len(line) < 1.5 * MAX_TRACEBACK_BYTES  # with the indents of the console
+    assert MAX_FIELD_BYTES < len(line) < 1.5 * MAX_TRACEBACK_BYTES  # includes the indents of the console format
     assert "outer" in line
     assert "the last one" in line
 
@@ -337,8 +332,8 @@ def test_no_part_of_a_token_is_left_where_a_field_is_cut(dot: str) -> None:
     parts, encoded = parts_of(token), token.replace(".", dot)
     line_of_path = formatter("json").format
     for border in (MAX_FIELD_BYTES * 3 // 4, MAX_FIELD_BYTES // 4):
-        for place in range(border - len(encoded) - 60, border + 60, 7):
-            filler = "/" * place, "/" * (2 * MAX_FIELD_BYTES - place)
+        for position in range(border - len(encoded) - 60, border + 60, 7):
+            filler = "/" * position, "/" * (2 * MAX_FIELD_BYTES - position)
             for path in (encoded.join(filler), encoded.join(filler)[::-1].replace(encoded[::-1], encoded)):
                 line = line_of_path(record_of(path=path))
                 assert not [part for part in parts if part in line]
@@ -351,7 +346,7 @@ def test_hostile_path_neither_stops_the_service_nor_fills_its_log(logging_servic
         wire.send(request * 30)
         assert logging_service.client(None).request("GET", "/livez").status == 200
         request_ids = [wire.answer("GET").headers["x-request-id"] for _ in range(30)]
-    # The old pattern took 2 s for each.
+    # A quadratic pattern took 2 s for each request.
     assert cpu_seconds(logging_service.pid) - before < 5
     for request_id in request_ids:
         assert len(line_of(logging_service, request_id)["path"]) <= MAX_FIELD_BYTES
@@ -370,9 +365,7 @@ def test_no_part_of_a_token_in_a_path_reaches_the_log(logging_service: Service, 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_no_token_no_secret_and_no_body_is_in_any_line_at_debug(
-    tmp_path: Path, valkey: Any, tenant: str, workers: str
-) -> None:
+def test_debug_log_has_no_token_secret_or_body(tmp_path: Path, valkey: Any, tenant: str, workers: str) -> None:
     url = f"redis://a-user:a-passw0rd@127.0.0.1:{valkey.port}/0"
     with Service(tmp_path / "log", url, LOG_LEVEL="DEBUG", LOG_FORMAT="json", WEB_CONCURRENCY=workers) as service:
         token = make_token(tenant, marker="in-the-token")
@@ -389,14 +382,14 @@ def test_no_token_no_secret_and_no_body_is_in_any_line_at_debug(
         assert secret not in service.log
 
 
-def test_what_libraries_say_at_debug_is_never_written() -> None:
-    """Httpcore's lines have headers, redis' what was pushed: none is asked for one by one, so none can be forgotten."""
+def test_debug_records_of_libraries_are_never_logged() -> None:
+    """Records of httpcore contain headers, and those of redis contain pushed data. Only `app` logs at DEBUG."""
     config = logging_config("json", "DEBUG")
     assert config["root"]["level"] == "INFO"
     assert [name for name, each in config["loggers"].items() if each.get("level") == "DEBUG"] == ["app"]
 
 
-def test_the_start_says_in_one_line_what_is_configured_and_no_secret(tmp_path: Path, redis_url: str) -> None:
+def test_start_logs_the_settings_in_one_line_without_secrets(tmp_path: Path, redis_url: str) -> None:
     own = {"LOG_FORMAT": "json", "WEB_CONCURRENCY": "2", "JWT_AUDIENCE": "oms", "JWT_READ_SCOPE": "oms:read"}
     with Service(tmp_path / "log", redis_url, DOCS_URL="https://docs.example", **own) as service:
         pass
@@ -410,9 +403,7 @@ def test_the_start_says_in_one_line_what_is_configured_and_no_secret(tmp_path: P
     assert SECRET not in service.log
 
 
-def test_with_json_all_lines_are_objects_those_of_a_supervisor_whose_worker_dies_too(
-    tmp_path: Path, redis_url: str, tenant: str
-) -> None:
+def test_json_log_is_objects_when_a_worker_dies(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, LOG_FORMAT="json", WEB_CONCURRENCY="2") as service:
         service.client(make_token(tenant)).get()
         service.client(None).raw(b"nonsense\r\n\r\n", path="")
@@ -428,12 +419,12 @@ def test_with_json_all_lines_are_objects_those_of_a_supervisor_whose_worker_dies
     ("code", "event"),
     [
         ("import warnings; warnings.warn('a warning')", "a warning"),
-        ("raise ValueError('nobody caught it')", "uncaught exception"),
+        ("raise ValueError('not caught')", "uncaught exception"),
         ("import threading; threading.Thread(target=lambda: 1 / 0).start()", "uncaught exception"),
         ("class A:\n  def __del__(self): 1 / 0\nA()", "uncaught exception"),
     ],
 )
-def test_with_json_warnings_and_what_nobody_caught_are_objects(code: str, event: str) -> None:
+def test_json_log_has_warnings_and_uncaught_exceptions_as_objects(code: str, event: str) -> None:
     script = (
         "import logging.config\nfrom app.logs import install_log_hooks, logging_config\n"
         f"logging.config.dictConfig(logging_config('json', 'INFO'))\ninstall_log_hooks()\n{code}"
@@ -447,9 +438,7 @@ def test_with_json_warnings_and_what_nobody_caught_are_objects(code: str, event:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_ends(
-    tmp_path: Path, workers: str
-) -> None:
+def test_application_that_cannot_be_built_is_logged_as_json(tmp_path: Path, workers: str) -> None:
     script = tmp_path / "broken.py"
     script.write_text(
         "import runpy, app.store.connections as driver\n"
@@ -466,7 +455,7 @@ def test_with_json_an_application_that_cannot_be_built_says_so_in_objects_and_en
     assert done.returncode == {"1": 3, "2": 0}[workers]  # uvicorn (0.54) ends the parent of several with 0
 
 
-def test_with_json_the_reason_for_no_start_is_an_object() -> None:
+def test_startup_error_is_an_object_with_json() -> None:
     environment = clean_environment({"LOG_FORMAT": "json"})
     done = subprocess.run(WEB, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     (line,) = objects(done.stderr)
@@ -475,7 +464,7 @@ def test_with_json_the_reason_for_no_start_is_an_object() -> None:
 
 
 @pytest.mark.parametrize("log_format", [None, "logfmt", "console", "nonsense"])
-def test_for_people_the_reason_for_no_start_is_a_sentence(log_format: str | None) -> None:
+def test_startup_error_is_a_sentence_without_json(log_format: str | None) -> None:
     assert startup_error("no start", log_format) == "no start"
 
 
@@ -484,14 +473,14 @@ def test_the_console_has_colours_only_at_a_terminal(tmp_path: Path) -> None:
         "import logging.config\nfrom app.logs import logging_config\n"
         "logging.config.dictConfig(logging_config('console', 'INFO'))\nlogging.error('hello')"
     )
-    ours, theirs = os.openpty()
+    main_end, terminal = os.openpty()
     with (tmp_path / "file").open("wb") as file:
-        for stream in (theirs, file):
+        for stream in (terminal, file):
             command = [sys.executable, "-c", script]
             subprocess.run(command, cwd=ROOT, env=clean_environment({}), stderr=stream, check=True)
-    at_terminal, in_file = os.read(ours, 4096), (tmp_path / "file").read_bytes()
-    os.close(ours)
-    os.close(theirs)
+    at_terminal, in_file = os.read(main_end, 4096), (tmp_path / "file").read_bytes()
+    os.close(main_end)
+    os.close(terminal)
     assert b"hello" in at_terminal
     assert b"hello" in in_file
     assert b"\x1b[" in at_terminal

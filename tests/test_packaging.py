@@ -1,4 +1,4 @@
-"""The files around the service agree with each other."""
+"""The packaging files agree with each other and with `app/`."""
 
 import ast
 import configparser
@@ -26,7 +26,7 @@ EXTRAS = [
 ]
 
 
-# A module's name at the begin of a line, alone or before what it is for.
+# A module's name at the start of a line, alone or before its description.
 MAP_LINE = r"^ {0,4}([a-z_]+)(?:$| +(?=\S))"
 
 
@@ -43,7 +43,7 @@ def test_each_locked_version_is_within_its_range(lock: str) -> None:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
 
 
-def test_the_development_lock_holds_the_extras_and_agrees_with_the_other() -> None:
+def test_development_lock_has_the_extras_and_the_production_lock() -> None:
     development = locked("requirements-dev.txt")
     assert locked("requirements.txt").items() <= development.items()
     for requirement in EXTRAS:
@@ -51,8 +51,8 @@ def test_the_development_lock_holds_the_extras_and_agrees_with_the_other() -> No
             assert requirement.specifier.contains(development[canonicalize_name(requirement.name)])
 
 
-def test_the_locks_are_whole() -> None:
-    """Whatever a locked package needs is locked as well."""
+def test_production_lock_has_all_dependencies() -> None:
+    """Every requirement of a locked package is locked as well."""
     pins = locked("requirements.txt")
     for name in pins:
         for need in map(Requirement, metadata.requires(name) or ()):
@@ -60,16 +60,16 @@ def test_the_locks_are_whole() -> None:
                 assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"{name} needs {need}"
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_installed_versions_are_the_locked_versions() -> None:
     assert {name: metadata.version(name) for name in locked("requirements-dev.txt")} == locked("requirements-dev.txt")
 
 
-def test_the_customers_packages_are_named() -> None:
+def test_packages_of_the_customer_are_required() -> None:
     names = {canonicalize_name(requirement.name) for requirement in RANGES + EXTRAS}
     assert {"connexion", "flask", "swagger-ui-bundle", "pyjwt", "redis", "pytest"} <= names
 
 
-def test_the_files_of_a_platform_are_there() -> None:
+def test_files_for_the_platform_exist() -> None:
     assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: python -m app.server\n"
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
@@ -83,7 +83,7 @@ def test_the_files_of_a_platform_are_there() -> None:
 
 
 @pytest.mark.parametrize("package", sorted((ROOT / "app").rglob("__init__.py")), ids=lambda path: path.parent.name)
-def test_the_map_of_a_package_names_each_of_its_modules_and_no_other(package: Path) -> None:
+def test_map_of_a_package_names_exactly_its_modules(package: Path) -> None:
     docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
     block = max(docstring.split("\n\n"), key=lambda lines: len(re.findall(MAP_LINE, lines, re.MULTILINE)))
     there = {path.stem for path in package.parent.glob("*.py")} - {"__init__", "__main__"}
@@ -91,8 +91,8 @@ def test_the_map_of_a_package_names_each_of_its_modules_and_no_other(package: Pa
     assert set(re.findall(MAP_LINE, block, re.MULTILINE)) == there
 
 
-def test_importing_has_no_effect_but_for_asgi() -> None:
-    """Neither the environment is read nor anything started by importing all the rest."""
+def test_imports_have_no_effect_except_asgi() -> None:
+    """The import of all other modules reads no environment variable and starts no thread."""
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / "app").rglob("*.py")
@@ -118,7 +118,7 @@ def test_each_test_that_a_document_names_exists() -> None:
     assert named <= written
 
 
-def test_the_image_has_a_python_that_is_tested_and_is_not_roots() -> None:
+def test_image_has_a_tested_python_and_another_user_than_root() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     pythons = {
         re.fullmatch(r"FROM python:(3\.\d+)-slim( AS build)?", line) for line in lines if line.startswith("FROM")
@@ -129,7 +129,7 @@ def test_the_image_has_a_python_that_is_tested_and_is_not_roots() -> None:
     assert lines[-1] == 'CMD ["python", "-m", "app.server"]'
 
 
-def test_the_image_is_made_of_what_is_there_and_sent() -> None:
+def test_image_copies_exactly_the_files_that_are_sent() -> None:
     copied = re.findall(r"^COPY (?!--)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     sent = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert sorted(copied) == sorted(sent)

@@ -1,4 +1,4 @@
-"""The contract as a consumer uses it, over HTTP."""
+"""The contract over HTTP, as a consumer uses it."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +19,7 @@ def test_a_setting_is_read_as_it_was_written(client: Client) -> None:
         assert client.get().json == {"enabled": enabled}
 
 
-def test_one_tenants_setting_is_not_anothers(service: Service, client: Client, tenant: str) -> None:
+def test_tenants_have_separate_settings(service: Service, client: Client, tenant: str) -> None:
     other = service.client(make_token(f"{tenant}-other"))
     client.post({"enabled": True})
     assert client.enabled()
@@ -34,7 +34,7 @@ def test_concurrent_requests_of_many_tenants_do_not_mix(service: Service, tenant
         assert list(pool.map(lambda n: clients[n].enabled(), clients)) == [n % 3 == 0 for n in clients]
 
 
-def test_concurrent_writers_of_one_tenant_are_stored_or_refused(client: Client) -> None:
+def test_concurrent_writes_of_one_tenant_succeed_or_conflict(client: Client) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda n: client.post({"enabled": n % 2 == 0}).status, range(200)))
     assert set(answers) <= {200, 409}
@@ -57,7 +57,7 @@ def test_options_names_all_methods(client: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"])
-def test_another_method_is_a_405_with_all_that_are_allowed(client: Client, method: str) -> None:
+def test_another_method_is_a_405_with_the_allowed_methods(client: Client, method: str) -> None:
     answer = client.request(method)
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
 
@@ -81,7 +81,7 @@ def test_another_method_is_a_405_with_all_that_are_allowed(client: Client, metho
         "/x" * 4000,
     ],
 )
-def test_an_unknown_path_is_a_404_whatever_the_method(client: Client, path: str) -> None:
+def test_unknown_path_is_a_404(client: Client, path: str) -> None:
     assert client.request("GET", path).status == 404
     assert client.request("POST", path, json={"enabled": True}).status in {404, 405}
     assert not client.enabled()
@@ -93,10 +93,10 @@ def test_a_caller_keeps_its_own_request_id(client: Client) -> None:
 
 
 @pytest.mark.parametrize("own", ["", "a b", "x" * 65, 'a"b', "<script>"])
-def test_a_request_id_that_is_none_is_replaced(client: Client, own: str) -> None:
+def test_invalid_request_id_is_replaced(client: Client, own: str) -> None:
     assert client.get(headers={"X-Request-ID": own}).headers["x-request-id"] != own
 
 
-def test_the_request_id_stands_in_the_log(service: Service, client: Client) -> None:
+def test_request_id_is_in_the_log(service: Service, client: Client) -> None:
     request_id = client.get().headers["x-request-id"]
     assert service.logs(f"request_id={request_id} method=GET route={PATH} path={PATH} status=200")

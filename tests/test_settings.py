@@ -11,21 +11,21 @@ from app.store.redis_url import Address
 from tests.provider import RSA_KEYS, pem
 
 PEM = pem(RSA_KEYS[0])
-NEEDED = {"REDIS_URL": "redis://localhost:6379/0", "JWT_SECRET": "s" * 32}
+REQUIRED = {"REDIS_URL": "redis://localhost:6379/0", "JWT_SECRET": "s" * 32}
 
 
 def faults(**environment: str) -> str:
     with pytest.raises(SettingsError) as raised:
-        Settings.read(NEEDED | environment)
+        Settings.read(REQUIRED | environment)
     return str(raised.value)
 
 
 def test_only_the_store_and_a_key_have_no_default() -> None:
-    settings = Settings.read(NEEDED)
+    settings = Settings.read(REQUIRED)
     assert dataclasses.asdict(settings) == {
-        "port": 8000, "workers": 1, "redis": dataclasses.asdict(Address.parse(NEEDED["REDIS_URL"])),
+        "port": 8000, "workers": 1, "redis": dataclasses.asdict(Address.parse(REQUIRED["REDIS_URL"])),
         "redis_tls_verify": True, "redis_timeout": 1.0, "redis_min_replicas": 0,
-        "jwt_secret": NEEDED["JWT_SECRET"], "jwt_secret_previous": None,
+        "jwt_secret": REQUIRED["JWT_SECRET"], "jwt_secret_previous": None,
         "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
@@ -49,7 +49,7 @@ def test_each_variable_is_read() -> None:
         }
     )  # fmt: skip
     assert settings.redis == Address(path="/run/redis.sock")
-    assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # seen above
+    assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # compared above
         80, 2, None, False, 0.5, 1, "x" * 64, None, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
         60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
         ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "Ask Änne.",
@@ -57,7 +57,7 @@ def test_each_variable_is_read() -> None:
     )  # fmt: skip
 
 
-def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
+def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.read({"PORT": "x", "REDIS_TIMEOUT": "-1", "JWT_SECRET": "short"})
     assert str(raised.value) == (
@@ -129,7 +129,7 @@ def test_one_message_names_every_variable_at_fault_and_what_it_takes() -> None:
         ("LOG_LEVEL", "info"),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_refused(variable: str, value: str) -> None:
+def test_bad_value_is_rejected(variable: str, value: str) -> None:
     assert faults(**{variable: value}).startswith(f"bad settings: {variable} must be ")
 
 
@@ -138,7 +138,7 @@ def test_no_value_is_quoted() -> None:
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
-    assert Settings.read({**NEEDED, "PORT": ""}).port == 8000
+    assert Settings.read({**REQUIRED, "PORT": ""}).port == 8000
     assert "REDIS_URL is missing" in faults(REDIS_URL="")
 
 
@@ -188,7 +188,7 @@ def test_contradictions_name_the_variables(environment: dict[str, str], fault: s
 
 
 @pytest.mark.parametrize(
-    ("environment", "usual"),
+    ("environment", "default"),
     [
         ({}, "HS256"),
         ({"JWT_SECRET": "", "JWT_PUBLIC_KEY": PEM}, "RS256"),
@@ -197,20 +197,20 @@ def test_contradictions_name_the_variables(environment: dict[str, str], fault: s
         ({"JWT_SECRET": "", "JWT_ISSUER": "https://id.example/{tenant}"}, "RS256"),
     ],
 )
-def test_the_usual_algorithm_is_what_fits_the_key(environment: dict[str, str], usual: str) -> None:
-    assert Settings.read(NEEDED | environment).algorithms == (usual,)
+def test_default_algorithm_fits_the_key(environment: dict[str, str], default: str) -> None:
+    assert Settings.read(REQUIRED | environment).algorithms == (default,)
 
 
 @settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([each.metadata["variable"] for each in dataclasses.fields(Settings)]), st.text())
 )
-def test_whatever_stands_in_the_environment_it_is_read_or_refused(environment: dict[str, str]) -> None:
+def test_any_environment_is_read_or_rejected(environment: dict[str, str]) -> None:
     with contextlib.suppress(SettingsError):
         Settings.read(environment)
 
 
-def test_secrets_are_in_no_representation() -> None:
+def test_secrets_are_not_in_the_representation() -> None:
     settings = Settings.read(
         {
             "REDIS_URL": "redis://user:hunter2@localhost",
@@ -223,4 +223,4 @@ def test_secrets_are_in_no_representation() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings.read(NEEDED).port = 1  # type: ignore[misc]
+        Settings.read(REQUIRED).port = 1  # type: ignore[misc]

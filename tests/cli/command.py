@@ -1,4 +1,4 @@
-"""The command `oms-config` as a process of its own, and whatever may answer it."""
+"""Runs the command `oms-config` as a process, against the service or a fake server."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-m", "app.cli")
 def oms_config(
     *arguments: str, url: str = "", token: str = "", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs it to its end, and sees that it told neither its token nor a traceback."""
+    """Run the command to its end, and check that its output has neither the token nor a traceback."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=ROOT,
@@ -34,13 +34,13 @@ def oms_config(
 
 
 def answer(done: "subprocess.CompletedProcess[str]") -> Any:
-    """The JSON object of a verb that did what it was asked for."""
+    """Return the JSON object that a successful verb printed."""
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
 
 def failure(done: "subprocess.CompletedProcess[str]", status: int) -> str:
-    """The one line of a verb that failed."""
+    """Return the one error line of a verb that failed."""
     assert (done.returncode, done.stdout) == (status, ""), done
     assert done.stderr.startswith("error   ")
     assert done.stderr.count("\n") == 1
@@ -53,16 +53,16 @@ def watch(directory: Path, *arguments: str, url: str, token: str) -> WatchedProc
     return WatchedProcess(command, directory / "stderr", OMS_CONFIG_URL=url, OMS_CONFIG_TOKEN=token)
 
 
-class Stranger:
-    """Answers each connection with the same bytes, whatever was asked; None is never. Keeps what it was asked."""
+class FakeServer:
+    """A server that sends the same bytes to every connection and records the requests. None sends nothing."""
 
     def __init__(self, reply: bytes | None, *, then_close: bool = True) -> None:
         self._reply = reply
-        self._closes = then_close
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.asked: list[bytes] = []
-        self.was_asked = threading.Event()
+        self._then_close = then_close
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.requests: list[bytes] = []
+        self.has_request = threading.Event()
         self._held: list[socket.socket] = []
         self._thread = threading.Thread(target=self._serve)
 
@@ -72,31 +72,31 @@ class Stranger:
 
     def __exit__(self, *_error: object) -> None:
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
-        for each in (self._listener, *self._held):
+        for each in (self._socket, *self._held):
             each.close()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
+                client, _ = self._socket.accept()
                 client.settimeout(PATIENCE)
-                self.asked.append(client.recv(65536))
-                self.was_asked.set()
+                self.requests.append(client.recv(65536))
+                self.has_request.set()
                 if self._reply is not None:
                     client.sendall(self._reply)
-                if self._closes and self._reply is not None:
+                if self._then_close and self._reply is not None:
                     with contextlib.suppress(OSError):
                         client.shutdown(socket.SHUT_WR)
-                        client.recv(65536)  # what is unread would make the end a reset
+                        client.recv(65536)  # unread bytes would turn the close into a reset
                     client.close()
                 else:
                     self._held.append(client)
 
 
 def http_reply(status: str, content_type: str = "application/json", body: str = "", **headers: str) -> bytes:
-    """An answer; an underscore stands for the hyphen of a header."""
+    """Return an HTTP response. Underscores in header names become hyphens."""
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(body.encode())}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "Connection: close", "", body]).encode()

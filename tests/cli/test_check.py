@@ -1,4 +1,4 @@
-"""The command, as a process of its own, on real stores."""
+"""`oms-config check` on real stores."""
 
 import contextlib
 import json
@@ -58,7 +58,7 @@ def codes(answer: Mapping[str, Any]) -> set[str]:
 
 @contextlib.contextmanager
 def store(directory: Path, **config: str) -> Iterator[ValkeyServer]:
-    """A server; an underscore stands for the hyphen of a parameter."""
+    """Run a server. Underscores in parameter names become hyphens."""
     server = start_store(directory, config={name.replace("_", "-"): value for name, value in config.items()})
     try:
         yield server
@@ -73,7 +73,7 @@ def commands_to(server: ValkeyServer) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
-def test_a_store_that_may_evict_a_setting_is_not_released_to(tmp_path: Path, policy: str) -> None:
+def test_store_that_may_evict_settings_fails_the_check(tmp_path: Path, policy: str) -> None:
     with store(tmp_path, maxmemory_policy=policy) as server:
         status, answer = check_json(server.connection_url)
         done = check(server.connection_url)
@@ -85,7 +85,7 @@ def test_a_store_that_may_evict_a_setting_is_not_released_to(tmp_path: Path, pol
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-lfu", "volatile-ttl", "volatile-random"])
-def test_a_store_that_evicts_no_key_without_expiry_is_released_to(tmp_path: Path, policy: str) -> None:
+def test_store_that_evicts_no_settings_passes_the_check(tmp_path: Path, policy: str) -> None:
     with store(tmp_path, maxmemory_policy=policy) as server:
         status, answer = check_json(server.connection_url)
     assert (status, answer["ok"], answer["store"]["servers"][0]["maxmemory_policy"]) == (0, True, policy)
@@ -101,7 +101,7 @@ def test_a_store_that_evicts_no_key_without_expiry_is_released_to(tmp_path: Path
         ({"appendonly": "yes", "appendfsync": "always"}, None),
     ],
 )
-def test_it_is_said_what_a_crash_would_lose(tmp_path: Path, config: dict[str, str], code: str | None) -> None:
+def test_possible_losses_in_a_crash_are_reported(tmp_path: Path, config: dict[str, str], code: str | None) -> None:
     with store(tmp_path, **config) as server:
         status, answer = check_json(server.connection_url)
     assert status == 0
@@ -117,32 +117,32 @@ def test_a_safe_store_with_a_safe_replica_has_no_finding(tmp_path: Path) -> None
             commands.wait(1, 10_000)
             assert eventually(lambda: commands.info("replication").get("slave0", {}).get("state") == "online")
             status, answer = check_json(primary.connection_url)
-            with commands_to(replica) as of_replica:
-                of_replica.config_set("maxmemory-policy", "allkeys-lru")
-            place = f"127.0.0.1:{replica.port}"
+            with commands_to(replica) as replica_commands:
+                replica_commands.config_set("maxmemory-policy", "allkeys-lru")
+            host_port = f"127.0.0.1:{replica.port}"
             evicting, evicted = check_json(primary.connection_url)
             on_replica = check(replica.connection_url)
     assert (status, answer["findings"], answer["store"]["servers"][0]["replicas"]) == (0, [], 1)
     assert evicting == 1
-    assert [(each["code"], each["servers"]) for each in evicted["findings"]] == [("eviction", [place])]
+    assert [(each["code"], each["servers"]) for each in evicted["findings"]] == [("eviction", [host_port])]
     assert on_replica.returncode == 5
     assert "read only replica" in on_replica.stderr
 
 
-def test_the_probe_is_announced_and_nothing_of_it_stays(tmp_path: Path) -> None:
+def test_probe_is_announced_and_removed(tmp_path: Path) -> None:
     with store(tmp_path) as server, commands_to(server) as commands:
-        with commands.pubsub() as listener:
-            listener.subscribe("external_oms:changes")
-            listener.get_message(timeout=PATIENCE)
+        with commands.pubsub() as subscription:
+            subscription.subscribe("external_oms:changes")
+            subscription.get_message(timeout=PATIENCE)
             assert check(server.connection_url).returncode == 0
-            announced = listener.get_message(timeout=PATIENCE)["data"].decode()
+            announced = subscription.get_message(timeout=PATIENCE)["data"].decode()
         assert re.fullmatch(r"check:[0-9a-f]{32}", announced)
         assert eventually(lambda: not commands.exists(f"external_oms:{{{announced}}}"))
         assert commands.keys("*") == []
 
 
-def test_where_config_is_forbidden_info_is_asked(tmp_path: Path) -> None:
-    """As with managed services."""
+def test_check_uses_info_if_config_is_forbidden(tmp_path: Path) -> None:
+    """Managed services forbid CONFIG."""
     with store(tmp_path, appendonly="yes", maxmemory_policy="allkeys-lru") as server, commands_to(server) as commands:
         commands.execute_command("ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-config")
         status, answer = check_json(f"redis://app:hunter2@127.0.0.1:{server.port}")
@@ -155,20 +155,20 @@ NEEDED = "get set watch unwatch multi exec hlen hset hget hmget hdel exists time
 ALLOWED = [f"+{command}" for command in NEEDED.split()]
 
 
-def test_the_least_that_the_service_needs_is_enough_and_the_rest_cannot_be_told(tmp_path: Path) -> None:
+def test_minimal_acl_passes_but_some_findings_are_unchecked(tmp_path: Path) -> None:
     with store(tmp_path) as server, commands_to(server) as commands:
         keys = ("~external_oms:*", "&external_oms:changes")
         commands.execute_command("ACL", "SETUSER", "app", "on", ">hunter2", *keys, *ALLOWED)
-        place = f"127.0.0.1:{server.port}"
-        status, answer = check_json(f"redis://app:hunter2@{place}")
-        done = check(f"redis://app:hunter2@{place}")
+        host_port = f"127.0.0.1:{server.port}"
+        status, answer = check_json(f"redis://app:hunter2@{host_port}")
+        done = check(f"redis://app:hunter2@{host_port}")
         assert commands.keys("*") == []
     assert status == done.returncode == 0
     assert codes(answer) == {"eviction_unknown", "append_only_unknown", "replicas_unknown"}
     assert {(finding["level"], finding["seen"]) for finding in answer["findings"]} == {("warning", False)}
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("ok")] == [
-        f"ok      the store at redis://{place}/0 works: a test change was written, announced and removed"
+        f"ok      the store at redis://{host_port}/0 works: a test change was written, announced and removed"
     ]
     assert lines[1] == (
         "warning maxmemory-policy (must be noeviction) was not checked: the server did not return it; if its ACL "
@@ -178,7 +178,7 @@ def test_the_least_that_the_service_needs_is_enough_and_the_rest_cannot_be_told(
 
 
 @pytest.mark.parametrize(
-    ("rules", "words"),
+    ("rules", "reason"),
     [
         *(
             (("~*", "&*", "+@all", f"-{command}"), f"permissions to run the '{command}' command")
@@ -188,19 +188,19 @@ def test_the_least_that_the_service_needs_is_enough_and_the_rest_cannot_be_told(
         (("~*", "+@all", "resetchannels"), "No permissions to access a channel"),
     ],
 )
-def test_an_acl_that_would_stop_the_service_is_noticed(
-    valkey: ValkeyServer, rules: tuple[str, ...], words: str
+def test_acl_without_a_needed_permission_fails_the_check(
+    valkey: ValkeyServer, rules: tuple[str, ...], reason: str
 ) -> None:
     with commands_to(valkey) as commands:
         commands.execute_command("ACL", "SETUSER", "checked", "reset", "on", ">hunter2", *rules)
         done = check(f"redis://checked:hunter2@127.0.0.1:{valkey.port}")
         commands.execute_command("ACL", "DELUSER", "checked")
     assert done.returncode == 5
-    assert words in done.stderr
+    assert reason in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_a_wrong_password_is_one_line_without_it(tmp_path: Path) -> None:
+def test_authentication_error_is_one_line_without_the_password(tmp_path: Path) -> None:
     with store(tmp_path) as server, commands_to(server) as commands:
         commands.config_set("requirepass", "right")
         for url in (f"redis://:hunter2@127.0.0.1:{server.port}", f"redis://127.0.0.1:{server.port}"):
@@ -212,13 +212,13 @@ def test_a_wrong_password_is_one_line_without_it(tmp_path: Path) -> None:
             assert "hunter2" not in done.stderr
 
 
-def test_nobody_listening_is_one_line_without_the_password() -> None:
+def test_refused_connection_is_one_line_without_the_password() -> None:
     done = check(f"redis://user:hunter2@127.0.0.1:{reserve_port()}/0")
     assert done.returncode == 5
     assert done.stderr == "error   the store cannot be used: cannot connect to it: Connection refused\n"
 
 
-def test_what_is_no_store_is_one_line(valkey: ValkeyServer) -> None:
+def test_tls_to_a_plaintext_store_is_a_one_line_error(valkey: ValkeyServer) -> None:
     with Relay(valkey.port) as relay:
         done = check(relay.url.replace("redis://", "rediss://"))
     assert done.returncode == 5
@@ -226,7 +226,7 @@ def test_what_is_no_store_is_one_line(valkey: ValkeyServer) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_store_that_is_full_is_said_to_be(tmp_path: Path) -> None:
+def test_full_store_is_reported(tmp_path: Path) -> None:
     with store(tmp_path, maxmemory="1") as server:
         done = check(server.connection_url)
     assert done.returncode == 5
@@ -235,7 +235,7 @@ def test_a_store_that_is_full_is_said_to_be(tmp_path: Path) -> None:
     )
 
 
-def test_a_store_that_hangs_costs_its_limit_of_time(valkey: ValkeyServer) -> None:
+def test_check_of_a_hanging_store_ends_within_its_limit(valkey: ValkeyServer) -> None:
     with Relay(valkey.port) as relay:
         relay.rule = "hang"
         began = time.monotonic()
@@ -245,7 +245,7 @@ def test_a_store_that_hangs_costs_its_limit_of_time(valkey: ValkeyServer) -> Non
     assert done.stderr == "error   the store cannot be used: it did not answer in time (REDIS_TIMEOUT)\n"
 
 
-def test_bad_settings_are_told_all_at_once() -> None:
+def test_all_bad_settings_are_reported_at_once() -> None:
     done = oms_config("check", JWT_SECRET="hunter2", PORT="x")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -254,13 +254,13 @@ def test_bad_settings_are_told_all_at_once() -> None:
     assert "hunter2" not in done.stderr
 
 
-def test_bad_settings_are_json_where_that_is_asked_for() -> None:
+def test_bad_settings_are_json_with_the_json_option() -> None:
     status, answer = check_json("nonsense://hunter2")
     assert (status, answer["ok"], codes(answer)) == (2, False, {"bad_settings"})
     assert "hunter2" not in json.dumps(answer)
 
 
-def test_a_wrong_use_is_a_2() -> None:
+def test_wrong_usage_exits_with_status_2() -> None:
     done = oms_config("check", "--nonsense")
     assert (done.returncode, done.stdout) == (2, "")
     assert "No such option '--nonsense'" in done.stderr
@@ -273,7 +273,7 @@ def test_the_help_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
-def test_there_are_colours_at_a_terminal_only(redis_url: str, variables: dict[str, str]) -> None:
+def test_output_has_colours_only_at_a_terminal(redis_url: str, variables: dict[str, str]) -> None:
     assert "\x1b" not in check(redis_url).stdout
     main_end, terminal = pty.openpty()
     environment = clean_environment({"REDIS_URL": redis_url, "JWT_SECRET": SECRET} | variables)
@@ -286,7 +286,7 @@ def test_there_are_colours_at_a_terminal_only(redis_url: str, variables: dict[st
     assert (b"\x1b[32m" in shown) is not bool(variables)
 
 
-def test_the_procfiles_release_is_the_check(redis_url: str) -> None:
+def test_release_phase_of_the_procfile_runs_the_check(redis_url: str) -> None:
     release = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["release"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = clean_environment({"REDIS_URL": redis_url, "JWT_SECRET": SECRET, "PATH": path})
@@ -315,11 +315,11 @@ def test_the_procfiles_release_is_the_check(redis_url: str) -> None:
         ("unix:///run/redis.sock", set()),
     ],
 )
-def test_a_way_over_the_network_that_is_not_encrypted_is_told(url: str, found: set[str]) -> None:
+def test_unencrypted_network_connection_is_reported(url: str, found: set[str]) -> None:
     assert {finding.code for finding in findings([SAFE], Address.parse(url), tls_verify=True)} == found
 
 
-def test_a_certificate_that_is_not_verified_is_told() -> None:
+def test_unverified_certificate_is_reported() -> None:
     found = findings([SAFE, SAFE], Address.parse("rediss://store.example"), tls_verify=False)
     assert [finding.code for finding in found] == ["tls_unverified"]
 
@@ -351,8 +351,8 @@ def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
     assert "a test change was written" not in without.stdout
 
 
-def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
-    """The replica is the next primary, with its own configuration."""
+def test_possible_losses_in_a_failover_are_reported(tmp_path: Path) -> None:
+    """A failover makes the replica the primary, and the replica has its own configuration."""
     with sentinel_store(tmp_path) as servers:
         primary, replica = servers.servers
         first, second = (f"127.0.0.1:{each.port}" for each in servers.servers)
@@ -369,7 +369,7 @@ def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
         locked, locked_answer = check_json(servers.url)
         replica.stop()
         assert eventually(lambda: "connected_slaves:0" in str(primary.ask("INFO", "replication")))
-        gone = check(servers.url)
+        without_replica = check(servers.url)
     assert [(each["server"], each["role"]) for each in alike["store"]["servers"]] == [
         (first, "primary"),
         (second, "replica"),
@@ -383,8 +383,8 @@ def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
     assert locked == 0
     assert [(each["code"], each["servers"]) for each in locked_answer["findings"]] == [("replica_unseen", [second])]
     assert locked_answer["findings"][0]["message"].endswith("it replied: Authentication required.")
-    assert gone.returncode == 0
-    assert gone.stdout.splitlines()[1:] == [
+    assert without_replica.returncode == 0
+    assert without_replica.stdout.splitlines()[1:] == [
         f"warning {first}: no replica is connected: if the disk fails, all changes since the last backup are lost",
         (
             f"warning replica {second}: the replica was not checked, and a failover could make it the primary: "
@@ -394,7 +394,7 @@ def test_what_a_fail_over_would_lose_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_the_replica_of_a_node_is_looked_at(tmp_path: Path) -> None:
+def test_replica_of_a_cluster_node_is_checked(tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes:
         replica = nodes.add_replica(nodes.nodes[0], tmp_path / "replica")
         try:
@@ -407,10 +407,10 @@ def test_the_replica_of_a_node_is_looked_at(tmp_path: Path) -> None:
     assert eviction["servers"] == [f"127.0.0.1:{replica.port}"]
 
 
-def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
+def test_unavailable_sentinels_and_nodes_are_reported(valkey: ValkeyServer) -> None:
     nowhere = f"127.0.0.1:{reserve_port()}"
     here = f"127.0.0.1:{valkey.port}"
-    for url, words in {
+    for url, reason in {
         f"redis+sentinel://{nowhere}/oms": "no sentinel names a primary; the last one tried: cannot connect to it: "
         "Connection refused",
         f"redis+sentinel://{here}/oms": "no sentinel names a primary; the last one tried: it rejected a command that "
@@ -422,10 +422,10 @@ def test_it_is_said_that_nobody_names_the_servers(valkey: ValkeyServer) -> None:
     }.items():
         done = check(url)
         assert (done.returncode, done.stdout) == (5, "")
-        assert done.stderr == f"error   the store cannot be used: {words}\n"
+        assert done.stderr == f"error   the store cannot be used: {reason}\n"
 
 
-def test_it_is_said_that_the_sentinels_know_no_such_primary(tmp_path: Path) -> None:
+def test_primary_unknown_to_the_sentinels_is_reported(tmp_path: Path) -> None:
     sentinel = Node(tmp_path, (("sentinel monitor", f"oms 127.0.0.1 {reserve_port()} 1"),))
     try:
         sentinel.start(sentinel=True)

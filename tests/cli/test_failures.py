@@ -1,4 +1,4 @@
-"""`oms-config` where something is wrong: one line that says what, and a status; never a traceback or a token."""
+"""Failures of `oms-config`: one line that names the cause and an exit status, never a traceback or a token."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.cli.command import COMMAND, Stranger, failure, http_reply, oms_config, watch
+from tests.cli.command import COMMAND, FakeServer, failure, http_reply, oms_config, watch
 from tests.processes import ROOT, Service, clean_environment, make_token, reserve_port
 from tests.tls import TlsRelay
 from tests.waiting import PATIENCE
@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE
 TOKEN = make_token("acme")
 HTML = http_reply("200 OK", "text/html; charset=utf-8", f"<html><title>Log in</title>{TOKEN}</html>")
 VERBS = [("get",), ("set", "on"), ("history",), ("watch",)]
-NOT_THE_SERVICE = "returned 200: the response is not from the service"
+ANOTHER_SERVER = "returned 200: the response is not from the service"
 REQUEST = r" \(request [A-Za-z0-9._-]+\)"
 
 
@@ -32,7 +32,7 @@ def test_missing_variables_are_named_together(verb: tuple[str, ...]) -> None:
     assert "OMS_CONFIG_URL" not in failure(oms_config(*verb, url="http://127.0.0.1:1"), 2)
 
 
-def test_a_failure_is_json_where_that_is_asked_for() -> None:
+def test_failure_is_json_with_the_json_option() -> None:
     done = oms_config("get", "--json", url="http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert json.loads(done.stderr) == {
@@ -56,13 +56,13 @@ def test_a_failure_is_json_where_that_is_asked_for() -> None:
         "http://127.0.0.1/\x1b",
     ],
 )
-def test_what_is_no_address_is_refused_unseen(url: str) -> None:
+def test_invalid_address_is_rejected_without_quoting_it(url: str) -> None:
     line = failure(oms_config("get", url=url, token=TOKEN), 2)
     assert line == "OMS_CONFIG_URL must be http://host:port or https://host, without user or query"
 
 
 @pytest.mark.parametrize("token", [f"Bearer {TOKEN}", f'"{TOKEN}"', f"{TOKEN}é", "a\nb"])
-def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
+def test_malformed_token_is_not_sent(token: str) -> None:
     line = failure(oms_config("get", url=f"http://127.0.0.1:{reserve_port()}", token=token), 2)
     assert line == "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
 
@@ -83,41 +83,41 @@ def test_there_is_no_option_for_the_token() -> None:
         (("nonsense",), "No such command 'nonsense'"),
     ],
 )
-def test_a_wrong_use_is_a_2(wrong: tuple[str, ...], reason: str) -> None:
+def test_wrong_usage_exits_with_status_2(wrong: tuple[str, ...], reason: str) -> None:
     done = oms_config(*wrong, url="http://127.0.0.1:1", token=TOKEN)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_refused_token_is_a_4(service: Service, tenant: str, verb: tuple[str, ...]) -> None:
+def test_rejected_token_exits_with_status_4(service: Service, tenant: str, verb: tuple[str, ...]) -> None:
     url = service.url
     line = failure(oms_config(*verb, url=url, token=make_token(tenant, exp=int(time.time()) - 5)), 4)
     assert re.fullmatch(re.escape(f"{url}/v0 returned 401: The token has expired.") + REQUEST, line)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_nobody_there_is_a_5(verb: tuple[str, ...]) -> None:
+def test_refused_connection_exits_with_status_5(verb: tuple[str, ...]) -> None:
     url = f"http://127.0.0.1:{reserve_port()}"
     assert failure(oms_config(*verb, url=url, token=TOKEN), 5) == f"cannot connect to {url}/v0: Connection refused"
 
 
-def test_a_name_that_is_none_is_a_5() -> None:
-    line = failure(oms_config("get", url="http://nobody.invalid", token=TOKEN), 5)
-    assert line.startswith("cannot connect to http://nobody.invalid/v0: ")
+def test_unknown_host_name_exits_with_status_5() -> None:
+    line = failure(oms_config("get", url="http://unknown.invalid", token=TOKEN), 5)
+    assert line.startswith("cannot connect to http://unknown.invalid/v0: ")
 
 
 @pytest.mark.parametrize("verb", [("history",), ("watch",)])
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (HTML, NOT_THE_SERVICE),
-        (http_reply("200 OK", body="{not json"), NOT_THE_SERVICE),
-        (http_reply("200 OK", body="[" * 100_000), NOT_THE_SERVICE),
-        (http_reply("200 OK", body="[]"), NOT_THE_SERVICE),
+        (HTML, ANOTHER_SERVER),
+        (http_reply("200 OK", body="{not json"), ANOTHER_SERVER),
+        (http_reply("200 OK", body="[" * 100_000), ANOTHER_SERVER),
+        (http_reply("200 OK", body="[]"), ANOTHER_SERVER),
         (
             http_reply("200 OK", body='{"enabled": 1, "changes": 1}', ETag='"1"'),
-            NOT_THE_SERVICE,
+            ANOTHER_SERVER,
         ),
         (http_reply("502 Bad Gateway", "text/html", "<html>"), "returned 502: the response is not from the service"),
         (http_reply("404 Not Found", "text/plain", "?"), "returned 404: the response is not from the service"),
@@ -126,52 +126,52 @@ def test_a_name_that_is_none_is_a_5() -> None:
         (b"", "failed: the connection was closed"),
     ],
 )
-def test_an_answer_that_is_not_the_services_is_a_5(verb: tuple[str, ...], reply: bytes, words: str) -> None:
-    with Stranger(reply) as stranger:
-        line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
+def test_response_of_another_server_exits_with_status_5(verb: tuple[str, ...], reply: bytes, words: str) -> None:
+    with FakeServer(reply) as server:
+        line = failure(oms_config(*verb, url=server.url, token=TOKEN), 5)
     assert words in line
-    assert f"{stranger.url}/v0" in line
+    assert f"{server.url}/v0" in line
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_a_proxy_that_refuses_is_a_4(status: str) -> None:
-    with Stranger(http_reply(status, "text/html", "<html>")) as stranger:
-        line = failure(oms_config("get", url=stranger.url, token=TOKEN), 4)
+def test_rejection_by_a_proxy_exits_with_status_4(status: str) -> None:
+    with FakeServer(http_reply(status, "text/html", "<html>")) as server:
+        line = failure(oms_config("get", url=server.url, token=TOKEN), 4)
     assert f"returned {status[:3]}: the response is not from the service" in line
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_redirect_is_not_followed_and_takes_no_token_along(verb: tuple[str, ...]) -> None:
+def test_redirect_is_not_followed(verb: tuple[str, ...]) -> None:
     with (
-        Stranger(HTML) as other,
-        Stranger(http_reply("302 Found", Location=f"{other.url}/login/{TOKEN}?secret={TOKEN}")) as stranger,
+        FakeServer(HTML) as other,
+        FakeServer(http_reply("302 Found", Location=f"{other.url}/login/{TOKEN}?secret={TOKEN}")) as server,
     ):
-        line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
+        line = failure(oms_config(*verb, url=server.url, token=TOKEN), 5)
     assert "returned 302: the response is not from the service; check OMS_CONFIG_URL" in line
-    assert other.asked == []
+    assert other.requests == []
 
 
-def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
+def test_token_is_removed_from_an_error_message() -> None:
     body = json.dumps({"error_code": "x", "message": f"\x1b[2Jno {TOKEN}", "request_id": "x"})
-    with Stranger(http_reply("500 Oh", body=body)) as stranger:
-        line = failure(oms_config("get", url=stranger.url, token=TOKEN), 5)
+    with FakeServer(http_reply("500 Oh", body=body)) as server:
+        line = failure(oms_config("get", url=server.url, token=TOKEN), 5)
     assert r"returned 500: \x1b[2Jno [token]" in line
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_history_that_repeats_the_token_is_printed_without_it(options: tuple[str, ...]) -> None:
+def test_token_is_removed_from_the_history(options: tuple[str, ...]) -> None:
     change = {"version": 1, "enabled": True, "changed_at": TOKEN, "changed_by": f"by {TOKEN}", "request_id": TOKEN}
-    with Stranger(http_reply("200 OK", body=json.dumps({"changes": [change]}))) as stranger:
-        done = oms_config("history", *options, url=stranger.url, token=TOKEN)
+    with FakeServer(http_reply("200 OK", body=json.dumps({"changes": [change]}))) as server:
+        done = oms_config("history", *options, url=server.url, token=TOKEN)
     assert done.returncode == 0
     assert done.stdout.count("[token]") == 3
 
 
 @pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
-def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
-    with Stranger(None) as stranger:
-        line = failure(oms_config(*verb, url=stranger.url, token=TOKEN), 5)
-    assert line.startswith(f"the request to {stranger.url}/v0 failed: no response in time")
+def test_response_timeout_exits_with_status_5(verb: tuple[str, ...]) -> None:
+    with FakeServer(None) as server:
+        line = failure(oms_config(*verb, url=server.url, token=TOKEN), 5)
+    assert line.startswith(f"the request to {server.url}/v0 failed: no response in time")
 
 
 @pytest.mark.parametrize(
@@ -185,18 +185,18 @@ def test_an_answer_that_never_comes_is_a_5(verb: tuple[str, ...]) -> None:
         http_reply("504 Gateway Timeout", "text/html", "<html>"),
     ],
 )
-def test_a_write_without_a_clear_answer_says_that_nobody_knows(reply: bytes) -> None:
-    with Stranger(reply) as stranger:
-        line = failure(oms_config("set", "on", url=stranger.url, token=TOKEN), 5)
+def test_write_without_a_clear_response_has_an_unknown_outcome(reply: bytes) -> None:
+    with FakeServer(reply) as server:
+        line = failure(oms_config("set", "on", url=server.url, token=TOKEN), 5)
     assert re.search(r"; the change may or may not have been stored: check with `oms-config history`" + REQUEST, line)
 
 
-def test_a_write_that_was_never_sent_says_nothing_of_it() -> None:
+def test_unsent_write_has_no_unknown_outcome() -> None:
     line = failure(oms_config("set", "on", url=f"http://127.0.0.1:{reserve_port()}", token=TOKEN), 5)
     assert "stored" not in line
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_5(service: Service, tenant: str, tmp_path: Path) -> None:
+def test_untrusted_certificate_exits_with_status_5(service: Service, tenant: str, tmp_path: Path) -> None:
     authority, token = trustme.CA(), make_token(tenant)
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     with TlsRelay(service.port, authority) as relay:
@@ -214,7 +214,7 @@ def test_a_certificate_that_nobody_vouches_for_is_a_5(service: Service, tenant: 
         assert "certificate verify failed: IP address mismatch" in failure(done, 5)
 
 
-def test_tls_where_there_is_none_is_a_5(service: Service) -> None:
+def test_tls_to_a_plaintext_server_exits_with_status_5(service: Service) -> None:
     line = failure(oms_config("get", url=f"https://127.0.0.1:{service.port}", token=TOKEN), 5)
     assert line.startswith(f"cannot connect to https://127.0.0.1:{service.port}/v0: [SSL: ")
 
@@ -222,49 +222,49 @@ def test_tls_where_there_is_none_is_a_5(service: Service) -> None:
 UNUSABLE = "cannot use the certificates or the proxy that SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, "
 
 
-def test_an_authority_that_is_not_there_is_a_2() -> None:
+def test_missing_certificate_file_exits_with_status_2() -> None:
     done = oms_config("get", url="https://127.0.0.1:1", token=TOKEN, SSL_CERT_FILE="/nowhere")
     assert failure(done, 2).startswith(UNUSABLE)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://me:hunter2@host", "http://[:hunter2"])
-def test_a_proxy_that_cannot_be_used_is_a_2_without_its_password(proxy: str) -> None:
+def test_invalid_proxy_exits_with_status_2_without_its_password(proxy: str) -> None:
     line = failure(oms_config("get", url="http://127.0.0.1:1", token=TOKEN, HTTP_PROXY=proxy, ALL_PROXY=proxy), 2)
     assert line.startswith(UNUSABLE)
     assert "hunter2" not in line
 
 
-def test_a_proxy_that_is_not_there_is_a_5_without_its_password() -> None:
+def test_unreachable_proxy_exits_with_status_5_without_its_password() -> None:
     proxy = f"http://me:hunter2@127.0.0.1:{reserve_port()}"
     line = failure(oms_config("get", url="http://oms.example", token=TOKEN, HTTP_PROXY=proxy), 5)
     assert line == "cannot connect to http://oms.example/v0: Connection refused"
 
 
-def test_a_proxy_that_refuses_the_connection_is_a_5() -> None:
-    with Stranger(http_reply("407 Proxy Authentication Required", "text/html", "<html>")) as proxy:
+def test_proxy_that_rejects_the_connection_exits_with_status_5() -> None:
+    with FakeServer(http_reply("407 Proxy Authentication Required", "text/html", "<html>")) as proxy:
         line = failure(oms_config("get", url="https://oms.example", token=TOKEN, HTTPS_PROXY=proxy.url), 5)
     assert line == "cannot connect to https://oms.example/v0: the proxy rejected the connection"
-    assert not any(TOKEN.encode() in asked for asked in proxy.asked)
+    assert not any(TOKEN.encode() in request for request in proxy.requests)
 
 
-def test_ctrl_c_ends_a_write_at_once_and_says_that_nobody_knows() -> None:
-    with Stranger(None) as stranger:
+def test_ctrl_c_ends_a_write_with_an_unknown_outcome() -> None:
+    with FakeServer(None) as server:
         process = subprocess.Popen(
             [*COMMAND, "set", "on"],
             cwd=ROOT,
-            env=clean_environment({"OMS_CONFIG_URL": stranger.url, "OMS_CONFIG_TOKEN": TOKEN}),
+            env=clean_environment({"OMS_CONFIG_URL": server.url, "OMS_CONFIG_TOKEN": TOKEN}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert stranger.was_asked.wait(PATIENCE)
+        assert server.has_request.wait(PATIENCE)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (-signal.SIGINT, "")
     assert stderr == "\ninterrupted: the change may or may not have been stored: check with `oms-config history`\n"
 
 
-def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, tenant: str) -> None:
+def test_closed_output_pipe_prints_no_error(service: Service, tenant: str) -> None:
     oms_config("set", "on", url=service.url, token=make_token(tenant))
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -283,7 +283,7 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of(service: Service, ten
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("arguments", [("get",), ("--help",)])
-def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
+def test_unwritable_output_exits_with_status_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
     own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -299,15 +299,15 @@ def test_an_answer_that_cannot_be_written_is_a_5(service: Service, tenant: str, 
 
 
 @pytest.mark.parametrize("verb", [("history",), ("watch",)])
-def test_nothing_that_is_told_of_a_change_commands_the_terminal(verb: tuple[str, ...], tmp_path: Path) -> None:
+def test_control_characters_in_a_change_are_escaped(verb: tuple[str, ...], tmp_path: Path) -> None:
     change = {"version": 2, "enabled": True, "changed_at": "\x1b[2J\n", "changed_by": "\x1b[3J", "request_id": "\x1b"}
     body = json.dumps({"changes": [change]})
     events = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: change\ndata: {json.dumps(change)}\n\n"
-    with Stranger(http_reply("200 OK", body=body) if verb == ("history",) else events.encode()) as stranger:
+    with FakeServer(http_reply("200 OK", body=body) if verb == ("history",) else events.encode()) as server:
         if verb == ("history",):
-            row = oms_config(*verb, url=stranger.url, token=TOKEN).stdout.rstrip("\n")
+            row = oms_config(*verb, url=server.url, token=TOKEN).stdout.rstrip("\n")
         else:
-            with watch(tmp_path, url=stranger.url, token=TOKEN) as watcher:
+            with watch(tmp_path, url=server.url, token=TOKEN) as watcher:
                 row = watcher.line()
     assert row.startswith(r"2  on   \x1b[2J\n  \x1b[3J")
     assert row.isprintable()
@@ -318,8 +318,8 @@ def test_nothing_that_is_told_of_a_change_commands_the_terminal(verb: tuple[str,
     [("", b"x" * (2 << 20)), ("", b"data: x\n" * (1 << 18)), ("Content-Encoding: gzip\r\n", gzip.compress(b"\n" * 99))],
     ids=["line", "event", "compressed"],
 )
-def test_a_stream_that_could_grow_without_bound_is_not_read(headers: str, body: bytes) -> None:
+def test_stream_that_could_grow_without_bound_is_not_read(headers: str, body: bytes) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{headers}\r\n"
-    with Stranger(head.encode() + body, then_close=False) as stranger:
-        line = failure(oms_config("watch", url=stranger.url, token=TOKEN), 5)
-    assert NOT_THE_SERVICE in line
+    with FakeServer(head.encode() + body, then_close=False) as server:
+        line = failure(oms_config("watch", url=server.url, token=TOKEN), 5)
+    assert ANOTHER_SERVER in line

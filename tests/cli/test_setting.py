@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import Stranger, answer, failure, http_reply, oms_config
+from tests.cli.command import FakeServer, answer, failure, http_reply, oms_config
 from tests.contract import Client
 from tests.processes import Service, make_token
 
@@ -33,11 +33,11 @@ def test_get_prints_the_value_and_its_version(url: str, tenant: str, client: Cli
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v0", "/v0/"])
-def test_the_address_may_have_the_documents_base(url: str, tenant: str, end: str) -> None:
+def test_address_may_include_the_base_path(url: str, tenant: str, end: str) -> None:
     assert oms_config("get", url=url + end, token=make_token(tenant)).returncode == 0
 
 
-def test_set_tells_what_it_changed_from_what_and_whose_that_was(url: str, tenant: str) -> None:
+def test_set_prints_the_change_and_the_previous_change(url: str, tenant: str) -> None:
     assert lines("set", "on", url=url, token=make_token(tenant, sub="anna")) == [
         "off -> on (version 1)",
         "before: 0  off  never set",
@@ -47,7 +47,7 @@ def test_set_tells_what_it_changed_from_what_and_whose_that_was(url: str, tenant
     assert re.fullmatch(rf"before: 1  on   {TIME}  anna  \w+", before)
 
 
-def test_set_of_what_stands_changes_nothing_and_says_so(url: str, tenant: str) -> None:
+def test_set_to_the_current_value_changes_nothing(url: str, tenant: str) -> None:
     token = make_token(tenant, sub="anna")
     assert lines("set", "off", url=url, token=token) == [
         "off (version 0): already the current value, nothing was changed",
@@ -59,7 +59,7 @@ def test_set_of_what_stands_changes_nothing_and_says_so(url: str, tenant: str) -
     assert re.fullmatch(rf"before: 1  on   {TIME}  anna  \w+", before)
 
 
-def test_set_tells_machines_the_same(url: str, tenant: str) -> None:
+def test_set_prints_the_same_as_json(url: str, tenant: str) -> None:
     token = make_token(tenant, sub="anna")
     never = {"version": 0, "enabled": False, "changed_at": None, "changed_by": None}
     first = answer(oms_config("set", "on", "--json", url=url, token=token))
@@ -72,12 +72,12 @@ def test_set_tells_machines_the_same(url: str, tenant: str) -> None:
     assert (second["previous"]["enabled"], second["previous"]["changed_by"]) == (True, "anna")
 
 
-def test_set_with_the_version_that_stands_is_done(url: str, tenant: str) -> None:
+def test_set_with_the_current_version_succeeds(url: str, tenant: str) -> None:
     token = make_token(tenant)
     assert lines("set", "on", "--if-version", "0", url=url, token=token)[0] == "off -> on (version 1)"
 
 
-def test_set_with_another_version_is_a_conflict_that_names_what_stands(url: str, tenant: str, client: Client) -> None:
+def test_stale_version_is_a_conflict_that_names_the_current_version(url: str, tenant: str, client: Client) -> None:
     token = make_token(tenant)
     oms_config("set", "on", url=url, token=make_token(tenant, sub="anna"))
     line = failure(oms_config("set", "off", "--if-version", "0", url=url, token=token), 3)
@@ -85,7 +85,7 @@ def test_set_with_another_version_is_a_conflict_that_names_what_stands(url: str,
     assert client.enabled()
 
 
-def test_a_conflict_is_json_for_machines(url: str, tenant: str) -> None:
+def test_conflict_is_json_with_the_json_option(url: str, tenant: str) -> None:
     done = oms_config("set", "on", "--if-version", "4", "--json", url=url, token=make_token(tenant))
     assert (done.returncode, done.stdout) == (3, "")
     error = json.loads(done.stderr)
@@ -94,14 +94,14 @@ def test_a_conflict_is_json_for_machines(url: str, tenant: str) -> None:
     assert error["message"].endswith(" Nothing was changed; the current version is 0.")
 
 
-def test_a_conflict_without_a_condition_names_the_version_as_well() -> None:
+def test_unconditional_conflict_names_the_current_version() -> None:
     error = '{"error_code": "concurrent_update_on_tenant_setting", "message": "Concurrent", "request_id": "x"}'
-    with Stranger(http_reply("409 Conflict", body=error, ETag='"7"')) as stranger:
-        line = failure(oms_config("set", "on", url=stranger.url, token=make_token("acme")), 3)
+    with FakeServer(http_reply("409 Conflict", body=error, ETag='"7"')) as server:
+        line = failure(oms_config("set", "on", url=server.url, token=make_token("acme")), 3)
     assert " returned 409: Concurrent Nothing was changed; the current version is 7. (request " in line
 
 
-def test_history_is_newest_first_and_says_how_to_see_more(url: str, tenant: str, client: Client) -> None:
+def test_history_is_newest_first_and_says_how_to_continue(url: str, tenant: str, client: Client) -> None:
     token = make_token(tenant, sub="anna")
     for value in ("on", "off", "on"):
         oms_config("set", value, url=url, token=token)
@@ -113,17 +113,17 @@ def test_history_is_newest_first_and_says_how_to_see_more(url: str, tenant: str,
     assert done.stderr == "for older changes: oms-config history --before 2\n"
     (oldest,) = lines("history", "--before", "2", url=url, token=token)
     assert oldest.startswith("1  on ")
-    told = answer(oms_config("history", "--json", url=url, token=token))
-    assert told == {"changes": client.history()}
+    printed = answer(oms_config("history", "--json", url=url, token=token))
+    assert printed == {"changes": client.history()}
 
 
-def test_a_history_without_changes_is_no_failure(url: str, tenant: str) -> None:
+def test_empty_history_is_no_failure(url: str, tenant: str) -> None:
     done = oms_config("history", url=url, token=make_token(tenant))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no changes\n")
     assert answer(oms_config("history", "--json", url=url, token=make_token(tenant))) == {"changes": []}
 
 
-def test_a_subject_cannot_command_the_terminal(url: str, tenant: str) -> None:
+def test_control_characters_in_a_subject_are_escaped(url: str, tenant: str) -> None:
     token = make_token(tenant, sub="\x1b[2J✓\n1  off")
     oms_config("set", "on", url=url, token=token)
     (row,) = lines("history", url=url, token=token)
@@ -132,7 +132,7 @@ def test_a_subject_cannot_command_the_terminal(url: str, tenant: str) -> None:
     assert r"\x1b[2J\u2713\n1  off" in done.stdout
 
 
-def test_a_token_that_may_write_and_not_read_sets(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_token_with_only_the_write_scope_can_set(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, JWT_READ_SCOPE="r", JWT_WRITE_SCOPE="w") as scoped:
         url = f"http://127.0.0.1:{scoped.port}"
         done = oms_config("set", "on", url=url, token=make_token(tenant, scope="w"))
@@ -146,9 +146,7 @@ def test_a_token_that_may_write_and_not_read_sets(tmp_path: Path, redis_url: str
         assert " returned 403: The token lacks the scope w. (request " in line
 
 
-def test_what_a_short_history_no_longer_has_is_told_as_far_as_it_is_known(
-    tmp_path: Path, redis_url: str, tenant: str
-) -> None:
+def test_set_omits_a_previous_change_that_the_history_dropped(tmp_path: Path, redis_url: str, tenant: str) -> None:
     with Service(tmp_path / "log", redis_url, HISTORY_LENGTH="1") as short:
         url, token = f"http://127.0.0.1:{short.port}", make_token(tenant)
         oms_config("set", "on", url=url, token=token)

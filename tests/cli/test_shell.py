@@ -1,4 +1,4 @@
-"""`oms-config` at a shell: its token for development, its help, completion and colours."""
+"""`oms-config` in a shell: development tokens, help, completion and colours."""
 
 import contextlib
 import os
@@ -18,18 +18,18 @@ from tests.waiting import PATIENCE
 VERBS = {"check", "get", "history", "set", "token", "watch"}
 
 
-def test_a_token_signed_here_opens_the_service(service: Service, tenant: str) -> None:
+def test_signed_token_grants_access(service: Service, tenant: str) -> None:
     url = service.url
     done = oms_config("token", "--tenant", tenant, "--subject", "anna", JWT_SECRET=SECRET)
     assert (done.returncode, done.stderr) == (0, f"for the tenant {tenant}, valid for 8 h\n")
     assert oms_config("set", "on", url=url, token=done.stdout).returncode == 0
     assert "  anna  " in oms_config("history", url=url, token=done.stdout).stdout
-    told = answer(oms_config("token", "--tenant", tenant, "--hours", "2", "--json", JWT_SECRET=SECRET))
-    assert oms_config("get", url=url, token=told.pop("token")).returncode == 0
-    assert told == {"tenant": tenant, "subject": "developer", "seconds": 7200}
+    signed = answer(oms_config("token", "--tenant", tenant, "--hours", "2", "--json", JWT_SECRET=SECRET))
+    assert oms_config("get", url=url, token=signed.pop("token")).returncode == 0
+    assert signed == {"tenant": tenant, "subject": "developer", "seconds": 7200}
 
 
-def test_a_token_fits_the_settings_of_the_service(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_token_matches_the_settings_of_the_service(tmp_path: Path, redis_url: str, tenant: str) -> None:
     own = {"JWT_AUDIENCE": "oms", "JWT_ISSUER": "https://id.example/{tenant}", "JWT_ALGORITHMS": "HS384"}
     own |= {"JWT_READ_SCOPE": "r", "JWT_WRITE_SCOPE": "w", "JWT_SECRET": "s" * 48}
     with Service(tmp_path / "log", redis_url, **own) as picky:
@@ -37,7 +37,7 @@ def test_a_token_fits_the_settings_of_the_service(tmp_path: Path, redis_url: str
         assert oms_config("set", "on", url=picky.url, token=token).returncode == 0
 
 
-def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service: Service, tenant: str) -> None:
+def test_default_signing_secret_is_the_one_of_bin_serve(tmp_path: Path, service: Service, tenant: str) -> None:
     (tmp_path / ".data").mkdir()
     (tmp_path / ".data" / "secret").write_text(SECRET)
     done = subprocess.run(
@@ -57,7 +57,7 @@ def test_without_variables_the_secret_of_bin_serve_signs(tmp_path: Path, service
         ({"JWT_SECRET": SECRET, "JWT_ALGORITHMS": "RS256"}, "bad settings: JWT_ALGORITHMS has RS256"),
     ],
 )
-def test_where_no_secret_is_no_token_is_made(variables: dict[str, str], words: str, tmp_path: Path) -> None:
+def test_no_token_is_signed_without_a_valid_secret(variables: dict[str, str], words: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "token"], cwd=tmp_path, env=clean_environment(variables), capture_output=True, text=True,
         timeout=PATIENCE, check=False,
@@ -66,7 +66,7 @@ def test_where_no_secret_is_no_token_is_made(variables: dict[str, str], words: s
     assert "hunter2" not in done.stderr
 
 
-def test_a_token_is_for_what_can_be_a_tenant() -> None:
+def test_invalid_tenant_name_is_rejected() -> None:
     done = oms_config("token", "--tenant", "Not One", JWT_SECRET=SECRET)
     assert failure(done, 2).startswith("--tenant must be 1 to 63 of")
 
@@ -78,7 +78,7 @@ def test_each_verb_has_help_with_an_example(verb: str) -> None:
     assert re.search(rf"Examples?:\n.*oms-config {verb}", done.stdout)
 
 
-def test_the_help_of_all_names_variables_and_statuses() -> None:
+def test_main_help_names_variables_and_exit_statuses() -> None:
     done = oms_config("--help")
     assert done.returncode == 0
     assert {"OMS_CONFIG_URL", "OMS_CONFIG_TOKEN", "NO_COLOR"} <= set(re.findall(r"[A-Z_]+", done.stdout))
@@ -116,7 +116,7 @@ def shell(name: str) -> str:
 
 
 @pytest.fixture
-def on_path(tmp_path: Path) -> str:
+def command_path(tmp_path: Path) -> str:
     """A PATH on which the command is `oms-config`."""
     command = tmp_path / "oms-config"
     command.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
@@ -124,7 +124,7 @@ def on_path(tmp_path: Path) -> str:
     return f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
 
 
-def test_bash_completes_verbs_and_values(on_path: str) -> None:
+def test_bash_completes_verbs_and_values(command_path: str) -> None:
     script = """
         eval "$(_OMS_CONFIG_COMPLETE=bash_source oms-config)"
         complete -p oms-config
@@ -136,7 +136,7 @@ def test_bash_completes_verbs_and_values(on_path: str) -> None:
         done
     """
     done = subprocess.run(
-        [shell("bash"), "--norc", "-c", script], cwd=ROOT, env=clean_environment({"PATH": on_path}),
+        [shell("bash"), "--norc", "-c", script], cwd=ROOT, env=clean_environment({"PATH": command_path}),
         capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     registered, verbs, values, options = done.stdout.splitlines()
@@ -146,8 +146,8 @@ def test_bash_completes_verbs_and_values(on_path: str) -> None:
     assert options == "--if-version"
 
 
-def test_zsh_completes_verbs_and_values(on_path: str) -> None:
-    """`compadd` and `_describe` are zsh's own way to offer what they are given."""
+def test_zsh_completes_verbs_and_values(command_path: str) -> None:
+    """The script replaces `compadd` and `_describe`, with which zsh offers completions, with functions that print."""
     script = """
         autoload -U compinit; compinit -u -d "$HOME/.zcompdump"
         eval "$(_OMS_CONFIG_COMPLETE=zsh_source oms-config)"
@@ -157,9 +157,9 @@ def test_zsh_completes_verbs_and_values(on_path: str) -> None:
         words=(oms-config ""); CURRENT=2; _oms_config_completion
         words=(oms-config set o); CURRENT=3; _oms_config_completion
     """
-    home = on_path.split(os.pathsep, maxsplit=1)[0]
+    home = command_path.split(os.pathsep, maxsplit=1)[0]
     done = subprocess.run(
-        [shell("zsh"), "-f", "-c", script], cwd=ROOT, env=clean_environment({"PATH": on_path, "HOME": home}),
+        [shell("zsh"), "-f", "-c", script], cwd=ROOT, env=clean_environment({"PATH": command_path, "HOME": home}),
         capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     registered, verbs, values = done.stdout.splitlines()
@@ -169,7 +169,7 @@ def test_zsh_completes_verbs_and_values(on_path: str) -> None:
 
 
 def at_a_terminal(*arguments: str, **environment: str) -> bytes:
-    """What the command shows there, on stdout and stderr."""
+    """Return the output of the command at a terminal, stdout and stderr together."""
     ours, terminal = pty.openpty()
     subprocess.run(
         [*COMMAND, *arguments], cwd=ROOT, env=clean_environment({"TERM": "xterm", **environment}), stdout=terminal,
@@ -177,7 +177,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
     )  # fmt: skip
     os.close(terminal)
     shown = b""
-    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+    with contextlib.suppress(OSError):  # Linux reports the closed other end as an error
         while data := os.read(ours, 65536):
             shown += data
     os.close(ours)
@@ -188,7 +188,7 @@ def at_a_terminal(*arguments: str, **environment: str) -> bytes:
     ("variables", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
 )
-def test_there_are_colours_at_a_terminal_only(
+def test_output_has_colours_only_at_a_terminal(
     service: Service, tenant: str, variables: dict[str, str], *, coloured: bool
 ) -> None:
     own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
@@ -199,7 +199,7 @@ def test_there_are_colours_at_a_terminal_only(
 
 
 def test_the_command_of_the_checkout_works_in_any_directory(service: Service, tenant: str, tmp_path: Path) -> None:
-    """In a checkout whose dependencies are installed; elsewhere it says what installs them."""
+    """The dependencies must be installed; otherwise an error names the command that installs them."""
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "bin" / "oms-config", tmp_path / "bin")
     (tmp_path / "link").symlink_to(tmp_path / "bin" / "oms-config")

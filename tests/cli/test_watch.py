@@ -1,4 +1,4 @@
-"""`oms-config watch` on the real service, restarted under it."""
+"""`oms-config watch` on the real service, also across restarts."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import redis
 
-from tests.cli.command import COMMAND, Stranger, watch
+from tests.cli.command import COMMAND, FakeServer, watch
 from tests.contract import Client
 from tests.processes import ROOT, Service, clean_environment, make_token
 from tests.waiting import PATIENCE
@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
-def test_watch_prints_what_stands_and_each_change(
+def test_watch_prints_the_current_setting_and_each_change(
     service: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
     with watch(tmp_path, url=service.url, token=make_token(tenant)) as watcher:
@@ -30,19 +30,19 @@ def test_watch_prints_what_stands_and_each_change(
         assert (watcher.errors, watcher.is_silent()) == ("", True)
 
 
-def test_watch_tells_machines_one_object_for_each_change(
+def test_watch_prints_one_json_object_for_each_change(
     service: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
     with watch(tmp_path, "--json", url=service.url, token=make_token(tenant)) as watcher:
         never = {"event": "change", "version": 0, "enabled": False, "changed_at": None, "changed_by": None}
         assert json.loads(watcher.line()) == never
         client.change(True)
-        told = json.loads(watcher.line())
-        assert re.fullmatch(TIME, told.pop("changed_at"))
-        assert told == {"event": "change", "version": 1, "enabled": True, "changed_by": "tester"}
+        change = json.loads(watcher.line())
+        assert re.fullmatch(TIME, change.pop("changed_at"))
+        assert change == {"event": "change", "version": 1, "enabled": True, "changed_by": "tester"}
 
 
-def test_watch_outlives_a_restart_says_so_and_misses_nothing(
+def test_watch_reports_a_restart_and_misses_no_change(
     stoppable: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
     with watch(tmp_path, url=stoppable.url, token=make_token(tenant)) as watcher:
@@ -60,10 +60,10 @@ def test_watch_outlives_a_restart_says_so_and_misses_nothing(
     assert all(re.fullmatch(r".+; connecting again in (\d|10)\.\d s", line) for line in tries)
 
 
-def test_watch_says_where_changes_may_be_missing(
+def test_watch_warns_if_changes_may_be_missing(
     stoppable: Service, tenant: str, client: Client, redis_url: str, tmp_path: Path
 ) -> None:
-    """The store has lost everything, so that the versions begin anew."""
+    """Redis lost all data, so that versions start at 0 again."""
     client.change(True, False, True)
     with watch(tmp_path, url=stoppable.url, token=make_token(tenant)) as watcher:
         assert watcher.line().startswith("3  on ")
@@ -77,30 +77,30 @@ def test_watch_says_where_changes_may_be_missing(
         assert watcher.line().startswith("1  on ")
 
 
-def test_watch_ends_with_its_token(service: Service, tenant: str, tmp_path: Path) -> None:
+def test_watch_ends_when_its_token_expires(service: Service, tenant: str, tmp_path: Path) -> None:
     token = make_token(tenant, exp=int(time.time()) + 12)
     with watch(tmp_path, "--json", url=service.url, token=token) as watcher:
         watcher.line()
         assert watcher.wait() == 4
-        ended, refused = map(json.loads, watcher.errors.splitlines())
+        ended, rejected = map(json.loads, watcher.errors.splitlines())
     assert re.fullmatch(r"the stream ended; connecting again in \d\.\d s", ended["note"])
-    assert refused["error"] == "refused"
-    assert refused["message"].endswith(" returned 401: The token has expired.")
+    assert rejected["error"] == "refused"
+    assert rejected["message"].endswith(" returned 401: The token has expired.")
 
 
-def test_watch_reconnects_with_the_version_that_it_has(tmp_path: Path) -> None:
+def test_watch_reconnects_with_its_last_version(tmp_path: Path) -> None:
     data = '{"version": 7, "enabled": true, "changed_at": "x", "changed_by": null}'
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     stream = f"{head}id: 7\nevent: change\ndata: {data}\n\n".encode()
-    with Stranger(stream) as stranger, watch(tmp_path, url=stranger.url, token="a.b.c") as watcher:
+    with FakeServer(stream) as server, watch(tmp_path, url=server.url, token="a.b.c") as watcher:
         assert [watcher.line(), watcher.line()] == ["7  on   x  -"] * 2
-    first, second, *_ = stranger.asked
+    first, second, *_ = server.requests
     assert b"last-event-id" not in first.lower()
     assert b"last-event-id: 7\r\n" in second.lower()
 
 
-def test_watch_ends_soon_after_its_reader(service: Service, tenant: str) -> None:
-    """Though no other change comes that it could fail to print."""
+def test_watch_ends_after_its_output_is_closed(service: Service, tenant: str) -> None:
+    """No further change is needed: the command does not wait for a failed write."""
     own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     process = subprocess.Popen(
         [*COMMAND, "watch"],

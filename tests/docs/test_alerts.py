@@ -1,4 +1,4 @@
-"""The alerts and the dashboard ask for what the service tells."""
+"""The alerts and the dashboard use only metrics that the service exposes."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.processes import ROOT, Service, make_token, skip_locally
 from tests.waiting import PATIENCE
 from tests.web.middleware.test_request_metrics import TOKEN, scrape
 
-PROMETHEUS_OWN = {"job", "instance"}  # labels that it adds to each number
+PROMETHEUS_LABELS = {"job", "instance"}  # labels that Prometheus adds to every sample
 SELECTOR = re.compile(r"([a-z_:]+)\{([^}]*)\}")
 
 
@@ -31,10 +31,10 @@ def dashboard() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> dict[str, set[str]]:
-    """The names that a service tells, each with its labels, once it was asked for anything."""
-    with Service(tmp_path_factory.mktemp("told") / "log", redis_url, METRICS_TOKEN=TOKEN) as service:
-        service.client(make_token("told")).get()
+def exposed(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> dict[str, set[str]]:
+    """The metrics that a service exposes after one request, each with its labels."""
+    with Service(tmp_path_factory.mktemp("exposed") / "log", redis_url, METRICS_TOKEN=TOKEN) as service:
+        service.client(make_token("exposed")).get()
         names: dict[str, set[str]] = {}
         for name, labels in scrape(service):
             names.setdefault(name, set()).update(label for label, _ in labels)
@@ -42,28 +42,28 @@ def told(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("expression", [*alerts(), *dashboard()])
-def test_each_name_and_label_that_is_asked_for_is_told(told: dict[str, set[str]], expression: str) -> None:
+def test_each_queried_metric_and_label_is_exposed(exposed: dict[str, set[str]], expression: str) -> None:
     selectors = SELECTOR.findall(expression)
     assert selectors
     for name, matchers in selectors:
         if name != "up":
-            assert set(re.findall(r"(\w+)[=!]~?", matchers)) <= told[name] | PROMETHEUS_OWN
+            assert set(re.findall(r"(\w+)[=!]~?", matchers)) <= exposed[name] | PROMETHEUS_LABELS
     grouped = {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(", ")}
-    assert grouped <= set.union(*(told.get(name, set()) for name, _ in selectors)) | PROMETHEUS_OWN
+    assert grouped <= set.union(*(exposed.get(name, set()) for name, _ in selectors)) | PROMETHEUS_LABELS
 
 
-def test_each_number_is_shown_on_the_dashboard(told: dict[str, set[str]]) -> None:
+def test_each_metric_is_on_the_dashboard(exposed: dict[str, set[str]]) -> None:
     shown = {
         re.sub("_(bucket|count)$", "", name) for expression in dashboard() for name, _ in SELECTOR.findall(expression)
     }
-    assert {re.sub("_(bucket|count|sum)$", "", name) for name in told} <= shown
+    assert {re.sub("_(bucket|count|sum)$", "", name) for name in exposed} <= shown
 
 
-def test_the_picture_of_the_dashboard_is_there() -> None:
+def test_picture_of_the_dashboard_exists() -> None:
     assert (ROOT / "docs" / "dashboard.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_each_alert_fires_when_it_is_to_and_only_then() -> None:
+def test_each_alert_fires_only_under_its_condition() -> None:
     cases = (ROOT / "tests" / "docs" / "alerts.yaml").read_text()
     outcomes = {
         (rule["alertname"], bool(rule["exp_alerts"]))

@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/backups.md back up and restore a store. Each block is run as it is in the document."""
+"""The commands of docs/how-to/backups.md back up and restore a store. The tests run each block unchanged."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def shell(tmp_path: Path) -> "Shell":
 
 
 class Shell:
-    """Runs the document's blocks of commands, with the variables that it names."""
+    """Runs the command blocks of the document with the given environment variables."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -53,7 +53,7 @@ class Shell:
         return self._directory / name
 
 
-def test_a_backup_is_restored_behind_sentinels_and_the_replica_follows(shell: Shell, tmp_path: Path) -> None:
+def test_backup_is_restored_behind_sentinels_and_replicated(shell: Shell, tmp_path: Path) -> None:
     with sentinel_store(tmp_path) as store:
         primary, replica = store.servers
         url = f"redis://127.0.0.1:{primary.port}"
@@ -99,7 +99,7 @@ def _has(server: Node, value: str) -> bool:
     return bool(server.ask("GET", "external_oms:{acme}") == value)
 
 
-def test_a_backup_of_a_cluster_is_restored_though_its_slots_have_moved(shell: Shell, tmp_path: Path) -> None:
+def test_cluster_backup_is_restored_after_slots_have_moved(shell: Shell, tmp_path: Path) -> None:
     with cluster(tmp_path) as store:
         source, target, _ = store.nodes
         names = {node.ask("CLUSTER", "MYID"): store.tenants_of(node, 2) for node in store.nodes}

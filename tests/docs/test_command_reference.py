@@ -1,4 +1,4 @@
-"""docs/command.md lists exactly what the command has."""
+"""docs/command.md lists exactly the verbs, options, variables and exit statuses of the command."""
 
 import re
 
@@ -13,7 +13,7 @@ SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", REFE
 
 
 def first_cells(section: str) -> str:
-    """The first cell of each row of the section's tables."""
+    """Return the first cell of each row of the section's tables."""
     return "\n".join(re.findall(r"^\| ([^|]+) \|", SECTIONS[section], re.MULTILINE))
 
 

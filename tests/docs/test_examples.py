@@ -1,4 +1,4 @@
-"""The consumers of docs/consuming.md keep what is written there, each as a process of its own."""
+"""The examples of docs/consuming.md behave as documented, each in its own process."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ class Consumer(WatchedProcess):
     """A running example."""
 
     def prints(self, *expected: str) -> None:
-        """Wait for that many lines, and check that they are these."""
+        """Wait for these lines, and check that they are the next ones."""
         for line in expected:
             assert self.line() == line
 
@@ -41,7 +41,7 @@ setters = pytest.mark.parametrize("example", ["set.py", "set.mjs"])
 
 @pytest.fixture
 def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
-    """Starts the example with a token; it is ended with the test."""
+    """A function that starts the example with a token. The example ends with the test."""
     interpreter = sys.executable
     if example.endswith(".mjs"):
         interpreter = shutil.which("node") or ""
@@ -60,7 +60,7 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
 
 
 @followers
-def test_an_example_prints_what_stands_and_each_change(
+def test_example_prints_the_current_setting_and_each_change(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
     consumer = consume(service, make_token(tenant))
@@ -73,7 +73,7 @@ def test_an_example_prints_what_stands_and_each_change(
 
 
 @followers
-def test_an_example_goes_on_after_a_restart_with_every_change_once(
+def test_example_prints_each_change_once_across_restarts(
     consume: Consume, stoppable: Service, tenant: str, client: Client
 ) -> None:
     client.change(True)
@@ -89,10 +89,10 @@ def test_an_example_goes_on_after_a_restart_with_every_change_once(
 
 
 @followers
-def test_an_example_takes_a_reset_for_what_stands(
+def test_example_takes_a_reset_as_the_current_setting(
     consume: Consume, stoppable: Service, tenant: str, client: Client, redis_url: str
 ) -> None:
-    """The store has lost everything, so that the versions begin anew."""
+    """Redis lost all data, so that versions start at 0 again."""
     client.change(True, False, True)
     consumer = consume(stoppable, make_token(tenant))
     consumer.prints("3 on")
@@ -106,7 +106,7 @@ def test_an_example_takes_a_reset_for_what_stands(
 
 
 @pytest.mark.parametrize("example", ["follow.py", "follow.mjs", "set.py", "set.mjs"])
-def test_an_example_ends_with_a_clear_error_where_the_token_is_bad(consume: Consume, service: Service) -> None:
+def test_example_ends_with_a_clear_error_for_a_bad_token(consume: Consume, service: Service) -> None:
     consumer = consume(service, "bad")
     assert consumer.ends() == 1
     assert consumer.errors.startswith("rejected: 401: {")
@@ -120,33 +120,31 @@ def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProce
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-def test_the_example_for_openfeature_prints_the_switch(service: Service, tenant: str, client: Client) -> None:
+def test_openfeature_example_prints_the_setting(service: Service, tenant: str, client: Client) -> None:
     assert run_flag_example(service, make_token(tenant)).stdout == "0 off\n"
     client.change(True)
     assert run_flag_example(service, make_token(tenant)).stdout == "1 on\n"
 
 
-def test_the_example_for_openfeature_takes_no_default_for_the_switch(
-    service: Service, tenant: str, client: Client
-) -> None:
+def test_openfeature_example_prints_no_default_after_an_error(service: Service, tenant: str, client: Client) -> None:
     client.change(True)
-    refused = run_flag_example(service, make_token(tenant, exp=1))
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.splitlines()[-1] == "cannot read the flag: unauthorized"
+    rejected = run_flag_example(service, make_token(tenant, exp=1))
+    assert (rejected.returncode, rejected.stdout) == (1, "")
+    assert rejected.stderr.splitlines()[-1] == "cannot read the flag: unauthorized"
 
 
 @followers
-def test_an_example_ends_with_its_token(consume: Consume, service: Service, tenant: str) -> None:
+def test_example_ends_when_its_token_expires(consume: Consume, service: Service, tenant: str) -> None:
     consumer = consume(service, make_token(tenant, exp=int(time.time()) + 10))
     consumer.prints("0 off")
     assert consumer.ends() == 1
-    ended, refused = consumer.errors.splitlines()
+    ended, rejected = consumer.errors.splitlines()
     assert ended == "the stream ended; reconnecting"
-    assert refused.startswith("rejected: 401: {")
+    assert rejected.startswith("rejected: 401: {")
 
 
 @setters
-def test_an_example_sets_what_was_decided_on_what_stands(
+def test_example_sets_what_was_decided_on_the_current_setting(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
     consumer = consume(service, make_token(tenant))
@@ -159,10 +157,8 @@ def test_an_example_sets_what_was_decided_on_what_stands(
 
 
 @setters
-def test_an_example_asks_anew_where_another_came_between(
-    consume: Consume, service: Service, tenant: str, client: Client
-) -> None:
-    """Even where the other one left the value as it was, as here."""
+def test_example_asks_again_after_a_conflict(consume: Consume, service: Service, tenant: str, client: Client) -> None:
+    """The value is the same again after the other writer's changes, but the version is not."""
     consumer = consume(service, make_token(tenant))
     consumer.prints('off "0"')
     client.change(True, False)
@@ -175,7 +171,7 @@ def test_an_example_asks_anew_where_another_came_between(
 
 
 @setters
-def test_an_example_gives_up_after_five_conflicts_and_has_set_nothing(
+def test_example_sets_nothing_after_five_conflicts(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
     consumer = consume(service, make_token(tenant))
@@ -189,7 +185,7 @@ def test_an_example_gives_up_after_five_conflicts_and_has_set_nothing(
 
 
 @setters
-def test_an_example_sets_nothing_where_nothing_was_decided(
+def test_example_sets_nothing_without_a_decision(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
     consumer = consume(service, make_token(tenant))

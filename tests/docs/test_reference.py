@@ -23,9 +23,9 @@ from tests.web.middleware.test_request_metrics import TOKEN, scrape
 
 DOCS = ROOT / "docs"
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-# Fields of every line.
+# Fields of every log line.
 COMMON_FIELDS = {"time", "level", "event", "exception"}
-# Fields that a call returns, so that no literal in the code names them.
+# Fields that a function call computes: no literal in the code names them.
 COMPUTED_FIELDS = {"request": {"trace_id", "parent_id"}, "listening": {"jwt_keys", "metrics"}}
 
 Row = list[str]
