@@ -11,7 +11,17 @@ from typing import Any, Final, Literal
 from app.errors import StoreError, causes, system_reason
 from app.settings import Settings
 from app.store.connections import DRIVER_ERRORS, REFUSED, ServerConnections
-from app.store.pipeline import Pipeline, driver_errors
+from app.store.pipeline import (
+    AuthenticationError,
+    BusyLoadingError,
+    ExecAbortError,
+    NoPermissionError,
+    OutOfMemoryError,
+    Pipeline,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from app.store.redis_url import HostPort
 from app.store.topology import connect, connections_for
 
@@ -116,17 +126,17 @@ async def _call(pipeline: Pipeline, *command: str) -> Any:
 
 # The texts of these errors quote no argument. Others may quote an AUTH command with its password.
 _QUOTABLE: Final = (
-    driver_errors.AuthenticationError,
-    driver_errors.BusyLoadingError,
-    driver_errors.ExecAbortError,
-    driver_errors.NoPermissionError,
-    driver_errors.OutOfMemoryError,
-    driver_errors.ReadOnlyError,
+    AuthenticationError,
+    BusyLoadingError,
+    ExecAbortError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
 )
 _REASONS: Final[dict[type[BaseException], str]] = {
     TimeoutError: "it did not answer in time (REDIS_TIMEOUT)",
-    driver_errors.ResponseError: "it rejected a command that the service needs",
-    driver_errors.RedisError: "it closed the connection, or its reply was not from Redis",
+    ResponseError: "it rejected a command that the service needs",
+    RedisError: "it closed the connection, or its reply was not from Redis",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, cast
 
 from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import DRIVER_ERRORS, ServerConnections
-from app.store.pipeline import Command, Pipeline, PipelineWork, T, driver_errors, key_slot
+from app.store.pipeline import AskError, Command, MovedError, Pipeline, PipelineWork, T, TryAgainError, key_slot
 from app.store.redis_url import HostPort
 
 # How often one call follows MOVED, ASK or TRYAGAIN. On TRYAGAIN it waits that many seconds first.
@@ -66,12 +66,12 @@ class ClusterTopology:
         for _ in range(_MAX_REDIRECTS):
             try:
                 return await work(self._node(node), asking=asking)
-            except driver_errors.MovedError as moved:
+            except MovedError as moved:
                 node, asking = (moved.host or node[0], moved.port), False
                 self._slots.moved[moved.slot_id] = node
-            except driver_errors.AskError as ask:
+            except AskError as ask:
                 node, asking = (ask.host or node[0], ask.port), True
-            except driver_errors.TryAgainError:
+            except TryAgainError:
                 await asyncio.sleep(_TRY_AGAIN_DELAY)
             except DRIVER_ERRORS:
                 self._refresh()

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import redis.asyncio
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
@@ -37,12 +38,12 @@ class ServerConnections:
     operation has a connection to itself. Only the reads of a batch share one.
     """
 
-    def __init__(self, make: Callable[[], Any], name: str) -> None:
+    def __init__(self, make: Callable[[], AbstractConnection], name: str) -> None:
         self.name = name
         self._make = make
         self._capacity = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._idle: list[Any] = []
-        self._open: set[Any] = set()
+        self._idle: list[AbstractConnection] = []
+        self._open: set[AbstractConnection] = set()
         self._closed = False
         self._reads = ReadBatcher(self.acquire)
 
@@ -108,7 +109,7 @@ class ServerConnections:
             yield pipeline_on(connection)
 
     @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _connection(self) -> AsyncIterator[AbstractConnection]:
         """Open a connection that is not in the pool, and close it after the block."""
         connection = await self._connect()
         try:
@@ -116,7 +117,7 @@ class ServerConnections:
         finally:
             await self._disconnect(connection)
 
-    async def _take_idle(self, idle: list[Any]) -> Any:
+    async def _take_idle(self, idle: list[AbstractConnection]) -> AbstractConnection | None:
         """Return an idle connection that has no unread data and is not closed, or None. Closes unusable ones."""
         while idle:
             connection = idle.pop()
@@ -126,7 +127,7 @@ class ServerConnections:
             await self._disconnect(connection)
         return None
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> AbstractConnection:
         self._raise_if_closed()
         connection = self._make()
         self._open.add(connection)
@@ -139,7 +140,7 @@ class ServerConnections:
             raise
         return connection
 
-    async def _disconnect(self, connection: Any) -> None:
+    async def _disconnect(self, connection: AbstractConnection) -> None:
         self._open.discard(connection)
         await connection.disconnect(nowait=True)
 
@@ -185,7 +186,7 @@ def _hiding_login_replies() -> Iterator[None]:
         raise ConnectionError("the server rejected the login") from None
 
 
-async def _messages(connection: Any, limit: float, silence: float) -> AsyncIterator[bytes | None]:
+async def _messages(connection: AbstractConnection, limit: float, silence: float) -> AsyncIterator[bytes | None]:
     """Yield the messages. Raises TimeoutError if a PING is not answered in time."""
     is_ping_sent = False
     while True:

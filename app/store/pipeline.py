@@ -5,13 +5,24 @@ from typing import Any, Protocol, TypeVar
 
 import hiredis
 from redis import crc, exceptions
+from redis.asyncio.connection import AbstractConnection
 
 T = TypeVar("T")
 
 Command = tuple[str | int | bytes, ...]
 
-# redis-py's exceptions and its function for a key's slot, for modules of `app.store` that do not import redis-py.
-driver_errors = exceptions
+# redis-py's errors and its function for a key's slot, for modules that do not import redis-py.
+AskError = exceptions.AskError
+AuthenticationError = exceptions.AuthenticationError
+BusyLoadingError = exceptions.BusyLoadingError
+ExecAbortError = exceptions.ExecAbortError
+MovedError = exceptions.MovedError
+NoPermissionError = exceptions.NoPermissionError
+OutOfMemoryError = exceptions.OutOfMemoryError
+ReadOnlyError = exceptions.ReadOnlyError
+RedisError = exceptions.RedisError
+ResponseError = exceptions.ResponseError
+TryAgainError = exceptions.TryAgainError
 key_slot = crc.key_slot
 
 
@@ -29,7 +40,7 @@ PipelineWork = Callable[[Pipeline], Awaitable[T]]
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub only has tuples of one
 
 
-def pipeline_on(connection: Any) -> Pipeline:
+def pipeline_on(connection: AbstractConnection) -> Pipeline:
     """Return the pipeline of `connection`, a connected connection of redis-py.
 
     hiredis packs the commands, because redis-py's own packing costs 5 µs more per command.
@@ -49,10 +60,10 @@ def pipeline_on(connection: Any) -> Pipeline:
     return pipeline
 
 
-async def _reply(connection: Any) -> Any:
+async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
-    except driver_errors.ResponseError as error:
+    except ResponseError as error:
         return error
 
 
