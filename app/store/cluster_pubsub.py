@@ -86,7 +86,7 @@ class ClusterSubscriptions:
                     is_lost = False
                     async for message in messages:
                         await self._queue.put(message)
-            except Exception as error:  # whatever it is: the feed must not believe that this node is subscribed
+            except Exception as error:  # any: otherwise the feed takes this node for subscribed
                 if not is_lost:
                     extra = {"node": f"{node[0]}:{node[1]}", "cause": str(error)}
                     unexpected = None if isinstance(error, DRIVER_ERRORS) else error

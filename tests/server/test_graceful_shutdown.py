@@ -18,7 +18,7 @@ import uvicorn
 from app.server.graceful_shutdown import GracefulServer
 from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
-from tests.processes import WEB, Service, make_token
+from tests.processes import ROOT, WEB, Service, make_token
 from tests.streams import EventStream
 from tests.waiting import BUSY, PATIENCE, eventually
 
@@ -253,6 +253,7 @@ def test_shutdown_with_a_hung_worker_ends_within_10_s(tmp_path: Path, redis_url:
     with running(tmp_path / "log", redis_url, "2") as service:
         serving = service.workers
         os.kill(serving[0], signal.SIGSTOP)
+        time.sleep(1)  # until the parent waits for the answer of the hung worker
         began = time.monotonic()
         try:
             service.stop()
@@ -262,6 +263,17 @@ def test_shutdown_with_a_hung_worker_ends_within_10_s(tmp_path: Path, redis_url:
                 os.kill(pid, signal.SIGKILL)
         assert time.monotonic() - began < 10 + BUSY
         assert left == []
+        assert f"Finished server process [{serving[1]}]" in service.log
+
+
+def test_worker_that_starts_slowly_is_not_killed(tmp_path: Path, redis_url: str) -> None:
+    """Uvicorn gives a worker 5 s to answer, also while it still imports."""
+    slow_start = "import sys, time\nif '--multiprocessing-fork' in sys.argv: time.sleep(7)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow_start)
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY="2", PYTHONPATH=path) as service:
+        assert service.client(make_token("slow-start")).get().status == 200
+    assert "died" not in service.log
 
 
 def test_killed_worker_is_replaced(tmp_path: Path, redis_url: str) -> None:

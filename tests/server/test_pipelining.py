@@ -13,10 +13,13 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.server.http_protocol import HttpProtocol
+from app.web.middleware.error_responses import ErrorResponse
 from app.web.middleware.response_headers import ResponseHeaders
+from tests.conftest import Run
 from tests.waiting import PATIENCE
 
 HEAD = b"%s %s HTTP/1.1\r\nHost: x\r\n"
@@ -176,3 +179,41 @@ def test_each_complete_request_is_answered_once_and_in_order(
     parts = [(sent[start:end], pause) for (start, pause), (end, _) in itertools.pairwise(edges) if end > start]
     received = uvloop.run(pipeline(parts, half_closes=half_closes or not expected_answers.ends_with_error))
     assert read(received) == expected_answers
+
+
+class CountedProtocol(HttpProtocol):
+    """Counts how often the server tries to respond instead of the application."""
+
+    attempts = 0
+
+    def _respond_before_application(self, cycle: RequestResponseCycle, response: ErrorResponse) -> None:
+        self.attempts += 1
+        super()._respond_before_application(cycle, response)
+
+
+def test_malformed_body_on_a_lost_connection_is_handled_once(run: Run) -> None:
+    async def lose() -> int:
+        config = uvicorn.Config(ResponseHeaders(echo), lifespan="off", log_config=None, ws="none")
+        config.load()
+        loop = asyncio.get_running_loop()
+        accepted: asyncio.Queue[CountedProtocol] = asyncio.Queue()
+
+        class Accepted(CountedProtocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+                super().connection_made(transport)
+                accepted.put_nowait(self)
+
+        async with (
+            await loop.create_server(lambda: Accepted(config, ServerState(), {}), "127.0.0.1", 0) as server,
+            asyncio.timeout(PATIENCE),
+        ):
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            protocol = await accepted.get()
+            protocol.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+            protocol.transport.abort()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            writer.close()
+            return protocol.attempts
+
+    assert run(lose()) == 1
