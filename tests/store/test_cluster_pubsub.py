@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import cast
 
-from app.store.address import HostPort
 from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import ServerConnections
+from app.store.redis_url import HostPort
 from tests.conftest import Run
 from tests.waiting import PATIENCE
 
