@@ -151,6 +151,31 @@ def test_a_redirect_is_not_followed_and_takes_no_token_along(verb: tuple[str, ..
     assert other.asked == []
 
 
+def test_redirect_without_a_valid_url_is_not_reported_as_200() -> None:
+    with Stranger(http_reply("302 Found", Location="javascript:alert(1)")) as stranger:
+        line = failure(oms_config("get", url=stranger.url, token=TOKEN), 5)
+    assert line.startswith(f"the request to {stranger.url}/v0 failed: the response is not from the service;")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reply", "reason"),
+    [
+        (
+            ("set", "on"),
+            http_reply("200 OK", body='{"enabled": false}', ETag='"1"'),
+            "the response has another value than the one that was sent",
+        ),
+        (("history",), http_reply("200 OK", body="x" * (2 << 20)), "the response is longer than 1048576 bytes"),
+    ],
+)
+def test_response_that_is_rejected_is_reported_with_the_reason(
+    arguments: tuple[str, ...], reply: bytes, reason: str
+) -> None:
+    with Stranger(reply) as stranger:
+        line = failure(oms_config(*arguments, url=stranger.url, token=TOKEN), 5)
+    assert f"{stranger.url}/v0 returned 200: {reason}" in line
+
+
 def test_an_error_that_repeats_the_token_is_told_without_it() -> None:
     body = json.dumps({"error_code": "x", "message": f"\x1b[2Jno {TOKEN}", "request_id": "x"})
     with Stranger(http_reply("500 Oh", body=body)) as stranger:
@@ -314,12 +339,16 @@ def test_nothing_that_is_told_of_a_change_commands_the_terminal(verb: tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("headers", "body"),
-    [("", b"x" * (2 << 20)), ("", b"data: x\n" * (1 << 18)), ("Content-Encoding: gzip\r\n", gzip.compress(b"\n" * 99))],
+    ("headers", "body", "reason"),
+    [
+        ("", b"x" * (2 << 20), "an event is longer than 1048576 bytes"),
+        ("", b"data: x\n" * (1 << 18), "an event is longer than 1048576 bytes"),
+        ("Content-Encoding: gzip\r\n", gzip.compress(b"\n" * 99), "the event stream is compressed"),
+    ],
     ids=["line", "event", "compressed"],
 )
-def test_a_stream_that_could_grow_without_bound_is_not_read(headers: str, body: bytes) -> None:
+def test_a_stream_that_could_grow_without_bound_is_not_read(headers: str, body: bytes, reason: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{headers}\r\n"
     with Stranger(head.encode() + body, then_close=False) as stranger:
         line = failure(oms_config("watch", url=stranger.url, token=TOKEN), 5)
-    assert NOT_THE_SERVICE in line
+    assert f"returned 200: {reason}" in line
