@@ -35,8 +35,8 @@ def test_a_full_queue_holds_the_nodes_back_and_loses_nothing(run: Run) -> None:
     async def listen() -> None:
         node = Talkative()
         subscriptions = ClusterSubscriptions("x", 1.0, lambda _: cast(ServerConnections, node), lambda: None)
-        subscriptions.follow({PLACE})
-        await subscriptions.begun()
+        subscriptions.set_nodes({PLACE})
+        await subscriptions.wait_for_first_attempts()
         taken = -1
         while taken != node.taken:  # until the node is held back
             taken = node.taken
