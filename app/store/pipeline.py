@@ -15,6 +15,10 @@ driver_errors = exceptions
 key_slot = crc.key_slot
 
 
+class StoreConnectionError(ConnectionError):
+    """A failed connection that `app.store` has found itself. The text contains no secret."""
+
+
 class Pipeline(Protocol):
     """Sends commands on one connection in one round trip and returns one reply per command.
 
@@ -38,7 +42,7 @@ def pipeline_on(connection: Any) -> Pipeline:
     async def pipeline(*commands: Command, errors: bool = False) -> list[Any]:
         if not connection.is_connected:
             # redis-py would connect again, and the server would no longer have the WATCH.
-            raise ConnectionError("the connection was closed in between")
+            raise StoreConnectionError("the connection was closed in between")
         await connection.send_packed_command(b"".join(map(_pack, commands)))
         replies = [await _reply(connection) for _ in commands]
         if not errors:
