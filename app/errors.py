@@ -61,7 +61,7 @@ class FlagNotFound(ServiceError):
 class Unauthorized(ServiceError):
     """There is no token, or it fails verification. The text gives the reason and quotes nothing from the token."""
 
-    def __init__(self, text: str, reason: RejectionReason = RejectionReason.MALFORMED) -> None:
+    def __init__(self, text: str, reason: RejectionReason) -> None:
         super().__init__(text)
         self.reason = reason
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from app.errors import FlagNotFound
-from app.feed.feed import Feed, Subscriber
+from app.feed.feed import Feed
+from app.feed.subscriber import Subscriber
 from app.model import Author, Evaluation, Evaluations, Expected, History, Principal, Setting
 from app.store import Store
 

@@ -87,7 +87,7 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
             )
         ),
         *(("REDIS_TLS_VERIFY", value) for value in ("no", "True", "0")),
-        *(("REDIS_MIN_REPLICAS", value) for value in ("-1", "11", "x")),
+        *(("REDIS_MIN_REPLICAS", value) for value in ("-1", "11", "x", "0" * 19 + "999")),
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_SECRET_PREVIOUS", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),

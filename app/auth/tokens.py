@@ -82,7 +82,8 @@ class TokenVerifier:
         keys cannot be fetched now.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
-            raise Unauthorized(f"The token is longer than {MAX_TOKEN_CHARACTERS} characters.")
+            text = f"The token is longer than {MAX_TOKEN_CHARACTERS} characters."
+            raise Unauthorized(text, RejectionReason.MALFORMED)
         try:
             issuer, key_id = self._unverified_issuer_and_key_id(token)
             key = await self._keys.find(issuer, key_id)

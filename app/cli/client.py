@@ -100,7 +100,7 @@ class ApiClient:
         async with self._open("POST", _PATH, headers=condition, json={"enabled": enabled}) as response:
             setting = await _current_setting(response)
             if setting.enabled is not enabled:
-                raise ValueError("another value than the one that was sent")
+                raise _BadResponse("the response has another value than the one that was sent")
             return setting
 
     async def history(self, *, limit: int, before: int | None = None) -> list[ChangeRecord]:
@@ -115,7 +115,7 @@ class ApiClient:
         timeout = httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT)
         async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True, timeout=timeout) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise ValueError("a compressed stream can expand without limit")
+                raise _BadResponse("the event stream is compressed, and could expand without limit")
             response.stream = bounded = _BoundedStream(response.stream)
             async for event in EventSource(response).aiter_sse():
                 bounded.unread = 0
@@ -132,11 +132,13 @@ class ApiClient:
         """
         request_id = uuid.uuid4().hex
         headers = {"X-Request-ID": request_id, **headers}
+        result = f"the request to {self._url} failed"
         try:
             async with (
                 asyncio.timeout(_RESPONSE_TIMEOUT) as timeout,
                 self._http.stream(method, f"{self._url}{path}", headers=headers, **request) as response,
             ):
+                result = f"{self._url} returned {response.status_code}"
                 # A proxy may replace the request ID. The service logs the ID that it returns.
                 request_id = response.headers["X-Request-ID"] = _request_id(response) or request_id
                 if response.status_code != httpx.codes.OK:
@@ -146,7 +148,7 @@ class ApiClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise CommandError("failed", f"cannot connect to {self._url}: {_reason(error)}") from error
         except (*_MALFORMED, SSEError, httpx.InvalidURL) as error:
-            text = f"{self._url} returned 200: {_NOT_THE_SERVICE}"
+            text = f"{result}: {error if isinstance(error, _BadResponse) else _NOT_THE_SERVICE}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True) from error
         except (TimeoutError, httpx.HTTPError) as error:
             text = f"the request to {self._url} failed: {_reason(error)}"
@@ -171,8 +173,12 @@ class ApiClient:
         )
 
 
+class _BadResponse(ValueError):
+    """A response that the service would not send. The text gives the reason and contains no secret."""
+
+
 class _BoundedStream(httpx.AsyncByteStream):
-    """A response body that raises ValueError if one event is too long. The SSE decoder buffers an event without limit.
+    """A response body that raises _BadResponse if one event is too long. The SSE decoder has no limit for an event.
 
     The reader sets `unread`, the number of bytes since the last event, to 0 after each event.
     """
@@ -185,7 +191,7 @@ class _BoundedStream(httpx.AsyncByteStream):
         async for chunk in self._stream:
             self.unread += len(chunk)
             if self.unread > _MAX_BYTES:
-                raise ValueError(f"an event is longer than {_MAX_BYTES} bytes")
+                raise _BadResponse(f"an event is longer than {_MAX_BYTES} bytes")
             yield chunk
 
     async def aclose(self) -> None:
@@ -210,7 +216,7 @@ async def _read_json(response: httpx.Response) -> Any:
     async for chunk in response.aiter_raw():  # raw: a small compressed body can expand without limit
         content += chunk
         if len(content) > _MAX_BYTES:
-            raise ValueError(f"the response is longer than {_MAX_BYTES} bytes")
+            raise _BadResponse(f"the response is longer than {_MAX_BYTES} bytes")
     return json.loads(content)
 
 

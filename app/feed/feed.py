@@ -14,8 +14,6 @@ from app.feed.subscriber import Subscriber
 from app.feed.topic import Topic, error_with_cause, fail_future
 from app.store import Store
 
-__all__ = ["Feed", "Subscriber"]
-
 _log = logging.getLogger(__name__)
 
 # How many tenants' histories are read at the same time when the feed catches up.

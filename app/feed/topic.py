@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from app.errors import StoreError
 from app.model import Change, version_of
 from app.store import Store
+
+if TYPE_CHECKING:
+    from app.feed.subscriber import Subscriber
 
 _log = logging.getLogger(__name__)
 
@@ -14,25 +17,12 @@ _log = logging.getLogger(__name__)
 _PAGE_SIZE: Final = 100
 
 
-class ChangeReceiver(Protocol):
-    """A receiver of one tenant's changes."""
-
-    def deliver(self, change: Change) -> None:
-        """Receive the next change."""
-
-    def reset(self, newest: Change | None) -> None:
-        """Receive the current setting. The changes before it are not available."""
-
-    def end(self) -> None:
-        """End. Nothing is delivered after this."""
-
-
 class Topic:
     """One tenant's subscribers, and `newest`, the last change that was delivered to them."""
 
     def __init__(self, tenant: str, store: Store) -> None:
         self.tenant = tenant
-        self.subscribers: set[ChangeReceiver] = set()
+        self.subscribers: set[Subscriber] = set()
         self.newest: Change | None = None
         self._store = store
         self._is_loaded = False

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from app.errors import StoreError, causes, system_reason
 from app.settings import Settings
-from app.store.connections import DRIVER_ERRORS, REFUSED, ServerConnections
+from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, ServerConnections
 from app.store.pipeline import (
     AuthenticationError,
     BusyLoadingError,
@@ -21,6 +21,7 @@ from app.store.pipeline import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    StoreConnectionError,
 )
 from app.store.redis_url import HostPort
 from app.store.topology import connect, connections_for
@@ -119,7 +120,7 @@ async def _call(pipeline: Pipeline, *command: str) -> Any:
     """Return the reply to a command, or None if the server rejects the command."""
     try:
         (reply,) = await pipeline(command)
-    except REFUSED:
+    except ERROR_REPLY:
         return None
     return reply
 
@@ -146,7 +147,7 @@ def failure_reason(error: StoreError) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    if type(error) is ConnectionError or isinstance(error, LookupError):  # from app.store, without secrets
+    if isinstance(error, StoreConnectionError):
         return f"{error}; the last one tried: {_reason(error.__cause__)}" if error.__cause__ else str(error)
     for cause in causes(error):
         if isinstance(cause, _QUOTABLE):

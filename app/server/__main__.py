@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -17,13 +17,13 @@ from app.server.listen_socket import listen
 from app.settings import METRICS_DIRECTORY, Settings, SettingsError
 
 
-def main(environment: Mapping[str, str] = os.environ) -> None:
+def main() -> None:
     """Serve until a signal stops the process. If it cannot start, exit with one line on stderr."""
     try:
-        settings = Settings.read(environment)
+        settings = Settings.read(os.environ)
         listening_socket = listen(settings.port)
     except SettingsError as error:
-        sys.exit(startup_error(str(error), environment.get("LOG_FORMAT")))
+        sys.exit(startup_error(str(error), os.environ.get("LOG_FORMAT")))
     except OSError as error:
         reason = f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}"
         sys.exit(startup_error(reason, settings.log_format))
@@ -47,18 +47,18 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     _allow_many_connections()
     install_log_hooks()
     logging.getLogger(__name__).info("listening", extra=settings.described())
-    with _metrics_directory(1 if settings.metrics_token is None else settings.workers):
+    with _metrics_directory(settings):
         serve(config, listening_socket)
 
 
 @contextlib.contextmanager
-def _metrics_directory(workers: int) -> Iterator[None]:
+def _metrics_directory(settings: Settings) -> Iterator[None]:
     """Provide a temporary directory in which several workers share their metrics, named in the environment.
 
-    One worker keeps its metrics in memory.
+    One worker keeps its metrics in memory. Without METRICS_TOKEN, no metrics are collected.
     """
     os.environ.pop(METRICS_DIRECTORY, None)
-    if workers == 1:
+    if settings.workers == 1 or settings.metrics_token is None:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="external-oms-", ignore_cleanup_errors=True) as directory:

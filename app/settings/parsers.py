@@ -17,9 +17,9 @@ def whole(lowest: int, highest: int) -> Callable[[str], int]:
     """Return a parser of whole numbers from `lowest` to `highest`."""
 
     def parse(value: str) -> int:
-        if not (value.isascii() and value.isdigit() and lowest <= int(value[:19]) <= highest):
+        if not (re.fullmatch("[0-9]{1,9}", value) and lowest <= (number := int(value)) <= highest):
             raise ValueError
-        return int(value)
+        return number
 
     return parse
 

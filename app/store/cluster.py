@@ -9,7 +9,17 @@ from typing import Any, Final, Self, cast
 
 from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import DRIVER_ERRORS, ServerConnections
-from app.store.pipeline import AskError, Command, MovedError, Pipeline, PipelineWork, T, TryAgainError, key_slot
+from app.store.pipeline import (
+    AskError,
+    Command,
+    MovedError,
+    Pipeline,
+    PipelineWork,
+    StoreConnectionError,
+    T,
+    TryAgainError,
+    key_slot,
+)
 from app.store.redis_url import HostPort
 
 # How often one call follows MOVED, ASK or TRYAGAIN. On TRYAGAIN it waits that many seconds first.
@@ -79,7 +89,7 @@ class ClusterTopology:
             except asyncio.CancelledError:
                 self._refresh()  # possibly by the caller's time limit, because the node hangs
                 raise
-        raise ConnectionError(f"the nodes do not agree on which one has the key, after {_MAX_REDIRECTS} redirects")
+        raise StoreConnectionError(f"the nodes do not agree on which one has the key, after {_MAX_REDIRECTS} redirects")
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`."""
@@ -108,7 +118,7 @@ class ClusterTopology:
                     return await self._node(node).run(None, work)
             except DRIVER_ERRORS as error:
                 last_error = error
-        raise ConnectionError("no node answers") from last_error
+        raise StoreConnectionError("no node answers") from last_error
 
     async def close(self) -> None:
         """See `Topology`."""
@@ -122,18 +132,18 @@ class ClusterTopology:
         return self._connections[node]
 
     async def _load_slots(self) -> None:
-        """Load the slot map if it is empty. Raises ConnectionError if no node returns the slots."""
+        """Load the slot map if it is empty. Raises StoreConnectionError if no node returns the slots."""
         if not self._slots.nodes:
             await asyncio.shield(self._refresh())
         if not self._slots.nodes:
-            raise ConnectionError("no node returned its slots") from self._last_error
+            raise StoreConnectionError("no node returned its slots") from self._last_error
 
     async def _owner_of(self, key: str) -> HostPort:
         await self._load_slots()
         node = self._slots.owner_of(key_slot(key.encode()))
         if node is None:
             self._refresh()
-            raise ConnectionError("no node has the key's slot")
+            raise StoreConnectionError("no node has the key's slot")
         return node
 
     def _refresh(self) -> asyncio.Task[None]:

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from app.store.pipeline import Pipeline, PipelineWork, T, pipeline_on
+from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, pipeline_on
 from app.store.read_batching import ReadBatcher
 from app.store.redis_url import HostPort, format_host_port
 
@@ -21,8 +21,8 @@ MAX_CONNECTIONS: Final = 32
 # Everything that redis-py, sockets and time limits raise. (TimeoutError is an OSError.)
 DRIVER_ERRORS: Final = (RedisError, OSError)
 
-# The subset that are error replies: the server has not run the command.
-REFUSED: Final = ResponseError
+# Error replies, a subset: the server has not run the command.
+ERROR_REPLY: Final = ResponseError
 
 # In bytes. A tenant's name has at most 63, so the service did not publish a longer message. It is dropped.
 _MAX_MESSAGE: Final = 63
@@ -166,7 +166,7 @@ class ServerConnections:
             await self._disconnect(connection)
 
     async def close(self) -> None:
-        """See `Topology`. Callers that wait for a connection get a ConnectionError."""
+        """See `Topology`. Callers that wait for a connection get a StoreConnectionError."""
         self._closed = True
         with contextlib.suppress(TimeoutError):  # without a limit, TLS shutdown waits 30 s for a server that hangs
             async with asyncio.timeout(_CLOSE_TIMEOUT):
@@ -174,7 +174,7 @@ class ServerConnections:
 
     def _raise_if_closed(self) -> None:
         if self._closed:
-            raise ConnectionError("the connections to this server are closed")
+            raise StoreConnectionError("the connections to this server are closed")
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def _hiding_login_replies() -> Iterator[None]:
         yield
     except ResponseError:
         # Leave out the reply: a server without AUTH quotes the command, with the password.
-        raise ConnectionError("the server rejected the login") from None
+        raise StoreConnectionError("the server rejected the login") from None
 
 
 async def _messages(connection: AbstractConnection, limit: float, silence: float) -> AsyncIterator[bytes | None]:

@@ -26,6 +26,10 @@ TryAgainError = exceptions.TryAgainError
 key_slot = crc.key_slot
 
 
+class StoreConnectionError(ConnectionError):
+    """A failed connection that `app.store` has found itself. The text contains no secret."""
+
+
 class Pipeline(Protocol):
     """Sends commands on one connection in one round trip and returns one reply per command.
 
@@ -49,7 +53,7 @@ def pipeline_on(connection: AbstractConnection) -> Pipeline:
     async def pipeline(*commands: Command, errors: bool = False) -> list[Any]:
         if not connection.is_connected:
             # redis-py would connect again, and the server would no longer have the WATCH.
-            raise ConnectionError("the connection was closed in between")
+            raise StoreConnectionError("the connection was closed in between")
         await connection.send_packed_command(b"".join(map(_pack, commands)))
         replies = [await _reply(connection) for _ in commands]
         if not errors:

@@ -15,7 +15,7 @@ from functools import partial
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author, Change, Expected, Setting
-from app.store.connections import DRIVER_ERRORS, REFUSED
+from app.store.connections import DRIVER_ERRORS, ERROR_REPLY
 from app.store.pipeline import Command, Pipeline
 from app.store.stored_form import StoredChange, setting_of
 from app.store.topology import Topology
@@ -58,7 +58,7 @@ class RedisStore:
                 current, is_conflict = await self._topology.run(
                     _setting_key(tenant), partial(self._write_unless_conflict, attempt)
                 )
-        except REFUSED as error:
+        except ERROR_REPLY as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
             if attempt.sent is None:
@@ -153,7 +153,7 @@ class RedisStore:
         if self._min_replicas:
             try:
                 (replicas,) = await pipeline(("WAIT", self._min_replicas, max(1, round(self._timeout * 400))))
-            except REFUSED as error:
+            except ERROR_REPLY as error:
                 raise OutcomeUnknown("the store rejected WAIT, so no replica has confirmed the change") from error
             if replicas < self._min_replicas:
                 raise OutcomeUnknown(f"{replicas} of {self._min_replicas} required replicas have confirmed the change")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
-from app.store.pipeline import Pipeline, PipelineWork, T
+from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T
 from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class SentinelTopology:
             # Only the task queries sentinels. A caller that times out would start again with the same dead sentinel.
             await self._first_poll_done.wait()
         if self._primary is None:
-            raise ConnectionError("no sentinel names a primary") from self._last_error
+            raise StoreConnectionError("no sentinel names a primary") from self._last_error
         return self._primary
 
     async def _poll(self) -> None:
@@ -96,7 +96,7 @@ class SentinelTopology:
                 self._last_error = error
                 continue
             if host_port is None:
-                self._last_error = LookupError(f"it knows no primary named {self._service}")
+                self._last_error = StoreConnectionError(f"it knows no primary named {self._service}")
             else:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)

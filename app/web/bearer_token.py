@@ -1,6 +1,6 @@
 """The bearer token in the `Authorization` header (RFC 6750)."""
 
-from app.errors import MissingToken, Unauthorized
+from app.errors import MissingToken, RejectionReason, Unauthorized
 
 
 def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
@@ -10,7 +10,7 @@ def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
     """
     given = [value for name, value in headers if name == b"authorization"]
     if len(given) > 1:
-        raise Unauthorized("The request has more than one Authorization header.")
+        raise Unauthorized("The request has more than one Authorization header.", RejectionReason.MALFORMED)
     scheme, _, token = given[0].decode("latin-1").partition(" ") if given else ("", "", "")
     if scheme.lower() != "bearer":
         raise MissingToken("A bearer token is required.")

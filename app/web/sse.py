@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from app.errors import ServiceError
-from app.feed.feed import Subscriber
+from app.feed.subscriber import Subscriber
 from app.model import ChangeEvent
 from app.web.change_json import change_fields
 

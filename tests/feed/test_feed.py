@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import StoreError
-from app.feed.feed import Feed, Subscriber
-from app.feed.subscriber import MAX_QUEUED_EVENTS
+from app.feed.feed import Feed
+from app.feed.subscriber import MAX_QUEUED_EVENTS, Subscriber
 from app.model import Author, Change, ChangeEvent, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore

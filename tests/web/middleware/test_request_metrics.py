@@ -1,5 +1,6 @@
 """Prometheus metrics of one worker and of several, and access to them."""
 
+import json
 import os
 import signal
 import time
@@ -141,6 +142,14 @@ def test_requests_for_metrics_are_not_counted(measured: Service) -> None:
     before = scrape(measured)
     measured.client("wrong").request("GET", "/metrics")
     assert scrape(measured) == before
+
+
+def test_wrong_metrics_token_is_logged_as_a_wrong_signature(measured: Service) -> None:
+    answer = measured.client("wrong").request("GET", "/metrics", headers={"X-Request-ID": "wrong-metrics-token"})
+    assert answer.status == 401
+    assert measured.logs('"request_id": "wrong-metrics-token"')
+    (line,) = (each for each in measured.log.splitlines() if "wrong-metrics-token" in each)
+    assert json.loads(line)["refusal"] == RejectionReason.SIGNATURE
 
 
 @pytest.mark.parametrize(
