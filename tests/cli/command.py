@@ -13,6 +13,7 @@ from tests.processes import ROOT, WatchedProcess, clean_environment
 from tests.waiting import PATIENCE
 
 COMMAND = (sys.executable, "-m", "app.cli")
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 def oms_config(

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import FakeServer, answer, failure, http_reply, oms_config
+from tests.cli.command import TIME, FakeServer, answer, failure, http_reply, oms_config
 from tests.contract import Client
 from tests.processes import Service, make_token
-
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 @pytest.fixture

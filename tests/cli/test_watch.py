@@ -9,12 +9,10 @@ from pathlib import Path
 
 import redis
 
-from tests.cli.command import COMMAND, FakeServer, watch
+from tests.cli.command import COMMAND, TIME, FakeServer, watch
 from tests.contract import Client
 from tests.processes import ROOT, Service, clean_environment, make_token
 from tests.waiting import PATIENCE
-
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 def test_watch_prints_the_current_setting_and_each_change(

@@ -9,8 +9,7 @@ from app.model import MAX_VERSION
 from app.web.etags import if_match
 from tests.contract import FLAGS_PATH, HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
-
-EVENTS_PATH = f"{PATH}/events"
+from tests.streams import EVENTS_PATH
 
 
 def stored(**members: Any) -> bytes:
