@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
+from app.store.pipeline import StoreConnectionError
 from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class ClusterSubscriptions:
     async def wait_for_first_attempts(self) -> None:
         """Return once each node was tried. Raises ConnectionError if no subscription succeeded."""
         if not any(await asyncio.gather(*self._first_attempts.values())):
-            raise ConnectionError("no node accepted a subscription")
+            raise StoreConnectionError("no node accepted a subscription")
 
     async def messages(self, current_nodes: Callable[[], AbstractSet[HostPort]]) -> AsyncIterator[bytes | None]:
         """Yield the messages of all nodes; None if some may have been missed on a node.
