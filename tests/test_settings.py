@@ -25,6 +25,7 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
     assert dataclasses.asdict(settings) == {
         "port": 8000, "workers": 1, "redis": dataclasses.asdict(Address.parse(REQUIRED["REDIS_URL"])),
         "redis_tls_verify": True, "redis_timeout": 1.0, "redis_min_replicas": 0,
+        "redis_sentinel_quorum": "majority", "redis_sentinel_username": None, "redis_sentinel_password": None,
         "jwt_secret": REQUIRED["JWT_SECRET"], "jwt_secret_previous": None,
         "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
@@ -38,8 +39,9 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
 def test_each_variable_is_read() -> None:
     settings = Settings.read(
         {
-            "PORT": "80", "WEB_CONCURRENCY": "2", "REDIS_URL": "unix:///run/redis.sock", "REDIS_TIMEOUT": "0.5",
-            "REDIS_TLS_VERIFY": "false", "REDIS_MIN_REPLICAS": "1", "JWT_SECRET": "x" * 64,
+            "PORT": "80", "WEB_CONCURRENCY": "2", "REDIS_URL": "redis+sentinel://host/oms", "REDIS_TIMEOUT": "0.5",
+            "REDIS_TLS_VERIFY": "false", "REDIS_MIN_REPLICAS": "1", "REDIS_SENTINEL_QUORUM": "any",
+            "REDIS_SENTINEL_USERNAME": "oms", "REDIS_SENTINEL_PASSWORD": "päss", "JWT_SECRET": "x" * 64,
             "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
             "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
@@ -48,10 +50,10 @@ def test_each_variable_is_read() -> None:
             "DOCS_URL": "http://docs.example/", "UI_NOTE": "Ask Änne.", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
     )  # fmt: skip
-    assert settings.redis == Address(path="/run/redis.sock")
+    assert settings.redis == Address(kind="sentinels", hosts=(("host", 26379),), service="oms")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # compared above
-        80, 2, None, False, 0.5, 1, "x" * 64, None, None, None, "me", ("HS512", "HS256"), "you", "realm", 10.0,
-        60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
+        80, 2, None, False, 0.5, 1, "any", "oms", "päss", "x" * 64, None, None, None, "me",
+        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
         ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "Ask Änne.",
         "m" * 16, "/metrics", "json", "DEBUG",
     )  # fmt: skip
@@ -88,6 +90,8 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
         ),
         *(("REDIS_TLS_VERIFY", value) for value in ("no", "True", "0")),
         *(("REDIS_MIN_REPLICAS", value) for value in ("-1", "11", "x", "0" * 19 + "999")),
+        *(("REDIS_SENTINEL_QUORUM", value) for value in ("all", "2", "Majority")),
+        *((f"REDIS_SENTINEL_{name}", "\udcff") for name in ("USERNAME", "PASSWORD")),
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_SECRET_PREVIOUS", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),
@@ -164,6 +168,14 @@ def test_an_empty_variable_counts_as_not_set() -> None:
             "JWT_SECRET_PREVIOUS is set without",
         ),
         (
+            {"REDIS_SENTINEL_QUORUM": "majority", "REDIS_SENTINEL_PASSWORD": "hunter2"},
+            "REDIS_SENTINEL_QUORUM and REDIS_SENTINEL_PASSWORD can be set only if REDIS_URL is a redis+sentinel://",
+        ),
+        (
+            {"REDIS_URL": "redis+sentinel://host/oms", "REDIS_SENTINEL_USERNAME": "oms"},
+            "REDIS_SENTINEL_USERNAME is set without REDIS_SENTINEL_PASSWORD: set both, or only the password",
+        ),
+        (
             {"JWT_SECRET": "x" * 64, "JWT_SECRET_PREVIOUS": "x" * 32, "JWT_ALGORITHMS": "HS512"},
             "JWT_SECRET_PREVIOUS must be 64 bytes or more",
         ),
@@ -213,12 +225,14 @@ def test_any_environment_is_read_or_rejected(environment: dict[str, str]) -> Non
 def test_secrets_are_not_in_the_representation() -> None:
     settings = Settings.read(
         {
-            "REDIS_URL": "redis://user:hunter2@localhost",
+            "REDIS_URL": "redis+sentinel://user:hunter2@localhost/oms",
+            "REDIS_SENTINEL_USERNAME": "hunter5",
+            "REDIS_SENTINEL_PASSWORD": "hunter6",
             "JWT_SECRET": "hunter3" * 5,
             "JWT_SECRET_PREVIOUS": "hunter4" * 5,
         }
     )
-    assert "hunter" not in repr(settings)
+    assert "hunter" not in f"{settings!r} {settings.described()} {settings.sentinel_options!r}"
 
 
 def test_settings_are_frozen() -> None:

@@ -11,8 +11,14 @@ import click
 from app.cli.exit_status import STATUSES
 from app.cli.output import print_result, printable, wants_json
 from app.errors import StoreError
-from app.preflight.findings import Finding, findings
-from app.preflight.inspection import ServerFacts, UnreachableServer, failure_reason, inspect_store
+from app.preflight.findings import Finding, findings, sentinel_findings
+from app.preflight.inspection import (
+    ServerFacts,
+    UnreachableServer,
+    failure_reason,
+    inspect_sentinels,
+    inspect_store,
+)
 from app.settings import Settings, SettingsError
 from app.store_factory import create_store
 
@@ -25,18 +31,21 @@ _COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
 def check() -> NoReturn:
     """Run the preflight check, print its findings, and exit with the status that lets a release proceed or stops it."""
     servers: list[ServerFacts | UnreachableServer] = []
+    about_sentinels: list[Finding] = []
     address = None
     try:
         settings = Settings.read(os.environ)
         address = settings.redis.shown
+        about_sentinels = sentinel_findings(asyncio.run(inspect_sentinels(settings)))
         servers = asyncio.run(inspect_store(settings))
-        found = findings(servers, settings.redis, tls_verify=settings.redis_tls_verify)
+        found = findings(servers, settings.redis, tls_verify=settings.redis_tls_verify) + about_sentinels
         if all(finding.code != "store" for finding in found):
             asyncio.run(_probe_write(settings))
     except SettingsError as error:
         found = [Finding("error", "bad_settings", str(error))]
     except StoreError as error:
-        found, servers = [Finding("error", "store", f"the store cannot be used: {failure_reason(error)}")], []
+        unusable = Finding("error", "store", f"the store cannot be used: {failure_reason(error)}")
+        found, servers = [unusable, *about_sentinels], []
     status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
     if wants_json():

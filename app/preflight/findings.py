@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.preflight.inspection import ServerFacts, UnreachableServer
+from app.preflight.inspection import SentinelFacts, ServerFacts, UnreachableServer
 from app.store.redis_url import Address
 
 Level = Literal["error", "warning"]
@@ -38,6 +38,30 @@ def findings(
     is_single = len(servers) == 1 and address.kind == "server"
     found = [finding if is_single else _with_servers(finding, each) for finding, each in affected.items()]
     return [*sorted(found, key=lambda finding: finding.level), *_transport(address, tls_verify=tls_verify)]
+
+
+def sentinel_findings(sentinels: Sequence[SentinelFacts]) -> list[Finding]:
+    """Return the findings for the sentinels that `REDIS_URL` lists."""
+    needed = f"writes need {len(sentinels) // 2 + 1} of {len(sentinels)} sentinels"
+    found = []
+    for each in sentinels:
+        if each.reason is not None:
+            consequence = f"unless REDIS_SENTINEL_QUORUM is any, {needed}"
+            message = f"{each.server}: this sentinel names no primary: {each.reason}; {consequence}"
+            found.append(Finding("warning", "sentinel_unseen", message, seen=False, servers=(each.server,)))
+    named: dict[str, list[str]] = defaultdict(list)
+    for each in sentinels:
+        if each.primary is not None:
+            named[each.primary].append(each.server)
+    if len(named) > 1:
+        opinions = "; ".join(f"{', '.join(servers)}: {primary}" for primary, servers in named.items())
+        found.append(_warning("sentinels_disagree", f"the sentinels do not name the same primary: {opinions}"))
+    known = max((each.known for each in sentinels), default=0)
+    if known > len(sentinels):
+        consequence = "most of these may miss a failover, and then writes are lost"
+        message = f"REDIS_URL lists {len(sentinels)} of {known} sentinels: {consequence}; list all of them"
+        found.append(_warning("sentinels_unlisted", message))
+    return found
 
 
 def _with_servers(finding: Finding, servers: Sequence[ServerFacts | UnreachableServer]) -> Finding:

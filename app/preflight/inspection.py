@@ -23,8 +23,9 @@ from app.store.pipeline import (
     ResponseError,
     StoreConnectionError,
 )
-from app.store.redis_url import HostPort
-from app.store.topology import connect, connections_for
+from app.store.redis_url import HostPort, format_host_port
+from app.store.sentinel import query_primary
+from app.store.topology import connect, connections_for, sentinels_at
 
 Role = Literal["primary", "replica"]
 
@@ -47,6 +48,19 @@ class ServerFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelFacts:
+    """The primary that the sentinel at `server` names, as host:port, or the reason why it names none.
+
+    `known` is the number of sentinels that it knows, with itself.
+    """
+
+    server: str
+    primary: str | None = None
+    known: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachableServer:
     """A server whose configuration could not be read, and the reason."""
 
@@ -63,7 +77,7 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
     """
     tls_verify, limit = settings.redis_tls_verify, settings.redis_timeout
     async with contextlib.AsyncExitStack() as stack:
-        topology = connect(settings.redis, tls_verify=tls_verify)
+        topology = connect(settings.redis, tls_verify=tls_verify, sentinel_options=settings.sentinel_options)
         stack.push_async_callback(topology.close)
         try:
             async with asyncio.timeout(limit):
@@ -77,6 +91,28 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
             stack.push_async_callback(each.close)
         inspected += await asyncio.gather(*(_inspect(each, "replica", limit) for each in replicas))
     return [facts for facts, _ in inspected]
+
+
+async def inspect_sentinels(settings: Settings) -> list[SentinelFacts]:
+    """Return the facts of each sentinel in `REDIS_URL`, or none if it lists no sentinels.
+
+    Each sentinel has `REDIS_TIMEOUT` seconds to reply.
+    """
+    if settings.redis.kind != "sentinels":
+        return []
+    sentinels = sentinels_at(settings.redis, settings.sentinel_options, tls_verify=settings.redis_tls_verify)
+
+    async def inspect(sentinel: ServerConnections) -> SentinelFacts:
+        try:
+            async with asyncio.timeout(settings.redis_timeout):
+                answer = await query_primary(sentinel, settings.redis.service)
+        except DRIVER_ERRORS as error:
+            return SentinelFacts(server=sentinel.name, reason=_reason(error))
+        finally:
+            await sentinel.close()
+        return SentinelFacts(server=sentinel.name, primary=format_host_port(answer.primary), known=answer.sentinels)
+
+    return await asyncio.gather(*map(inspect, sentinels))
 
 
 async def _inspect(

@@ -12,6 +12,7 @@ from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
 from app.settings import parsers as parse
 from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, default_algorithms
 from app.store.redis_url import Address
+from app.store.sentinel import Quorum, SentinelOptions
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads the variable of this name
 
@@ -49,6 +50,15 @@ class Settings:
     redis_tls_verify: bool = _setting("REDIS_TLS_VERIFY", "true or false", parse.boolean, True)
     redis_timeout: float = _setting("REDIS_TIMEOUT", "a number of seconds, 0.01 to 60", parse.seconds(0.01, 60), 1.0)
     redis_min_replicas: int = _setting("REDIS_MIN_REPLICAS", "a number of replicas, 0 to 10", parse.whole(0, 10), 0)
+    redis_sentinel_quorum: Quorum = _setting(  # noqa: RUF009 - a Quorum is a string
+        "REDIS_SENTINEL_QUORUM", "majority or any", parse.text("majority|any"), "majority"
+    )
+    redis_sentinel_username: str | None = _setting(
+        "REDIS_SENTINEL_USERNAME", "the user of the sentinels, in UTF-8", parse.utf8, None, shown=False
+    )
+    redis_sentinel_password: str | None = _setting(
+        "REDIS_SENTINEL_PASSWORD", "the password of the sentinels, in UTF-8", parse.utf8, None, shown=False
+    )
     jwt_secret: str | None = _setting("JWT_SECRET", f"a secret of {_SECRET}", parse.secret, None, shown=False)
     jwt_secret_previous: str | None = _setting(
         "JWT_SECRET_PREVIOUS", f"the secret before JWT_SECRET, {_SECRET}", parse.secret, None, shown=False
@@ -99,6 +109,15 @@ class Settings:
         """Return the accepted signature algorithms of tokens: JWT_ALGORITHMS, or the default for the key source."""
         return self.jwt_algorithms or default_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
 
+    @property
+    def sentinel_options(self) -> SentinelOptions:
+        """Return the quorum and the login of the sentinels."""
+        return SentinelOptions(
+            quorum=self.redis_sentinel_quorum,
+            username=self.redis_sentinel_username,
+            password=self.redis_sentinel_password,
+        )
+
     def described(self) -> dict[str, object]:
         """Return the settings for the log, without secrets. `jwt_keys` names the source of the keys."""
         (source,) = [each for each in OWN_KEY_SOURCES if getattr(self, each.lower()) is not None] or ["JWT_ISSUER"]
@@ -106,6 +125,7 @@ class Settings:
         own = {
             "redis_url": self.redis.shown,
             "redis_tls_verify": self.redis_tls_verify if self.redis.tls else None,
+            "redis_sentinel_quorum": self.redis_sentinel_quorum if self.redis.kind == "sentinels" else None,
             "jwt_keys": source,
             "jwt_public_key": None,
             "jwt_algorithms": ",".join(self.algorithms),

@@ -1,4 +1,4 @@
-"""Finds contradictions between variables: key sources, secrets and algorithms that do not fit each other."""
+"""Finds contradictions between variables: those for sentinels, key sources, secrets and algorithms."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 from app.auth.jwks import is_trusted_address
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, public_key
 from app.auth.tokens import TENANT_PLACEHOLDER
+from app.store.redis_url import Address
 
 OWN_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
 KEY_SOURCES = (*OWN_KEY_SOURCES, "JWT_ISSUER")
 _SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
+_SENTINEL_LOGIN = ("REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD")
 
 
 def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[str]:
@@ -19,6 +21,7 @@ def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> It
     """
     given = [variable for variable in OWN_KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
+    yield from _sentinel_faults(environment, values.get("redis"))
     yield from _secret_faults(environment, values.get("jwt_algorithms", ()))
     if len(given) > 1:
         yield f"{' and '.join(given)} are set: set only one of them"
@@ -31,6 +34,15 @@ def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> It
         fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")
         if unfit := [name for name in values.get("jwt_algorithms", ()) if name not in fitting]:
             yield f"JWT_ALGORITHMS has {', '.join(unfit)}, which does not fit {source}"
+
+
+def _sentinel_faults(environment: Mapping[str, str], address: Address | None) -> Iterator[str]:
+    given = [variable for variable in ("REDIS_SENTINEL_QUORUM", *_SENTINEL_LOGIN) if environment.get(variable)]
+    if given and address is not None and address.kind != "sentinels":
+        yield f"{' and '.join(given)} can be set only if REDIS_URL is a redis+sentinel:// address"
+    username, password = _SENTINEL_LOGIN
+    if username in given and password not in given:
+        yield f"{username} is set without {password}: set both, or only the password"
 
 
 def _secret_faults(environment: Mapping[str, str], algorithms: Sequence[str]) -> Iterator[str]:

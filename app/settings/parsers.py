@@ -56,6 +56,8 @@ claim = text(r"(?!(exp|nbf|iat|iss|aud|jti)\Z)[!-~]+")
 metrics_token = text(f"{_PLAIN}{{16,}}")
 note = text(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,500}")
 issuer = text(rf"{_PLAIN}*({re.escape(TENANT_PLACEHOLDER)}{_PLAIN}*)?")
+# Without lone surrogates, which stand for bytes of the environment that are not UTF-8.
+utf8 = text("[^\ud800-\udfff]+")
 _host_pattern = text(r"[a-z0-9.-]*\{tenant\}[a-z0-9.-]*")
 _web_url = text(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[1-9][0-9]{0,4})?(/[^\s?#\x00-\x1f]*)?")
 _origin = text(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")

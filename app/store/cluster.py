@@ -62,7 +62,7 @@ class ClusterTopology:
         async with asyncio.timeout(limit):
             return await self._run_on_owner(key, read)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
 
         def run(node: ServerConnections, *, asking: bool) -> Awaitable[T]:

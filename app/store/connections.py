@@ -35,11 +35,15 @@ class ServerConnections:
     """The `Topology` of one server: a pool of connections. No command is ever sent twice.
 
     `make` returns a new, unconnected connection. `name` is host:port, or the path of a Unix socket. Each
-    operation has a connection to itself. Only the reads of a batch share one.
+    operation has a connection to itself. Only the reads of a batch share one. `on_connect` runs first on each new
+    connection, which is closed if it raises.
     """
 
-    def __init__(self, make: Callable[[], AbstractConnection], name: str) -> None:
+    def __init__(
+        self, make: Callable[[], AbstractConnection], name: str, on_connect: PipelineWork[None] | None = None
+    ) -> None:
         self.name = name
+        self._on_connect = on_connect
         self._make = make
         self._capacity = asyncio.Semaphore(MAX_CONNECTIONS)
         self._idle: list[AbstractConnection] = []
@@ -48,7 +52,14 @@ class ServerConnections:
         self._reads = ReadBatcher(self.acquire)
 
     @classmethod
-    def to(cls, url: str, *, tls_verify: bool = True, **login: str | int | None) -> Self:
+    def to(
+        cls,
+        url: str,
+        *,
+        tls_verify: bool = True,
+        on_connect: PipelineWork[None] | None = None,
+        **login: str | int | None,
+    ) -> Self:
         """Return a pool for the server at `url` (`redis://`, `rediss://` or `unix://`). No connection is opened yet."""
         # Only the URL parser of redis-py's pool is used: to get and release a connection costs 24 µs there, 3 µs here.
         # Our own time limits apply, so the driver has none. Without RESP 3 and a driver name, connecting takes no extra
@@ -66,13 +77,13 @@ class ServerConnections:
         )
         target = pool.connection_kwargs
         name = target["path"] if "path" in target else format_host_port((target["host"], target["port"]))
-        return cls(pool.make_connection, name)
+        return cls(pool.make_connection, name, on_connect)
 
     def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
         """See `Topology`."""
         return self._reads.get(key, limit)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
         async with self._fresh() if fresh else self.acquire() as pipeline:
             return await work(pipeline)
@@ -134,6 +145,8 @@ class ServerConnections:
         try:
             with _hiding_login_replies():
                 await connection.connect()
+            if self._on_connect is not None:
+                await self._on_connect(pipeline_on(connection))
             self._raise_if_closed()  # again: `close` may have run while this connected
         except BaseException:
             await self._disconnect(connection)

@@ -56,7 +56,7 @@ class RedisStore:
         try:
             async with asyncio.timeout(self._timeout):
                 current, is_conflict = await self._topology.run(
-                    _setting_key(tenant), partial(self._write_unless_conflict, attempt)
+                    _setting_key(tenant), partial(self._write_unless_conflict, attempt), writes=True
                 )
         except ERROR_REPLY as error:
             raise StoreError("the change was rejected") from error
@@ -179,7 +179,7 @@ class RedisStore:
 
         try:
             async with asyncio.timeout(self._timeout / 2):
-                found = await self._topology.run(key, find, fresh=True)
+                found = await self._topology.run(key, find, fresh=True, writes=True)
         except (*DRIVER_ERRORS, StoreError) as error:
             raise OutcomeUnknown("the reply to the change was lost, and its outcome could not be looked up") from error
         if not found:
@@ -195,7 +195,7 @@ class RedisStore:
         tenant = f"check:{uuid.uuid4().hex}"  # tenant names have no colon
         try:
             async with self.announcements(), asyncio.timeout(self._timeout):
-                await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant))
+                await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant), writes=True)
         except DRIVER_ERRORS as error:
             raise StoreError("the probe write failed") from error
 

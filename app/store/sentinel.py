@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T
@@ -12,43 +14,99 @@ from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
 
-# In seconds: the interval of the queries, and the time limit of one. Both are short, because a demoted primary accepts
+Quorum = Literal["majority", "any"]
+
+# In seconds: the interval of the polls, and the time limit of one. Both are short, because a demoted primary accepts
 # writes for up to ten seconds until it learns of the failover, and those writes are lost.
 _POLL_INTERVAL: Final = 0.25
-_SENTINEL_TIMEOUT: Final = 0.25
+_POLL_TIMEOUT: Final = 0.25
+# In seconds since the question: how long an answer counts. The next poll renews it, with a margin for a busy worker.
+_ANSWER_LIFETIME: Final = _POLL_INTERVAL + _POLL_TIMEOUT + 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentinelOptions:
+    """The login of the sentinels, and how many of them must confirm the primary before a write: `any` means none."""
+
+    quorum: Quorum = "majority"
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The primary that one sentinel names.
+
+    Each failover raises the `epoch`. `sentinels` is the number of sentinels that this one knows, with itself. `asked`
+    is the time of the question, by the loop's clock.
+    """
+
+    primary: HostPort
+    epoch: int
+    sentinels: int
+    asked: float
+
+
+async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
+    """Ask one sentinel for the primary of `service`. Raises StoreConnectionError if it does not know the service."""
+    asked = asyncio.get_running_loop().time()
+    # The epoch comes first, so that it is never newer than the address.
+    commands = ("SENTINEL", "MASTER", service), ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+    master, address = await sentinel.run(None, lambda pipeline: pipeline(*commands, errors=True))
+    if address is None:
+        raise StoreConnectionError(f"it knows no primary named {service}")
+    for reply in (address, master):
+        if isinstance(reply, Exception):
+            raise reply
+    fields = dict(zip(master[::2], master[1::2], strict=True))
+    primary = address[0].decode(), int(address[1])
+    return Answer(primary, int(fields[b"config-epoch"]), int(fields[b"num-other-sentinels"]) + 1, asked)
 
 
 class SentinelTopology:
     """The `Topology` of a primary that sentinels name. It follows failovers.
 
-    From the first use on, the sentinels are queried for the primary of `service` four times a second. The sentinel that
-    last answered is queried first. While none answers, the last known primary is used. `connections_to` makes the
-    connections to a server.
+    From the first use on, all sentinels are asked for the primary of `service` four times a second. The answer with the
+    highest epoch counts, and no epoch below one that was used before. While no sentinel answers, the last known primary
+    is used. With the quorum `majority`, writes need more than half of the sentinels: each must have named this primary
+    when it was last asked, at most 0.75 seconds ago. `connections_to` makes the connections to a server, which run the
+    given work first.
     """
 
     def __init__(
         self,
         sentinels: Sequence[ServerConnections],
         service: str,
-        connections_to: Callable[[HostPort], ServerConnections],
+        connections_to: Callable[[HostPort, PipelineWork[None]], ServerConnections],
+        quorum: Quorum = "majority",
     ) -> None:
-        self._sentinels = list(sentinels)
+        self._sentinels = sentinels
+        self._majority = len(sentinels) // 2 + 1
         self._service = service
         self._connections_to = connections_to
+        self._quorum = quorum
+        self._answers: dict[ServerConnections, Answer] = {}
+        self._last_error: Exception | None = None  # of the last sentinel that named no primary
+        self._epoch = -1
         self._primary_host_port: HostPort | None = None
         self._primary: ServerConnections | None = None
-        self._first_poll_done = asyncio.Event()
-        self._last_error: Exception | None = None  # of the last sentinel that named no primary
+        self._confirmed_until = 0.0  # by the loop's clock
+        self._is_set_up_again = False
         self._polling: asyncio.Task[None] | None = None
+        self._last_poll = -1.0  # when the last complete poll began
+        self._changed = asyncio.Event()
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
         async with asyncio.timeout(limit):
             return await (await self._current_primary()).read(key, limit)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
-        return await (await self._current_primary()).run(key, work, fresh=fresh)
+        primary = await self._current_primary()
+        if writes and self._quorum == "majority" and not self._is_confirmed():
+            primary = await self._confirmed_primary()
+        return await primary.run(key, work, fresh=fresh)
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`. Includes replicas that are down: the sentinels may promote them once they are back."""
@@ -74,57 +132,106 @@ class SentinelTopology:
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll())
         if self._primary is None:
-            # Only the task queries sentinels. A caller that times out would start again with the same dead sentinel.
-            await self._first_poll_done.wait()
+            await self._poll_until(lambda: self._primary is not None)
         if self._primary is None:
             raise StoreConnectionError("no sentinel names a primary") from self._last_error
         return self._primary
 
+    async def _confirmed_primary(self) -> ServerConnections:
+        """Return the primary once a majority confirms it. Raises StoreConnectionError if the next poll finds none."""
+        await self._poll_until(self._is_confirmed)
+        if self._primary is None or not self._is_confirmed():
+            confirming = sum(each.primary == self._primary_host_port for each in self._fresh_answers())
+            reason = f"{self._majority} of {len(self._sentinels)} sentinels must confirm the primary, {confirming} did"
+            if self._is_set_up_again:
+                reason += "; they know only earlier failovers: if they were set up again, restart the service"
+            raise StoreConnectionError(reason) from self._last_error
+        return self._primary
+
+    def _is_confirmed(self) -> bool:
+        return asyncio.get_running_loop().time() < self._confirmed_until
+
+    async def _poll_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds, or until the end of a poll that began after this call."""
+        called = asyncio.get_running_loop().time()
+        while not condition() and self._last_poll < called:
+            await self._changed.wait()
+
     async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await self._query_sentinels()
-            self._first_poll_done.set()
-            await asyncio.sleep(_POLL_INTERVAL)
+            began = loop.time()
+            async with asyncio.TaskGroup() as group:
+                for sentinel in self._sentinels:
+                    group.create_task(self._query(sentinel))
+            self._last_poll = began
+            await self._use_newest_answer()
+            await asyncio.sleep(began + _POLL_INTERVAL - loop.time())
 
-    async def _query_sentinels(self) -> None:
-        """Query the sentinels in turn until one names the primary."""
-        for sentinel in list(self._sentinels):
-            try:
-                async with asyncio.timeout(_SENTINEL_TIMEOUT):
-                    host_port = await sentinel.run(None, self._query_primary)
-            except DRIVER_ERRORS as error:
-                self._last_error = error
-                continue
-            if host_port is None:
-                self._last_error = StoreConnectionError(f"it knows no primary named {self._service}")
-            else:
-                self._sentinels.remove(sentinel)
-                self._sentinels.insert(0, sentinel)
-                await self._switch_to(host_port)
-                return
-
-    async def _replicas(self) -> list[HostPort]:
-        """Return the replicas that the sentinel with the last answer lists, or none if it now fails."""
-        command = ("SENTINEL", "REPLICAS", self._service)
+    async def _query(self, sentinel: ServerConnections) -> None:
         try:
-            async with asyncio.timeout(_SENTINEL_TIMEOUT):
-                (replies,) = await self._sentinels[0].run(None, lambda pipeline: pipeline(command))
-        except DRIVER_ERRORS:
-            return []
-        replicas = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replies]
-        return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in replicas]
+            async with asyncio.timeout(_POLL_TIMEOUT):
+                self._answers[sentinel] = await query_primary(sentinel, self._service)
+        except DRIVER_ERRORS as error:
+            self._last_error = error
+        else:
+            # The first primary is chosen among the answers of a majority, because one sentinel alone may be cut off.
+            if self._primary is not None or len(self._answers) >= self._majority:
+                await self._use_newest_answer()
 
-    async def _query_primary(self, pipeline: Pipeline) -> HostPort | None:
-        """Return the primary that a sentinel names, or None if it does not know the service."""
-        (reply,) = await pipeline(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service))
-        return (reply[0].decode(), int(reply[1])) if reply else None
-
-    async def _switch_to(self, host_port: HostPort) -> None:
-        if host_port == self._primary_host_port:
-            return
-        if self._primary_host_port is not None:
-            _log.warning("another primary", extra={"host": host_port[0], "port": host_port[1]})
-        old, self._primary, self._primary_host_port = self._primary, self._connections_to(host_port), host_port
+    async def _use_newest_answer(self) -> None:
+        answers = self._fresh_answers()
+        votes = Counter((each.epoch, each.primary) for each in answers)
+        old = None
+        if votes:
+            current = self._primary_host_port
+            epoch, host_port = max(votes, key=lambda named: (named[0], votes[named], named[1] == current))
+            self._note_lower_epoch(len(answers) >= self._majority and epoch < self._epoch)
+            if epoch >= self._epoch:
+                self._epoch = epoch
+                old = self._switch_to(host_port)
+        asked = sorted(each.asked for each in answers if each.primary == self._primary_host_port)
+        is_majority = len(asked) >= self._majority
+        self._confirmed_until = asked[-self._majority] + _ANSWER_LIFETIME if is_majority else 0.0
+        self._changed.set()
+        self._changed = asyncio.Event()
         if old is not None:
             # This aborts operations in progress: writes that the old primary still accepts are lost.
             await old.close()
+
+    def _fresh_answers(self) -> list[Answer]:
+        oldest = asyncio.get_running_loop().time() - _ANSWER_LIFETIME
+        return [each for each in self._answers.values() if each.asked > oldest]
+
+    def _note_lower_epoch(self, is_lower: bool) -> None:
+        if is_lower and not self._is_set_up_again:
+            _log.warning("sentinels know only earlier failovers")
+        self._is_set_up_again = is_lower
+
+    def _switch_to(self, host_port: HostPort) -> ServerConnections | None:
+        """Use another primary, and return the connections to the old one, if any."""
+        if host_port == self._primary_host_port:
+            return None
+        if self._primary_host_port is not None:
+            _log.warning("another primary", extra={"host": host_port[0], "port": host_port[1]})
+        old = self._primary
+        self._primary, self._primary_host_port = self._connections_to(host_port, _refuse_replica), host_port
+        return old
+
+    async def _replicas(self) -> list[HostPort]:
+        """Return the replicas that the sentinels list, or none if no sentinel answers."""
+        command = ("SENTINEL", "REPLICAS", self._service)
+        for sentinel in list(self._answers):
+            with contextlib.suppress(*DRIVER_ERRORS):
+                async with asyncio.timeout(_POLL_TIMEOUT):
+                    (replies,) = await sentinel.run(None, lambda pipeline: pipeline(command))
+                replicas = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replies]
+                return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in replicas]
+        return []
+
+
+async def _refuse_replica(pipeline: Pipeline) -> None:
+    """Raise StoreConnectionError if the server is a replica. A server whose ACL forbids ROLE is not refused."""
+    (reply,) = await pipeline(("ROLE",), errors=True)
+    if isinstance(reply, list) and reply[0] == b"slave":
+        raise StoreConnectionError("the server that the sentinels name is a replica")

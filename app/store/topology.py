@@ -3,14 +3,16 @@
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from app.store.cluster import ClusterTopology
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork, T
 from app.store.redis_url import Address, HostPort, format_host_port
-from app.store.sentinel import SentinelTopology
+from app.store.sentinel import SentinelOptions, SentinelTopology
+
+_DEFAULT_OPTIONS: Final = SentinelOptions()
 
 
 class Topology(Protocol):
@@ -22,11 +24,14 @@ class Topology(Protocol):
         The value is read after this call. Several reads may share a round trip.
         """
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """Run `work` with a pipeline to the server that has `key`, and return its result.
 
         If `key` is None, any server is used. With `fresh`, `work` gets a new connection. The caller sets the time
         limit.
+
+        `writes` means that the result acknowledges a write. If the server may have been replaced as the primary,
+        nothing is sent then: see `SentinelTopology`.
 
         If the server redirects to another one, `work` is run again there: before a redirection it had no effect.
         Nothing is repeated for any other reason.
@@ -46,7 +51,9 @@ class Topology(Protocol):
         """Close every connection, including those in use."""
 
 
-def connect(address: Address, *, tls_verify: bool = True) -> Topology:
+def connect(
+    address: Address, *, tls_verify: bool = True, sentinel_options: SentinelOptions = _DEFAULT_OPTIONS
+) -> Topology:
     """Return the topology at `address`. It connects when it is first used. `tls_verify` checks server certificates."""
     if address.path is not None:
         return ServerConnections.to(
@@ -57,22 +64,31 @@ def connect(address: Address, *, tls_verify: bool = True) -> Topology:
         case "server":
             return connections_to(address.hosts[0])
         case "sentinels":
-            without_login = Address(tls=address.tls)
-            sentinels = [connections_for(without_login, each, tls_verify=tls_verify) for each in address.hosts]
-            return SentinelTopology(sentinels, address.service, connections_to)
+            sentinels = sentinels_at(address, sentinel_options, tls_verify=tls_verify)
+            return SentinelTopology(sentinels, address.service, connections_to, sentinel_options.quorum)
         case "cluster":
             return ClusterTopology(address.hosts, connections_to)
 
 
-def connections_for(address: Address, host_port: HostPort, *, tls_verify: bool) -> ServerConnections:
+def sentinels_at(address: Address, options: SentinelOptions, *, tls_verify: bool) -> list[ServerConnections]:
+    """Return the connections to each sentinel of `address`. None is opened yet."""
+    login = Address(tls=address.tls, username=options.username, password=options.password)
+    # A sentinel that is listed twice counts once.
+    return [connections_for(login, each, tls_verify=tls_verify) for each in dict.fromkeys(address.hosts)]
+
+
+def connections_for(
+    address: Address, host_port: HostPort, on_connect: PipelineWork[None] | None = None, *, tls_verify: bool
+) -> ServerConnections:
     """Return the connections to one server, with the login, the database and the TLS of `address`.
 
-    None is opened yet.
+    None is opened yet. `on_connect` runs first on each.
     """
     scheme = "rediss" if address.tls else "redis"
     return ServerConnections.to(
         f"{scheme}://{format_host_port(host_port)}/{address.database}",
         tls_verify=tls_verify,
+        on_connect=on_connect,
         username=address.username,
         password=address.password,
     )

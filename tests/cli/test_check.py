@@ -407,14 +407,66 @@ def test_replica_of_a_cluster_node_is_checked(tmp_path: Path) -> None:
     assert eviction["servers"] == [f"127.0.0.1:{replica.port}"]
 
 
-def test_unavailable_sentinels_and_nodes_are_reported(valkey: ValkeyServer) -> None:
+def test_unusable_sentinels_are_reported(tmp_path: Path) -> None:
+    stranger = Node(tmp_path / "stranger", (("sentinel monitor", f"oms 127.0.0.1 {reserve_port()} 1"),))
+    with sentinel_store(tmp_path) as servers:
+        first, second, third = (f"127.0.0.1:{each.port}" for each in servers.sentinels)
+        primary = f"127.0.0.1:{servers.servers[0].port}"
+        _, unlisted = check_json(f"redis+sentinel://{first}/oms")
+        try:
+            stranger.start(sentinel=True)
+            other, named = stranger.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "oms"), f"127.0.0.1:{stranger.port}"
+            _, disagreeing = check_json(f"{servers.url.removesuffix('/oms')},{named}/oms")
+        finally:
+            stranger.stop()
+        servers.sentinels[2].ask("ACL", "SETUSER", "default", "resetpass", ">hunter2")
+        status, locked = check_json(servers.url)
+        rejected = check(servers.url, REDIS_SENTINEL_PASSWORD="hunter3")
+        accepted, _ = check_json(f"redis+sentinel://{third}/oms", REDIS_SENTINEL_PASSWORD="hunter2")
+        servers.sentinels[1].stop()
+        minority = check(servers.url)
+        careless = check(servers.url, REDIS_SENTINEL_QUORUM="any")
+    assert messages(unlisted)["sentinels_unlisted"] == (
+        "REDIS_URL lists 1 of 3 sentinels: most of these may miss a failover, and then writes are lost; "
+        "list all of them"
+    )
+    assert messages(disagreeing)["sentinels_disagree"] == (
+        f"the sentinels do not name the same primary: {first}, {second}, {third}: {primary}; {named}: {':'.join(other)}"
+    )
+    assert (status, accepted, careless.returncode) == (0, 0, 0)
+    unseen = "unless REDIS_SENTINEL_QUORUM is any, writes need 2 of 3 sentinels"
+    reply = f"{third}: this sentinel names no primary: it replied: NOAUTH Authentication required.; {unseen}"
+    assert messages(locked)["sentinel_unseen"] == reply.replace("NOAUTH A", "A")
+    assert "invalid username-password pair" in rejected.stdout
+    assert "hunter" not in rejected.stdout + rejected.stderr
+    assert (minority.returncode, careless.returncode) == (5, 0)
+    assert minority.stderr.startswith(
+        "error   the store cannot be used: 2 of 3 sentinels must confirm the primary, 1 did; the last one tried: "
+    )
+    assert f"{second}: this sentinel names no primary: cannot connect to it: Connection refused" in minority.stdout
+
+
+def messages(answer: dict[str, Any]) -> dict[str, str]:
+    """Return the messages of findings by their codes."""
+    return {each["code"]: each["message"] for each in answer["findings"]}
+
+
+def test_sentinel_findings_are_printed_with_the_error(valkey: ValkeyServer) -> None:
+    for place, reason in {
+        f"127.0.0.1:{reserve_port()}": "cannot connect to it: Connection refused",
+        f"127.0.0.1:{valkey.port}": "it rejected a command that the service needs",
+    }.items():
+        done = check(f"redis+sentinel://{place}/oms")
+        assert done.returncode == 5
+        unusable = "the store cannot be used: no sentinel names a primary; the last one tried"
+        assert done.stderr == f"error   {unusable}: {reason}\n"
+        assert done.stdout.startswith(f"warning {place}: this sentinel names no primary: {reason}; ")
+
+
+def test_unavailable_nodes_are_reported(valkey: ValkeyServer) -> None:
     nowhere = f"127.0.0.1:{reserve_port()}"
     here = f"127.0.0.1:{valkey.port}"
     for url, reason in {
-        f"redis+sentinel://{nowhere}/oms": "no sentinel names a primary; the last one tried: cannot connect to it: "
-        "Connection refused",
-        f"redis+sentinel://{here}/oms": "no sentinel names a primary; the last one tried: it rejected a command that "
-        "the service needs",
         f"redis+cluster://{nowhere}": "no node returned its slots; the last one tried: cannot connect to it: "
         "Connection refused",
         f"redis+cluster://{here}": "no node returned its slots; the last one tried: it rejected a command that the "

@@ -14,10 +14,8 @@ import pytest
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store.connections import MAX_CONNECTIONS, ServerConnections
-from app.store.pipeline import PipelineWork, T
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address
-from app.store.sentinel import SentinelTopology
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.processes import Service, make_token
@@ -189,35 +187,6 @@ def test_dead_and_hanging_sentinels_are_skipped(run: Run, replicated: SentinelSt
         replicated.sentinels[0].signal(signal.SIGCONT)
 
     run(read())
-
-
-class Sentinel(ServerConnections):
-    """Connections to a sentinel that count their uses and can fail."""
-
-    asked = 0
-    fails = False
-
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
-        self.asked += 1
-        if self.fails:
-            raise ConnectionError
-        return await super().run(key, work, fresh=fresh)
-
-
-def test_sentinel_that_answered_last_is_queried_first(run: Run, replicated: SentinelStore, tenant: str) -> None:
-    async def ask() -> None:
-        first, second = [Sentinel.to(f"redis://127.0.0.1:{each.port}/0") for each in replicated.sentinels[:2]]
-        first.fails = True
-        topology = SentinelTopology(
-            [first, second], "oms", lambda address: ServerConnections.to(f"redis://127.0.0.1:{address[1]}")
-        )
-        store = RedisStore(topology, 1.0, 10)
-        await store.current(tenant)
-        assert await asyncio.to_thread(eventually, lambda: second.asked >= 4)
-        assert first.asked == 1
-        await store.close()
-
-    run(ask())
 
 
 def test_closing_the_connections_fails_waiting_callers(run: Run, redis_url: str) -> None:
