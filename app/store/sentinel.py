@@ -26,7 +26,10 @@ _ANSWER_LIFETIME: Final = _POLL_INTERVAL + _POLL_TIMEOUT + 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class SentinelOptions:
-    """The login of the sentinels, and how many of them must confirm the primary before a write: `any` means none."""
+    """The login of the sentinels, and how many of them must confirm the primary before a write.
+
+    `majority` is more than half of them. `any` is none: one was enough to name the primary.
+    """
 
     quorum: Quorum = "majority"
     username: str | None = field(default=None, repr=False)
@@ -67,10 +70,14 @@ class SentinelTopology:
     """The `Topology` of a primary that sentinels name. It follows failovers.
 
     From the first use on, all sentinels are asked for the primary of `service` four times a second. The answer with the
-    highest epoch counts, and no epoch below one that was used before. While no sentinel answers, the last known primary
-    is used. With the quorum `majority`, writes need more than half of the sentinels: each must have named this primary
-    when it was last asked, at most 0.75 seconds ago. `connections_to` makes the connections to a server, which run the
-    given work first.
+    highest epoch counts. An answer with a lower epoch than an earlier one never changes the primary. While no sentinel
+    answers, the last known primary is used.
+
+    With the quorum `majority`, more than half of the sentinels must confirm the primary before a write: each named it
+    in its last answer, and was asked at most 0.75 seconds ago. Without that, a write waits for the next poll, at most
+    half a second, and then raises StoreConnectionError. Nothing was sent then.
+
+    `connections_to` makes the connections to a server, which run the given work first.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from app.store.pipeline import Command, Pipeline, PipelineWork, StoreConnectionE
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address, HostPort
 from app.store.sentinel import Quorum, SentinelOptions, SentinelTopology
-from app.store.topology import connect
+from app.store.topology import connect, sentinels_at
 from tests.conftest import Run
 from tests.processes import Service, make_token
 from tests.topologies import Node, SentinelStore, sentinel_store
@@ -233,6 +233,11 @@ def test_quorum_any_writes_while_no_sentinel_answers(run: Run) -> None:
             assert await write(topology) == "old"
 
     run(follow())
+
+
+def test_sentinel_that_is_listed_twice_counts_once() -> None:
+    sentinels = sentinels_at(Address.parse("redis+sentinel://a,b:26379,a/oms"), SentinelOptions(), tls_verify=True)
+    assert [each.name for each in sentinels] == ["a:26379", "b:26379"]
 
 
 def test_write_after_a_stall_of_the_worker_waits_for_confirmation(run: Run) -> None:
