@@ -93,7 +93,7 @@ class SentinelTopology:
         self._connections_to = connections_to
         self._quorum = quorum
         self._answers: dict[ServerConnections, Answer] = {}
-        self._last_error: Exception | None = None  # of the last sentinel that named no primary
+        self._errors: dict[ServerConnections, Exception] = {}  # of the sentinels that named no primary when last asked
         self._epoch = -1
         self._primary_host_port: HostPort | None = None
         self._primary: ServerConnections | None = None
@@ -141,7 +141,7 @@ class SentinelTopology:
         if self._primary is None:
             await self._poll_until(lambda: self._primary is not None)
         if self._primary is None:
-            raise StoreConnectionError("no sentinel names a primary") from self._last_error
+            raise StoreConnectionError("no sentinel names a primary") from self._error()
         return self._primary
 
     async def _confirmed_primary(self) -> ServerConnections:
@@ -152,8 +152,11 @@ class SentinelTopology:
             reason = f"{self._majority} of {len(self._sentinels)} sentinels must confirm the primary, {confirming} did"
             if self._is_set_up_again:
                 reason += "; they know only earlier failovers: if they were set up again, restart the service"
-            raise StoreConnectionError(reason) from self._last_error
+            raise StoreConnectionError(reason) from self._error()
         return self._primary
+
+    def _error(self) -> Exception | None:
+        return next(reversed(self._errors.values()), None)
 
     def _is_confirmed(self) -> bool:
         return asyncio.get_running_loop().time() < self._confirmed_until
@@ -180,8 +183,9 @@ class SentinelTopology:
             async with asyncio.timeout(_POLL_TIMEOUT):
                 self._answers[sentinel] = await query_primary(sentinel, self._service)
         except DRIVER_ERRORS as error:
-            self._last_error = error
+            self._errors[sentinel] = error
         else:
+            self._errors.pop(sentinel, None)
             # The first primary is chosen among the answers of a majority, because one sentinel alone may be cut off.
             if self._primary is not None or len(self._answers) >= self._majority:
                 await self._use_newest_answer()

@@ -222,6 +222,24 @@ def test_write_without_a_majority_sends_nothing_and_reads_continue(run: Run) -> 
     run(follow())
 
 
+def test_refused_write_names_no_failure_of_a_sentinel_that_answers_again(run: Run) -> None:
+    async def disagree() -> None:
+        sentinels = [FakeSentinel(OLD, 0) for _ in range(3)]
+        sentinels[1].answers.clear()
+        async with topology_of(sentinels) as topology:
+            assert await write(topology) == "old"
+            await has_polled(sentinels[0])
+            sentinels[1].answers.set()
+            sentinels[1].primary, sentinels[2].primary = NEW, OTHER
+            await becomes("2 of 3 sentinels must confirm the primary, 1 did", lambda: outcome(topology))
+            await has_polled(*sentinels)
+            with pytest.raises(StoreConnectionError) as raised:
+                await write(topology)
+            assert raised.value.__cause__ is None
+
+    run(disagree())
+
+
 def test_quorum_any_writes_while_no_sentinel_answers(run: Run) -> None:
     async def follow() -> None:
         sentinels = [FakeSentinel(OLD, 0) for _ in range(3)]
@@ -240,14 +258,16 @@ def test_sentinel_that_is_listed_twice_counts_once() -> None:
     assert [each.name for each in sentinels] == ["a:26379", "b:26379"]
 
 
-def test_write_after_a_stall_of_the_worker_waits_for_confirmation(run: Run) -> None:
+def test_write_after_a_stall_waits_for_a_new_confirmation(run: Run) -> None:
     async def stall() -> None:
         sentinels = [FakeSentinel(OLD, 0) for _ in range(3)]
         async with topology_of(sentinels) as topology:
             assert await write(topology) == "old"
+            for each in sentinels:
+                each.primary, each.epoch = NEW, 1
             asyncio.get_running_loop().call_soon(time.sleep, 1)  # longer than any answer counts
             await asyncio.sleep(0)
-            assert await write(topology) == "old"
+            assert await write(topology) == "new"
 
     run(stall())
 
