@@ -46,9 +46,13 @@ class SentinelTopology:
         async with asyncio.timeout(limit):
             return await (await self._current_primary()).read(key, limit)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False) -> T:
         """See `Topology`."""
         return await (await self._current_primary()).run(key, work, fresh=fresh)
+
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        """See `Topology`."""
+        await (await self._current_primary()).check_reads(keys)
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`. Includes replicas that are down: the sentinels may promote them once they are back."""
