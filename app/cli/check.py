@@ -12,7 +12,7 @@ from app.cli.exit_status import STATUSES
 from app.cli.output import print_result, printable, wants_json
 from app.errors import StoreError
 from app.preflight.findings import Finding, findings
-from app.preflight.inspection import ServerFacts, UnreachableServer, failure_reason, inspect_store
+from app.preflight.inspection import ServerFacts, UnreachableServer, failure_reason, inspect_store, tls_mismatch
 from app.settings import Settings, SettingsError
 from app.store_factory import create_store
 
@@ -30,13 +30,16 @@ def check() -> NoReturn:
         settings = Settings.read(os.environ)
         address = settings.redis.shown
         servers = asyncio.run(inspect_store(settings))
-        found = findings(servers, settings.redis, tls_verify=settings.redis_tls_verify)
+        verify, min_replicas = settings.redis_tls_verify, settings.redis_min_replicas
+        found = findings(servers, settings.redis, tls_verify=verify, min_replicas=min_replicas)
         if all(finding.code != "store" for finding in found):
             asyncio.run(_probe_write(settings))
     except SettingsError as error:
         found = [Finding("error", "bad_settings", str(error))]
     except StoreError as error:
-        found, servers = [Finding("error", "store", f"the store cannot be used: {failure_reason(error)}")], []
+        found, servers = [_store_error(failure_reason(error))], []
+    if any(each.code == "store" for each in found) and (mistake := asyncio.run(tls_mismatch(settings))):
+        found, servers = [_store_error(mistake)], []
     status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
     if wants_json():
@@ -45,6 +48,10 @@ def check() -> NoReturn:
     else:
         _print_lines(found, address, status)
     raise SystemExit(status)
+
+
+def _store_error(reason: str) -> Finding:
+    return Finding("error", "store", f"the store cannot be used: {reason}")
 
 
 async def _probe_write(settings: Settings) -> None:
