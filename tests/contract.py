@@ -215,3 +215,10 @@ class Wire(io.BufferedReader):
         response.begin()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, headers, response.read())
+
+
+def probe(port: int, path: str, method: str = "GET") -> Answer:
+    """Return the answer of a local service to a request without a token, on a new connection."""
+    with Wire("127.0.0.1", port) as wire:
+        wire.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return wire.answer(method)

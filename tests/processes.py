@@ -222,6 +222,16 @@ def suspended(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def fail_snapshot(store: ValkeyServer) -> None:
+    """Make a snapshot of the store fail. The store then rejects writes and PING (MISCONF)."""
+    with redis.Redis(port=store.port) as client:
+        snapshot = Path(client.config_get("dir")["dir"], client.config_get("dbfilename")["dbfilename"])
+        snapshot.mkdir()
+        client.config_set("save", "3600 1")
+        client.bgsave()
+        assert eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
 def start_store(
     directory: Path, port: int | None = None, *, durable: bool = False, config: Mapping[str, str] | None = None
 ) -> ValkeyServer:

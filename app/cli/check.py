@@ -18,6 +18,7 @@ from app.preflight.inspection import (
     failure_reason,
     inspect_sentinels,
     inspect_store,
+    tls_mismatch,
 )
 from app.settings import Settings, SettingsError
 from app.store_factory import create_store
@@ -38,14 +39,16 @@ def check() -> NoReturn:
         address = settings.redis.shown
         about_sentinels = sentinel_findings(asyncio.run(inspect_sentinels(settings)))
         servers = asyncio.run(inspect_store(settings))
-        found = findings(servers, settings.redis, tls_verify=settings.redis_tls_verify) + about_sentinels
+        verify, min_replicas = settings.redis_tls_verify, settings.redis_min_replicas
+        found = findings(servers, settings.redis, tls_verify=verify, min_replicas=min_replicas) + about_sentinels
         if all(finding.code != "store" for finding in found):
             asyncio.run(_probe_write(settings))
     except SettingsError as error:
         found = [Finding("error", "bad_settings", str(error))]
     except StoreError as error:
-        unusable = Finding("error", "store", f"the store cannot be used: {failure_reason(error)}")
-        found, servers = [unusable, *about_sentinels], []
+        found, servers = [_store_error(failure_reason(error)), *about_sentinels], []
+    if any(each.code == "store" for each in found) and (mistake := asyncio.run(tls_mismatch(settings))):
+        found, servers = [_store_error(mistake), *about_sentinels], []
     status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
     if wants_json():
@@ -54,6 +57,10 @@ def check() -> NoReturn:
     else:
         _print_lines(found, address, status)
     raise SystemExit(status)
+
+
+def _store_error(reason: str) -> Finding:
+    return Finding("error", "store", f"the store cannot be used: {reason}")
 
 
 async def _probe_write(settings: Settings) -> None:

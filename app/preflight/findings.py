@@ -1,4 +1,4 @@
-"""The rules of the preflight check. Each finding names data that the store can lose, or something unchecked."""
+"""The rules of the preflight check. A finding names lost data, a larger outage, or something unchecked."""
 
 import ipaddress
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.preflight.inspection import SentinelFacts, ServerFacts, UnreachableServer
-from app.store.redis_url import Address
+from app.store.redis_url import Address, Kind
 
 Level = Literal["error", "warning"]
 
@@ -28,15 +28,20 @@ class Finding:
 
 
 def findings(
-    servers: Sequence[ServerFacts | UnreachableServer], address: Address, *, tls_verify: bool
+    servers: Sequence[ServerFacts | UnreachableServer], address: Address, *, tls_verify: bool, min_replicas: int
 ) -> list[Finding]:
     """Return the findings for the store at `address`, errors first. Servers with the same finding share it."""
     affected: dict[Finding, list[ServerFacts | UnreachableServer]] = defaultdict(list)
     for server in servers:
-        for finding in _unreachable(server) if isinstance(server, UnreachableServer) else _server(server):
+        for finding in _unreachable(server) if isinstance(server, UnreachableServer) else _server(server, address.kind):
             affected[finding].append(server)
     is_single = len(servers) == 1 and address.kind == "server"
     found = [finding if is_single else _with_servers(finding, each) for finding, each in affected.items()]
+    has_replicas = any(each.replicas for each in servers if isinstance(each, ServerFacts))
+    if address.kind != "server" and has_replicas and not min_replicas:
+        lost = "a failover loses acknowledged changes that no replica has yet"
+        cost = "a change is then a 500 while no replica confirms it"
+        found.append(_warning("min_replicas", f"REDIS_MIN_REPLICAS is 0: {lost}; set it to 1: {cost}"))
     return [*sorted(found, key=lambda finding: finding.level), *_transport(address, tls_verify=tls_verify)]
 
 
@@ -88,7 +93,7 @@ def _unreachable(server: UnreachableServer) -> Iterator[Finding]:
         yield Finding("warning", "replica_unseen", message, seen=False)
 
 
-def _server(facts: ServerFacts) -> Iterator[Finding]:
+def _server(facts: ServerFacts, kind: Kind) -> Iterator[Finding]:
     policy = facts.maxmemory_policy
     if policy is None:
         yield _unchecked("eviction_unknown", "maxmemory-policy (must be noeviction)", "+config|get or +info")
@@ -98,10 +103,24 @@ def _server(facts: ServerFacts) -> Iterator[Finding]:
         yield Finding("error", "eviction", f"{message}; set it to noeviction")
     yield from _durability(facts)
     if facts.role == "primary" and facts.replicas is None:
-        yield _unchecked("replicas_unknown", "the number of replicas", "+info")
+        yield _unchecked("replicas_unknown", "the number of replicas (and min-replicas-to-write)", "+info")
     elif facts.role == "primary" and facts.replicas == 0:
         message = "no replica is connected: if the disk fails, all changes since the last backup are lost"
         yield _warning("no_replicas", message)
+    yield from _failover(facts, kind)
+
+
+def _failover(facts: ServerFacts, kind: Kind) -> Iterator[Finding]:
+    if kind == "sentinels" and facts.min_replicas_to_write is False and (facts.role == "replica" or facts.replicas):
+        lost = "a primary that is cut off from its replicas accepts changes that the failover loses"
+        cost = "it then rejects changes while no replica is connected"
+        yield _warning("min_replicas_to_write", f"min-replicas-to-write is 0: {lost}; set it to 1: {cost}")
+    if kind == "cluster" and facts.cluster_require_full_coverage is None:
+        parameter = "cluster-require-full-coverage (must be no, or one failed shard stops all tenants)"
+        yield _unchecked("full_coverage_unknown", parameter, "+config|get")
+    elif kind == "cluster" and facts.cluster_require_full_coverage:
+        message = "cluster-require-full-coverage is yes: if one shard fails, all tenants get a 500"
+        yield _warning("full_coverage", f"{message}; set it to no: only the tenants of that shard then get a 500")
 
 
 def _durability(facts: ServerFacts) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Reads the configuration of each Redis server of the store, and explains why a server cannot be used."""
+"""Reads the configuration of each Redis server of the store, and explains why the store cannot be used."""
 
 import asyncio
 import contextlib
@@ -12,31 +12,32 @@ from app.errors import StoreError, causes, system_reason
 from app.settings import Settings
 from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, ServerConnections
 from app.store.pipeline import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    OutOfMemoryError,
     Pipeline,
-    ReadOnlyError,
     RedisError,
     ResponseError,
     StoreConnectionError,
 )
-from app.store.redis_url import HostPort, format_host_port
+from app.store.redis_url import Address, HostPort, format_host_port
 from app.store.sentinel import query_primary
 from app.store.topology import connect, connections_for, sentinels_at
 
+# The beginning of the reply to any connection from another machine in protected mode. Redis then closes it.
+_DENIED: Final = "DENIED"
+
 Role = Literal["primary", "replica"]
 
-_PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync")
+_PARAMETERS: Final = ("maxmemory-policy", "appendonly", "appendfsync", "cluster-require-full-coverage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
     """The configuration of the server at `server`, as host:port. A field is None if the server does not return it.
 
-    `replicas` is the number of replicas that are online.
+    `replicas` is the number of replicas that are online. `min_replicas_to_write` is True if the server rejects writes
+    while it has too few replicas.
     """
 
     server: str
@@ -45,6 +46,8 @@ class ServerFacts:
     appendonly: bool | None
     appendfsync: str | None
     replicas: int | None
+    min_replicas_to_write: bool | None
+    cluster_require_full_coverage: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +143,7 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
         if re.fullmatch(r"slave\d+", name)
     ]
     appendonly = config.get("appendonly", info.get("aof_enabled"))
+    full_coverage = config.get("cluster-require-full-coverage")
     facts = ServerFacts(
         server=server,
         role=role,
@@ -147,6 +151,9 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
         appendonly=None if appendonly is None else appendonly in {"yes", "1"},
         appendfsync=config.get("appendfsync"),
         replicas=sum(each["state"] == "online" for each in replicas) if "connected_slaves" in info else None,
+        # INFO has this field only if min-replicas-to-write is on.
+        min_replicas_to_write="min_slaves_good_slaves" in info if "connected_slaves" in info else None,
+        cluster_require_full_coverage=None if full_coverage is None else full_coverage == "yes",
     )
     # A client that only takes a backup (redis-cli --rdb) is listed as a replica with port 0.
     return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]
@@ -156,23 +163,53 @@ async def _call(pipeline: Pipeline, *command: str) -> Any:
     """Return the reply to a command, or None if the server rejects the command."""
     try:
         (reply,) = await pipeline(command)
-    except ERROR_REPLY:
+    except ERROR_REPLY as error:
+        if str(error).startswith(_DENIED):
+            raise
         return None
     return reply
 
 
-# The texts of these errors quote no argument. Others may quote an AUTH command with its password.
-_QUOTABLE: Final = (
-    AuthenticationError,
-    BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-)
+async def tls_mismatch(settings: Settings) -> str | None:
+    """Return the mistake if `REDIS_URL` asks for TLS and a host answers without it, or the other way round."""
+    address, other = settings.redis, Address(tls=not settings.redis.tls)
+    answers = await asyncio.gather(*(_answers(other, each, settings.redis_timeout) for each in address.hosts))
+    if not any(answers):
+        return None
+    without, with_tls = ("redis://", "rediss://") if address.kind == "server" else ("?tls=false", "?tls=true")
+    return f"it does not use TLS: use {without}" if address.tls else f"it uses TLS: use {with_tls}"
+
+
+async def _answers(address: Address, host_port: HostPort, limit: float) -> bool:
+    """Return True if a Redis server answers at `host_port`. No login is sent."""
+    connections = connections_for(address, host_port, tls_verify=False)
+    try:
+        async with asyncio.timeout(limit):
+            await connections.run(None, lambda pipeline: pipeline(("PING",)))
+    except DRIVER_ERRORS as error:
+        return isinstance(error, AuthenticationError | ResponseError)
+    finally:
+        await connections.close()
+    return True
+
+
+_CLUSTER_NODE: Final = "it is a node of a cluster: use redis+cluster://"
+_SENTINEL: Final = "it is a sentinel: use redis+sentinel://"
+_NO_CLUSTER_NODE: Final = "it is not a node of a cluster: use redis:// for one server, or redis+sentinel://"
+# Mistakes by the beginning of Redis's reply.
+_MISTAKES: Final = {
+    "DB index is out of range": "it has no database with this number: use a lower one in REDIS_URL",
+    "SELECT is not allowed in cluster mode": _CLUSTER_NODE,
+    "This instance has cluster support disabled": _NO_CLUSTER_NODE,
+    "unknown command 'CLUSTER'": _NO_CLUSTER_NODE,
+    "unknown command 'SENTINEL'": "it is not a sentinel: use redis:// for one server, or redis+cluster://",
+    "unknown command 'GET'": _SENTINEL,
+    "unknown command 'SELECT'": _SENTINEL,
+    "max number of clients reached": "it has too many connections: raise its maxclients, or close some of them",
+    _DENIED: "it is in protected mode and accepts only local connections: give it a password",
+}
 _REASONS: Final[dict[type[BaseException], str]] = {
     TimeoutError: "it did not answer in time (REDIS_TIMEOUT)",
-    ResponseError: "it rejected a command that the service needs",
     RedisError: "it closed the connection, or its reply was not from Redis",
 }
 
@@ -182,12 +219,24 @@ def failure_reason(error: StoreError) -> str:
     return _reason(error.__cause__) if error.__cause__ else str(error)
 
 
+def _reply_reason(error: BaseException) -> str | None:
+    """Return the mistake that the reply `error` shows, or else its text, or None if it is no reply."""
+    for beginning, mistake in _MISTAKES.items():
+        if isinstance(error, RedisError) and str(error).startswith(beginning):
+            return mistake
+    if isinstance(error, AskError):
+        return _CLUSTER_NODE
+    # `app.store.connections` hides the replies to AUTH that could quote the password.
+    is_reply = isinstance(error, AuthenticationError | BusyLoadingError | ResponseError)
+    return f"it replied: {error}" if is_reply else None
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, StoreConnectionError):
         return f"{error}; the last one tried: {_reason(error.__cause__)}" if error.__cause__ else str(error)
     for cause in causes(error):
-        if isinstance(cause, _QUOTABLE):
-            return f"it replied: {cause}"
+        if reason := _reply_reason(cause):
+            return reason
     if reason := system_reason(error):
         return f"cannot connect to it: {reason}"
     return next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "cannot connect to it")

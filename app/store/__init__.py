@@ -51,7 +51,7 @@ class Store(Protocol):
         """
 
     async def ping(self) -> None:
-        """Return if the store answers. Raises StoreError if it does not."""
+        """Return if the store answers reads. Raises StoreError if it does not."""
 
     async def close(self) -> None:
         """Close the store's connections."""

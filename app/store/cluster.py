@@ -62,13 +62,13 @@ class ClusterTopology:
         async with asyncio.timeout(limit):
             return await self._run_on_owner(key, read)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
+    async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
 
         def run(node: ServerConnections, *, asking: bool) -> Awaitable[T]:
             return node.run(key, _with_asking(work) if asking else work, fresh=fresh)
 
-        return await (self._run_on_any(work) if key is None else self._run_on_owner(key, run))
+        return await self._run_on_owner(key, run)
 
     async def _run_on_owner(self, key: str, work: Callable[..., Awaitable[T]]) -> T:
         """Return the result of `work` on the node that has `key`, and follow the key if its slot moves meanwhile."""
@@ -91,6 +91,19 @@ class ClusterTopology:
                 raise
         raise StoreConnectionError(f"the nodes do not agree on which one has the key, after {_MAX_REDIRECTS} redirects")
 
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        """See `Topology`. Reads one key from each node in turn, until a node answers."""
+        await self._load_slots()
+        last_error: Exception | None = None
+        for key in {self._slots.owner_of(key_slot(key.encode())): key for key in keys}.values():
+            try:
+                await self.read(key, _NODE_TIMEOUT)
+            except DRIVER_ERRORS as error:
+                last_error = error
+            else:
+                return
+        raise StoreConnectionError("no node answers reads") from last_error
+
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`."""
         await self._load_slots()
@@ -108,17 +121,6 @@ class ClusterTopology:
             yield subscriptions.messages(lambda: self._slots.nodes)
         finally:
             subscriptions.close()
-
-    async def _run_on_any(self, work: PipelineWork[T]) -> T:
-        """Return the result of `work` on the first node that answers."""
-        last_error: Exception | None = None
-        for node in dict.fromkeys([*self._slots.nodes, *self._startup_nodes]):
-            try:
-                async with asyncio.timeout(_NODE_TIMEOUT):
-                    return await self._node(node).run(None, work)
-            except DRIVER_ERRORS as error:
-                last_error = error
-        raise StoreConnectionError("no node answers") from last_error
 
     async def close(self) -> None:
         """See `Topology`."""

@@ -9,7 +9,7 @@ import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
 from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, pipeline_on
 from app.store.read_batching import ReadBatcher
@@ -84,9 +84,13 @@ class ServerConnections:
         return self._reads.get(key, limit)
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
-        """See `Topology`."""
+        """See `Topology`. The key may be None."""
         async with self._fresh() if fresh else self.acquire() as pipeline:
             return await work(pipeline)
+
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        """See `Topology`. Raises MovedError if the server is a node of a cluster, and another node has a key."""
+        await self.run(None, lambda pipeline: pipeline(*(("GET", key) for key in keys)))
 
     async def servers(self) -> tuple[Sequence[Self], Sequence[HostPort]]:
         """See `Topology`."""
@@ -161,13 +165,16 @@ class ServerConnections:
     async def subscribe(
         self, channel: str, limit: float, silence: float = 5.0
     ) -> AsyncIterator[AsyncIterator[bytes | None]]:
-        """See `Topology`. After `silence` seconds without a message, a PING must be answered within `limit` seconds."""
+        """See `Topology`. After `silence` seconds without a message, the server must answer within `limit` seconds."""
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(limit):
                 connection = await stack.enter_async_context(self._connection())
                 # PING fails while the server loads its data. SUBSCRIBE alone would succeed.
-                await pipeline_on(connection)(("PING",), ("SUBSCRIBE", channel))
-            yield _messages(connection, limit, silence)
+                for reply in await pipeline_on(connection)(("PING",), ("SUBSCRIBE", channel), errors=True):
+                    # After a failed snapshot, Redis rejects writes and PING, but not reads.
+                    if isinstance(reply, Exception) and not str(reply).startswith("MISCONF"):
+                        raise reply
+            yield _messages(connection, channel, limit, silence)
 
     async def _close_idle(self) -> None:
         """Close the idle connections, and those in use when they are released.
@@ -190,28 +197,44 @@ class ServerConnections:
             raise StoreConnectionError("the connections to this server are closed")
 
 
+# Replies to AUTH and SELECT that begin like this do not quote the password.
+_QUOTABLE_REPLIES: Final = (
+    "DB index is out of range",
+    "SELECT is not allowed in cluster mode",
+    "unknown command 'SELECT'",
+    "DENIED ",
+)
+
+
 @contextlib.contextmanager
 def _hiding_login_replies() -> Iterator[None]:
     try:
         yield
-    except ResponseError:
+    except NoPermissionError:
+        raise
+    except ResponseError as error:
+        if str(error).startswith(_QUOTABLE_REPLIES):
+            raise
         # Leave out the reply: a server without AUTH quotes the command, with the password.
-        raise StoreConnectionError("the server rejected the login") from None
+        raise StoreConnectionError("the server rejected the login, or the number of the database") from None
 
 
-async def _messages(connection: AbstractConnection, limit: float, silence: float) -> AsyncIterator[bytes | None]:
-    """Yield the messages. Raises TimeoutError if a PING is not answered in time."""
-    is_ping_sent = False
+async def _messages(
+    connection: AbstractConnection, channel: str, limit: float, silence: float
+) -> AsyncIterator[bytes | None]:
+    """Yield the messages. Raises TimeoutError if the server does not answer in time."""
+    is_asked = False
     while True:
         try:
-            async with asyncio.timeout(limit if is_ping_sent else silence):
+            async with asyncio.timeout(limit if is_asked else silence):
                 kind, *_, data = await connection.read_response(disconnect_on_error=False)
         except TimeoutError:
-            if is_ping_sent:
+            if is_asked:
                 raise
-            await connection.send_packed_command(connection.pack_command("PING"))
-            is_ping_sent = True
+            # A second SUBSCRIBE changes nothing, and is answered in every state of the server. PING is not.
+            await connection.send_packed_command(connection.pack_command("SUBSCRIBE", channel))
+            is_asked = True
         else:
-            is_ping_sent = False
+            is_asked = False
             if kind == b"message" and len(data) <= _MAX_MESSAGE:
                 yield data

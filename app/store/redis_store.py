@@ -2,8 +2,9 @@
 
 A tenant has two keys, `external_oms:{<tenant>}` and `external_oms:{<tenant>}:history`. The braces mark a hash tag, so
 that a Redis Cluster keeps both on one node. The first key is a string: the newest change in its stored form. The second
-is a hash of the earlier changes, with their versions as fields and their stored forms as values. Each change publishes
-the tenant's name to the channel `external_oms:changes`.
+is a hash of the earlier changes, with their versions as fields and their stored forms as values. With `min_replicas`,
+`external_oms:{<tenant>}:confirmed` exists for moments. Each change publishes the tenant's name to the channel
+`external_oms:changes`.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ _CHANNEL = "external_oms:changes"
 
 # How many entries one change removes from a history that is too long.
 _MAX_TRIMMED = 100
+
+# Keys that never exist, because tenant names have no colon. Their hash tags are in different slots.
+_PROBE_KEYS = [f"external_oms:{{check:{number}}}" for number in range(16)]
 
 
 class RedisStore:
@@ -77,20 +81,19 @@ class RedisStore:
         )
         current = setting_of(key, value)
         is_conflict = attempt.expected is not None and current.version not in attempt.expected
-        if not is_conflict and current.enabled != attempt.enabled:
-            attempt.sent = StoredChange.make(Setting(attempt.enabled, current.version + 1), time, attempt.author)
-            writes = self._writes(attempt.tenant, value, history_size, attempt.sent)
-        elif not is_conflict and self._min_replicas and value is not None:
-            writes = [("SET", key, value)]  # no change, but WAIT needs a write on this connection to confirm the value
-        else:
+        if is_conflict or current.enabled == attempt.enabled:
             await pipeline(("UNWATCH",))
+            if not is_conflict and value is not None:
+                await self._confirm(attempt.tenant, pipeline)
             return current, is_conflict
+        attempt.sent = StoredChange.make(Setting(attempt.enabled, current.version + 1), time, attempt.author)
+        writes = self._writes(attempt.tenant, value, history_size, attempt.sent)
         *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
             return setting_of(key, *await pipeline(("GET", key))), True
         await self._wait_for_replicas(pipeline)
-        return (attempt.sent.change.setting if attempt.sent else current), False
+        return attempt.sent.change.setting, False
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         """See `Store`."""
@@ -120,9 +123,9 @@ class RedisStore:
         """See `Store`."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._topology.run(None, lambda pipeline: pipeline(("PING",)))
+                await self._topology.check_reads(_PROBE_KEYS)
         except DRIVER_ERRORS as error:
-            raise StoreError("the store does not answer") from error
+            raise StoreError("the store does not answer reads") from error
 
     @contextlib.asynccontextmanager
     async def announcements(self) -> AsyncIterator[AsyncIterator[str | None]]:
@@ -148,6 +151,15 @@ class RedisStore:
                 commands.append(("HDEL", history, *excess))
         return [*commands, ("PUBLISH", _CHANNEL, tenant)]
 
+    async def _confirm(self, tenant: str, pipeline: Pipeline) -> None:
+        """Wait until enough replicas have what this connection has read of `tenant`. Raises OutcomeUnknown."""
+        if self._min_replicas:
+            # WAIT needs a write on this connection. No client watches this key, so no rival gets a conflict. While the
+            # slot moves, the reply is ASK, because the key is new. The caller's work then runs again on a node that may
+            # not have the setting yet. Its first command names both keys, so the reply there is TRYAGAIN.
+            await pipeline(("SET", f"{_setting_key(tenant)}:confirmed", "", "PX", 1))
+            await self._wait_for_replicas(pipeline)
+
     async def _wait_for_replicas(self, pipeline: Pipeline) -> None:
         """Wait until enough replicas have the writes of this connection. Raises OutcomeUnknown if too few have them."""
         if self._min_replicas:
@@ -166,15 +178,13 @@ class RedisStore:
         key, history = _setting_key(tenant), _history_key(tenant)
 
         async def find(pipeline: Pipeline) -> bool:
-            _, value, older = await pipeline(("WATCH", key), ("GET", key), ("HGET", history, sent.version))
+            # EXISTS names both keys, as in `history`.
+            _, value, older = await pipeline(("EXISTS", key, history), ("GET", key), ("HGET", history, sent.version))
             stored = [StoredChange.decode(key, value)] if value is not None else []
             stored += [StoredChange.decode(history, older, sent.version)] if older is not None else []
             found = any(each.change_id == sent.change_id for each in stored)
-            if found and self._min_replicas:
-                *_, executed = await pipeline(("MULTI",), ("SET", key, value), ("EXEC",))
-                if executed is None:
-                    raise OutcomeUnknown("the change was stored, but changed again before replicas confirmed it")
-                await self._wait_for_replicas(pipeline)
+            if found:
+                await self._confirm(tenant, pipeline)
             return found
 
         try:
@@ -195,6 +205,7 @@ class RedisStore:
         tenant = f"check:{uuid.uuid4().hex}"  # tenant names have no colon
         try:
             async with self.announcements(), asyncio.timeout(self._timeout):
+                await self._topology.check_reads(_PROBE_KEYS)
                 await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant), writes=True)
         except DRIVER_ERRORS as error:
             raise StoreError("the probe write failed") from error
@@ -208,7 +219,7 @@ class RedisStore:
         *_, executed = await pipeline(("MULTI",), *writes, ("PUBLISH", _CHANNEL, tenant), ("EXEC",))
         if executed is None:
             raise StoreError("the store aborted a transaction although no other client changed its keys")
-        await self._wait_for_replicas(pipeline)
+        await self._confirm(tenant, pipeline)
         await pipeline(("EXISTS", key, history), ("HGET", history, 1), ("HMGET", history, 1), ("SET", key, "", "PX", 1))
 
     async def close(self) -> None:

@@ -108,12 +108,16 @@ class SentinelTopology:
         async with asyncio.timeout(limit):
             return await (await self._current_primary()).read(key, limit)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
+    async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
         primary = await self._current_primary()
         if writes and self._quorum == "majority" and not self._is_confirmed():
             primary = await self._confirmed_primary()
         return await primary.run(key, work, fresh=fresh)
+
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        """See `Topology`."""
+        await (await self._current_primary()).check_reads(keys)
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         """See `Topology`. Includes replicas that are down: the sentinels may promote them once they are back."""

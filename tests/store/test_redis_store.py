@@ -21,9 +21,9 @@ from app.store.redis_store import RedisStore
 from tests.conftest import Run
 from tests.connections import Callback, InterruptedConnections, UnwatchedConnections, WrappedConnections, interrupted
 from tests.fake_store import FakeStore, UnwatchedFakeStore
-from tests.processes import start_store
+from tests.processes import fail_snapshot, start_store
 from tests.relay import Relay
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 TIMEOUT = 5.0
 HISTORY_LENGTH = 10
@@ -363,30 +363,6 @@ def test_lookup_finds_a_change_below_a_later_one(run: Run, valkey: ValkeyServer,
     assert run(change()) == Setting(enabled=True, version=1)
 
 
-def test_rival_write_before_replica_confirmation_is_an_unknown_outcome(
-    run: Run, valkey: ValkeyServer, redis_url: str, tenant: str
-) -> None:
-    """A rival writes while the lookup writes the change again for the confirmation of the replicas."""
-
-    class OvertakenConnections(ServerConnections):
-        @contextlib.asynccontextmanager
-        async def _fresh(self) -> AsyncIterator[Pipeline]:
-            async with OpenStore(redis_url) as rival, super()._fresh() as pipeline:
-                yield interrupted(pipeline, lambda: rival.change(tenant, False, AUTHOR))
-
-    async def change() -> None:
-        async with RelayedStore(valkey) as (_, relay), OpenStore(redis_url) as other:
-            relay.rule = "cut after EXEC"
-            store = RedisStore(OvertakenConnections.to(relay.url), TIMEOUT, HISTORY_LENGTH, min_replicas=1)
-            with pytest.raises(OutcomeUnknown) as raised:
-                await store.change(tenant, True, AUTHOR)
-            assert "changed again before replicas confirmed it" in str(raised.value.__cause__)
-            assert await other.current(tenant) == Setting(enabled=False, version=2)
-            await store.close()
-
-    run(change())
-
-
 def test_write_without_change_leaves_no_watch_on_its_connection(run: Run, redis_url: str, tenant: str) -> None:
     async def alternate() -> Setting:
         async with OpenStore(redis_url) as store, OpenStore(redis_url) as rival:
@@ -636,6 +612,32 @@ def test_silent_subscription_is_kept_while_the_server_answers(run: Run, valkey: 
             await pipeline(("PUBLISH", "silent", "at last"))
 
     run(listen())
+
+
+def test_subscription_outlives_a_failed_snapshot(run: Run, tmp_path: Path) -> None:
+    """Redis then rejects PING, also from a subscribed connection."""
+    server = start_store(tmp_path)
+
+    async def listen() -> None:
+        connections = ServerConnections.to(server.connection_url)
+        async with connections.subscribe("old", limit=PATIENCE, silence=0.01) as old:
+            waiting = asyncio.ensure_future(anext(old))
+            await asyncio.to_thread(fail_snapshot, server)
+            asked = subscribe_calls(server)
+            assert await asyncio.to_thread(eventually, lambda: subscribe_calls(server) >= asked + 3)
+            async with connections.subscribe("new", limit=PATIENCE) as new, connections.acquire() as pipeline:
+                await pipeline(("PUBLISH", "old", "first"), ("PUBLISH", "new", "second"))
+                assert (await waiting, await anext(new)) == (b"first", b"second")
+        await connections.close()
+
+    run(listen())
+    server.stop()
+
+
+def subscribe_calls(server: ValkeyServer) -> int:
+    with redis.Redis(port=server.port) as admin:
+        calls: int = admin.info("commandstats")["cmdstat_subscribe"]["calls"]
+        return calls
 
 
 def test_error_does_not_quote_a_password_that_the_server_echoes(run: Run) -> None:

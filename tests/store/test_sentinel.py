@@ -80,13 +80,13 @@ async def topology_of(
 
 async def read(topology: SentinelTopology) -> str:
     """Return the name of the server that a read reaches."""
-    (name,) = await topology.run(None, lambda pipeline: pipeline(("PING",)))
+    (name,) = await topology.run("key", lambda pipeline: pipeline(("PING",)))
     return str(name)
 
 
 async def write(topology: SentinelTopology) -> str:
     """Return the name of the server that a write reaches."""
-    (name,) = await topology.run(None, lambda pipeline: pipeline(("PING",)), writes=True)
+    (name,) = await topology.run("key", lambda pipeline: pipeline(("PING",)), writes=True)
     return str(name)
 
 

