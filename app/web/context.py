@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from starlette.routing import Mount, Route
 from starlette.types import Scope
 
 from app.errors import RejectionReason
@@ -45,8 +46,6 @@ class RequestContext:
     # server: True if the client sends nothing more; the status if the server responded instead of the application.
     is_half_closed: bool = False
     server_status: int | None = None
-    # contract/routing and the endpoints: the template of the matched path, such as `/docs/{path}`.
-    route: str = UNMATCHED
     # contract/security: the verified token's principal, and a function that returns its expiry (seconds since 1970).
     # The function raises ServiceError if the token is no longer accepted.
     principal: Principal | None = None
@@ -84,6 +83,12 @@ def request_context(scope: Scope) -> RequestContext:
     if context is None:
         context = scope[_REQUEST] = RequestContext(_request_id(scope["headers"]))
     return context
+
+
+def route_template(scope: Scope) -> str:
+    """Return the template of the path that matched the request, such as `/docs/{path}`, or `UNMATCHED`."""
+    route: Route | Mount | None = scope.get("route")  # from Starlette's Router
+    return UNMATCHED if route is None else route.path_format
 
 
 def server_state(lifespan_state: MutableMapping[str, Any]) -> ServerState:

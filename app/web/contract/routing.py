@@ -11,8 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.context import request_context
-
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 _METHODS: Final = frozenset({"delete", "get", "head", "options", "patch", "post", "put", "trace"})
@@ -34,9 +32,7 @@ class ContractRouting(SpecMiddleware):
         for path, item in specification["paths"].items():
             operations = {name.upper(): item[name]["operationId"] for name in item.keys() & _METHODS}
             route = specification.base_path + path
-            self._router.routes.append(
-                Route(route, PathEndpoint(self._app, route, specification.base_path, operations))
-            )
+            self._router.routes.append(Route(route, PathEndpoint(self._app, specification.base_path, operations)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or the lifespan."""
@@ -46,9 +42,8 @@ class ContractRouting(SpecMiddleware):
 class PathEndpoint:
     """ASGI application for one path: selects the operation by method, responds to OPTIONS, else raises a 405."""
 
-    def __init__(self, app: ASGIApp, route: str, base_path: str, operations: Mapping[str, str]) -> None:
+    def __init__(self, app: ASGIApp, base_path: str, operations: Mapping[str, str]) -> None:
         self._app = app
-        self._route = route
         if "GET" in operations:
             operations = {"HEAD": operations["GET"], **operations}
         self._found = {
@@ -58,7 +53,6 @@ class PathEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        request_context(scope).route = self._route
         found = self._found.get(scope["method"])
         if found is not None:
             # Some servers share `extensions` between requests, so each request gets its own.
