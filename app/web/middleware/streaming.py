@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.context import EventStream, RequestContext, request_context, server_state
+from app.web.context import EventStream, RequestContext, request_context
 
 OpenStream = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -25,12 +25,7 @@ class Streaming:
         self._stopped = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or the lifespan."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                server_state(scope.get("state", {})).end_streams = self._end_all
-            await self._app(scope, receive, send)
-            return
+        """Handle one request."""
         context = request_context(scope)
         try:
             await self._app(scope, receive, send)
@@ -50,7 +45,8 @@ class Streaming:
         finally:
             self._running.discard(stream)
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
+        """End all event streams, also those that start later."""
         self._stopped = True
         for stream in self._running:
             stream.end()
