@@ -18,7 +18,8 @@ from app.errors import (
     InsufficientScope,
     InvalidBody,
     KeyUnavailable,
-    MissingToken,
+    RejectedToken,
+    RejectionReason,
     ServiceError,
     Unauthorized,
     Unavailable,
@@ -112,7 +113,7 @@ def error_response_for(error: BaseException) -> ErrorResponse:
 
 def _headers(error: ServiceError) -> Iterable[Header]:
     """Yield `WWW-Authenticate` for tokens (RFC 6750, section 3), and the current `ETag` for a conflict."""
-    if isinstance(error, MissingToken):
+    if isinstance(error, Unauthorized) and error.reason is RejectionReason.MISSING:
         yield b"www-authenticate", _REALM.encode()
     elif isinstance(error, Unauthorized):
         reason = f'{_REALM}, error="invalid_token", error_description="{error}"'
@@ -149,7 +150,7 @@ class ErrorResponses:
         # CancelledError: the server stops and does not wait any longer. The client gets a 500.
         except (Exception, asyncio.CancelledError) as error:
             response = error_response_for(error)
-            if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
+            if isinstance(error, RejectedToken | KeyUnavailable):
                 request_context(scope).rejection_reason = error.reason
             if started or response is INTERNAL:
                 _report(error, scope)
