@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -96,8 +96,17 @@ def server_state(lifespan_state: MutableMapping[str, Any]) -> ServerState:
     return cast(ServerState, lifespan_state.setdefault(_SERVER, ServerState()))
 
 
+def header_values(headers: Iterable[Header], name: bytes) -> list[bytes]:
+    """Return the value of each header with this name, which must be in lower case."""
+    return [value for each, value in headers if each == name]
+
+
+def single_header(headers: Iterable[Header], name: bytes) -> bytes:
+    """Return the value of the only header with this name, or nothing if there is none or more than one."""
+    values = header_values(headers, name)
+    return values[0] if len(values) == 1 else b""
+
+
 def _request_id(headers: list[Header]) -> str:
-    given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0].decode()
-    return secrets.token_hex(16)
+    given = single_header(headers, b"x-request-id")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 from werkzeug.http import parse_options_header
 
 from app.errors import BadRequest, InvalidBody
-from app.web.context import Header, request_context
+from app.web.context import Header, header_values, request_context, single_header
 
 MAX_DEPTH = 32
 
@@ -45,16 +45,15 @@ class JsonBodyValidator:
 
 
 def _require_json(headers: list[Header]) -> None:
-    given = [value for name, value in headers if name == b"content-type"]
-    is_encoded = any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)
-    media_type, options = parse_options_header(given[0].decode("latin-1") if len(given) == 1 else "")
+    is_encoded = any(value.lower() != b"identity" for value in header_values(headers, b"content-encoding"))
+    media_type, options = parse_options_header(single_header(headers, b"content-type").decode("latin-1"))
     charset = options.get("charset", "utf-8").lower()
     if media_type.lower() != "application/json" or charset != "utf-8" or is_encoded:
         raise HTTPException(415, "Content-Type: expected application/json in UTF-8, without Content-Encoding.")
 
 
 async def _read(receive: Receive, scope: Scope, max_bytes: int) -> bytes:
-    declared = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+    declared = int(single_header(scope["headers"], b"content-length") or 0)
     content, more = bytearray(), declared <= max_bytes
     while more:
         message = await receive()
@@ -91,17 +90,14 @@ def parse(content: bytes) -> Any:
 
 
 def _check(value: object, levels: int) -> None:
-    """Raise BadRequest for more than `levels` of nesting, and UnicodeError for lone surrogates such as "\\ud800"."""
+    """Raise RecursionError for more than `levels` of nesting, UnicodeError for lone surrogates such as "\\ud800"."""
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict | list):
         if not levels:
-            raise BadRequest(f"body: expected at most {MAX_DEPTH} levels of nesting.")
-        for part in value:
+            raise RecursionError
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
             _check(part, levels - 1)
-        if isinstance(value, dict):
-            for part in value.values():
-                _check(part, levels - 1)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

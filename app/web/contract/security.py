@@ -12,7 +12,7 @@ from app.auth.tokens import TENANT_PLACEHOLDER, VerifiedToken
 from app.errors import Forbidden, InsufficientScope, RejectionReason
 from app.model import Principal
 from app.web.bearer_token import bearer_token
-from app.web.context import Header, request_context
+from app.web.context import Header, request_context, single_header
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,6 @@ class BearerSecurity:
         return (await self._verified(headers)).expires_at
 
 
-def _host(headers: list[Header]) -> str | None:
-    """Return the host in lower case without its port, or None if the request does not have exactly one."""
-    given = [value for name, value in headers if name == b"host"]
-    if len(given) != 1:
-        return None
-    return re.sub(r":\d*$", "", given[0].decode("latin-1").lower())
+def _host(headers: list[Header]) -> str:
+    """Return the host in lower case without its port, or nothing if the request does not have exactly one."""
+    return re.sub(r":\d*$", "", single_header(headers, b"host").decode("latin-1").lower())
