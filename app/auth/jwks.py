@@ -36,7 +36,7 @@ class FetchError(Exception):
 
 
 class DocumentNotFound(FetchError):
-    """The provider answered 404."""
+    """The issuer has no discovery document."""
 
 
 class JwksKeySource:
@@ -216,10 +216,7 @@ class JwksFetcher:
     async def fetch(self, location: str) -> object:
         """Return the JSON of a key set. Raises FetchError, or DocumentNotFound if the issuer does not exist."""
         address = await self._jwks_uri(location) if self._discover else location
-        try:
-            return await self._get(address)
-        except DocumentNotFound as error:
-            raise FetchError(f"there is no key set at {address}: it answered 404") from error
+        return await self._get(address)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -227,7 +224,7 @@ class JwksFetcher:
 
     async def _jwks_uri(self, issuer: str) -> str:
         """Return the `jwks_uri` of an issuer (OpenID Connect Discovery 1.0, sections 3 and 4)."""
-        document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", not_found=DocumentNotFound)
         if not isinstance(document, dict) or document.get("issuer") != issuer:
             raise FetchError("the discovery document has another issuer")
         address = document.get("jwks_uri")
@@ -237,14 +234,16 @@ class JwksFetcher:
             )
         return address
 
-    async def _get(self, address: str) -> Any:
-        """Return the JSON document at `address`. Raises FetchError if it is not one JSON value of at most 256 KiB."""
+    async def _get(self, address: str, not_found: type[FetchError] = FetchError) -> Any:
+        """Return the JSON document at `address`. Raises FetchError if it is not one JSON value of at most 256 KiB.
+
+        Raises `not_found` if the answer is 404.
+        """
         try:
             async with self._client.stream("GET", address) as response:
-                if response.status_code == httpx.codes.NOT_FOUND:
-                    raise DocumentNotFound(f"{address} answered 404")
                 if response.status_code != httpx.codes.OK:
-                    raise FetchError(f"{address} answered {response.status_code}")
+                    failure = not_found if response.status_code == httpx.codes.NOT_FOUND else FetchError
+                    raise failure(f"{address} answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise FetchError(f"{address} answered with a Content-Encoding that was not requested")
                 content = await _bounded(response)

@@ -177,7 +177,7 @@ CAUSES: dict[Behaviour, str] = {
     "plain": "the discovery document's jwks_uri is not an https URL",
     "empty": "answered with a body that is not JSON",
     "deep": "answered with a body that is not JSON",
-    "no keys": "there is no key set at ",
+    "no keys": "/keys answered 404",
     "far": "jwks_uri is not an https URL of at most 2048 characters",
     "101 keys": "the JWK Set has 101 keys; expected at most 100",
     "garbage": "illegal header line",

@@ -156,13 +156,10 @@ class ErrorResponses:
                 _report(error, scope)
             if started:
                 raise
-            await _respond(response, scope, send)
-
-
-async def _respond(response: ErrorResponse, scope: Scope, send: Send) -> None:
-    body = response.body(scope)
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers_for(body)})
-    await send({"type": "http.response.body", "body": body})
+            body = response.body(scope)
+            headers = response.headers_for(body)
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -174,9 +171,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _report(error: BaseException, scope: Scope) -> None:
     """Put the cause into the request's context for the log. Log unexpected errors with their traceback."""
-    cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
-    request_context(scope).error_cause = cause
+    context = request_context(scope)
+    context.error_cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
     if not isinstance(error, Unavailable | asyncio.CancelledError):
-        _log.error(
-            "request failed", extra={"request_id": request_context(scope).request_id, "cause": cause}, exc_info=error
-        )
+        extra = {"request_id": context.request_id, "cause": context.error_cause}
+        _log.error("request failed", extra=extra, exc_info=error)
