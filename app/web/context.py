@@ -56,6 +56,8 @@ class RequestContext:
     body_bytes: bytes = b""
     # contract/flask_bridge: the event stream, which middleware/streaming sends.
     event_stream: EventStream | None = None
+    # middleware/request_observers: the status of the application's response, 0 until the response has started.
+    status: int = 0
     # middleware/error_responses: the reason for rejecting the token, and the cause of a 500 (for the log only).
     rejection_reason: RejectionReason | None = None
     error_cause: str | None = None

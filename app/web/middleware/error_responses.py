@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import (
     BadRequest,
@@ -24,7 +24,7 @@ from app.errors import (
     Unauthorized,
     Unavailable,
 )
-from app.web.context import Header, request_context
+from app.web.context import Header, RequestContext, request_context
 from app.web.etags import entity_tag
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 
@@ -127,8 +127,8 @@ def _headers(error: ServiceError) -> Iterable[Header]:
 class ErrorResponses:
     """Middleware that responds to exceptions of the inner layers.
 
-    If the client has left, there is no response and no error in the log. If the response has started, the error is
-    logged and raised again.
+    If the client has left, there is no response and no error in the log. If the response has started, as an outer
+    RequestObservers records, the error is logged and raised again.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -136,25 +136,19 @@ class ErrorResponses:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        started = False
-
-        async def send_and_record(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        context = request_context(scope)
         try:
-            await self._app(scope, receive, send_and_record)
+            await self._app(scope, receive, send)
         except ClientDisconnect:
             return
         # CancelledError: the server stops and does not wait any longer. The client gets a 500.
         except (Exception, asyncio.CancelledError) as error:
             response = error_response_for(error)
             if isinstance(error, RejectedToken | KeyUnavailable):
-                request_context(scope).rejection_reason = error.reason
-            if started or response is INTERNAL:
-                _report(error, scope)
-            if started:
+                context.rejection_reason = error.reason
+            if context.status or response is INTERNAL:
+                _report(error, context)
+            if context.status:
                 raise
             body = response.body(scope)
             headers = response.headers_for(body)
@@ -169,9 +163,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _report(error: BaseException, scope: Scope) -> None:
+def _report(error: BaseException, context: RequestContext) -> None:
     """Put the cause into the request's context for the log. Log unexpected errors with their traceback."""
-    context = request_context(scope)
     context.error_cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
     if not isinstance(error, Unavailable | asyncio.CancelledError):
         extra = {"request_id": context.request_id, "cause": context.error_cause}

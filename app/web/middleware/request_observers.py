@@ -20,18 +20,17 @@ class RequestObservers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        started, status = time.perf_counter(), 0
+        context, started = request_context(scope), time.perf_counter()
 
         async def send_and_record(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                context.status = message["status"]
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_record)
         finally:
-            self.observe(scope, request_context(scope).server_status or status, time.perf_counter() - started)
+            self.observe(scope, context.server_status or context.status, time.perf_counter() - started)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Call each observer. This is a request observer."""
