@@ -81,20 +81,11 @@ class FlaskBridge(SpecMiddleware):
 
     async def _dispatch(self, environ: dict[str, Any]) -> flask.Response:
         """Do what `Flask.wsgi_app` does, except calling the response."""
-        context = self.app.request_context(environ)
-        error: BaseException | None = None
-        try:
+        with self.app.request_context(environ):
             try:
-                context.push()
                 return await self._full_dispatch_request()
-            except Exception as raised:
-                error = raised
-                return self.app.handle_exception(raised)
-            except BaseException as raised:
-                error = raised
-                raise
-        finally:
-            context.pop(None if error is not None and self.app.should_ignore_error(error) else error)
+            except Exception as error:
+                return self.app.handle_exception(error)  # raises it again: PROPAGATE_EXCEPTIONS
 
     async def _full_dispatch_request(self) -> flask.Response:
         """Do what `Flask.full_dispatch_request` does, and await the view."""
