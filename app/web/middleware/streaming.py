@@ -36,13 +36,20 @@ class Streaming:
                 context.event_stream.end()
 
     async def _send(self, stream: EventStream, context: RequestContext, receive: Receive, send: Send) -> None:
+        """Send head and body. End the stream early if the client leaves."""
         self._running.add(stream)
         if self._stopped or context.is_half_closed:
             stream.end()
+        watcher = asyncio.create_task(_until_disconnected(receive))
+        watcher.add_done_callback(lambda _: stream.end())
         try:
             with self._open_stream():
-                await _send_stream(stream, receive, send)
+                await send({"type": "http.response.start", "status": stream.status, "headers": stream.headers})
+                async for chunk in stream.chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
         finally:
+            watcher.cancel()
             self._running.discard(stream)
 
     def end_all(self) -> None:
@@ -50,19 +57,6 @@ class Streaming:
         self._stopped = True
         for stream in self._running:
             stream.end()
-
-
-async def _send_stream(stream: EventStream, receive: Receive, send: Send) -> None:
-    """Send head and body; end the stream early if the client leaves."""
-    watcher = asyncio.create_task(_until_disconnected(receive))
-    watcher.add_done_callback(lambda _: stream.end())
-    try:
-        await send({"type": "http.response.start", "status": stream.status, "headers": stream.headers})
-        async for chunk in stream.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-    finally:
-        watcher.cancel()
 
 
 async def _until_disconnected(receive: Receive) -> None:
