@@ -54,7 +54,8 @@ class BearerSecurity:
     async def check(self, scope: Scope, operation_id: str) -> None:
         """Check the token of the request in `scope`. Raises Unauthorized, Forbidden or KeyUnavailable."""
         headers = scope["headers"]
-        principal, context = (await self._verified(headers)).principal, request_context(scope)
+        principal = (await self._verified(headers)).principal
+        context = request_context(scope)
         context.principal = principal
         self._permissions.require(principal, operation_id, headers)
         # The headers live as long as the request, so that an event stream keeps no second copy of its token.
