@@ -4,10 +4,10 @@ ServiceError
     BadRequest
         InvalidBody
     FlagNotFound
-    Unauthorized
-        MissingToken
-    Forbidden
-        InsufficientScope
+    RejectedToken
+        Unauthorized
+        Forbidden
+            InsufficientScope
     ConcurrentUpdate
     Unavailable
         StoreError
@@ -58,27 +58,20 @@ class FlagNotFound(ServiceError):
     """There is no feature flag with the requested key."""
 
 
-class Unauthorized(ServiceError):
-    """There is no token, or it fails verification. The text gives the reason and quotes nothing from the token."""
+class RejectedToken(ServiceError):
+    """The request's token is missing or rejected. The text gives the reason and quotes nothing from the token."""
 
     def __init__(self, text: str, reason: RejectionReason) -> None:
         super().__init__(text)
         self.reason = reason
 
 
-class MissingToken(Unauthorized):
-    """The request has no bearer token."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, RejectionReason.MISSING)
+class Unauthorized(RejectedToken):
+    """There is no token, or it fails verification."""
 
 
-class Forbidden(ServiceError):
+class Forbidden(RejectedToken):
     """The token is valid but does not permit the request."""
-
-    def __init__(self, text: str, reason: RejectionReason) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 class InsufficientScope(Forbidden):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.jwks import JwksFetcher, JwksKeySource
 from app.auth.keys import Key, KeySource, StaticKeySource, public_key
@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.store import Store
 from app.store.instrumented_store import InstrumentedStore
 from app.store_factory import create_store
-from app.web.context import RequestObserver
+from app.web.context import RequestObserver, server_state
 from app.web.contract.application import contract_app
 from app.web.contract.security import Permissions
 from app.web.endpoints.health import health_routes
@@ -75,10 +75,22 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         ),
         on_lifespan=_lifespan(feed, store, verifier),
     )
-    application: ASGIApp = ErrorResponses(Streaming(connexion_app, open_stream))
+    streaming = Streaming(connexion_app, open_stream)
+    responses: ASGIApp = ErrorResponses(streaming)
     if settings.cors_allow_origins:
-        application = Cors(application, settings.cors_allow_origins)
-    return ResponseHeaders(RequestObservers(application, observers))
+        responses = Cors(responses, settings.cors_allow_origins)
+    observed = RequestObservers(responses, observers)
+    http_app = ResponseHeaders(observed)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await http_app(scope, receive, send)
+            return
+        state = server_state(scope.get("state", {}))
+        state.observe, state.end_streams = observed.observe, streaming.end_all
+        await connexion_app(scope, receive, send)
+
+    return application
 
 
 def _key_source(settings: Settings) -> KeySource:

@@ -25,10 +25,10 @@ MAX_FAILURE: Final = 300  # characters of a failure's text, which may contain te
 ASK_AGAIN_SECONDS: Final = 5.0  # minimum time between two fetches from one issuer
 ABSENT_SECONDS: Final = 60.0  # pause after an issuer without cached keys answered 404
 OUTAGE_SECONDS: Final = 3600.0  # how long keys are used after their TTL while their issuer fails
-MAX_ISSUERS: Final = 4096
-MAX_KEYS_KEPT: Final = 8192  # of all issuers together; a key takes at most 7 KiB
+MAX_KEYS_KEPT: Final = 8192  # of all issuers together; a key takes at most 7 KiB, and no keys count as one
 MAX_LOOK_UPS: Final = 20  # fetches for issuers without cached keys, within LOOK_UP_SECONDS
 LOOK_UP_SECONDS: Final = 10.0
+_NEVER: Final = float("-inf")
 
 
 class FetchError(Exception):
@@ -36,7 +36,7 @@ class FetchError(Exception):
 
 
 class DocumentNotFound(FetchError):
-    """The provider answered 404."""
+    """The issuer has no discovery document."""
 
 
 class JwksKeySource:
@@ -60,7 +60,7 @@ class JwksKeySource:
         self._ttl = ttl
         self._location = location
         self._clock = clock
-        self._issuers: dict[str, _IssuerState] = {}
+        self._issuers: dict[str, _IssuerState] = {}  # the least recently used one first
         self._lookups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
         self._fetches = 0
 
@@ -68,14 +68,18 @@ class JwksKeySource:
         """See `KeySource`."""
         state = self._state_of(self._location or issuer or "")
         age = self._clock() - state.fetched_at
-        if state.keys is None or age > self._ttl + OUTAGE_SECONDS:
+        if age > self._ttl + OUTAGE_SECONDS:
             await self._require_keys(state)
-        elif age > self._ttl:
-            await self._refresh(state)
+        elif age > self._ttl and self._may_fetch(state):
+            fetched = self._fetch(state)
+            if state.failure is None:  # during an outage, only the first lookup waits
+                await fetched
         key = state.key(key_id)
-        if key is None and (state.fetch_task is not None or self._may_fetch(state)):
+        if key is None and self._may_fetch(state):
             await self._fetch(state)
             key = state.key(key_id)
+        if key is None and state.is_not_found:
+            raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
         if key is None:
             raise Unauthorized("The token's key is not in its issuer's key set.", RejectionReason.KEY)
         return key
@@ -83,7 +87,7 @@ class JwksKeySource:
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
         state = self._issuers.get(self._location or issuer or "")
-        if state is None or state.keys is None or self._clock() - state.fetched_at > self._ttl:
+        if state is None or self._clock() - state.fetched_at > self._ttl:
             return False
         return any(key is each for each in state.keys.values())
 
@@ -103,62 +107,33 @@ class JwksKeySource:
         self._issuers[location] = state
         return state
 
-    def _keep(self, state: "_IssuerState") -> None:
-        """Cache `state`. If the cache is full, evict an issuer without keys, or else the least recently used one."""
-        if state.location not in self._issuers and len(self._issuers) >= MAX_ISSUERS:
-            idle = [each for each, issuer in self._issuers.items() if issuer.fetch_task is None]
-            without = (each for each in idle if self._issuers[each].keys is None)
-            del self._issuers[next(without, idle[0])]
-        self._issuers[state.location] = state
-
-    def _evict_keys(self) -> None:
-        """Evict issuers while there are too many keys. Those with the most keys go first, to protect the others."""
-        excess = sum(issuer.size for issuer in self._issuers.values()) - MAX_KEYS_KEPT
-        idle = [issuer for issuer in self._issuers.values() if issuer.fetch_task is None] if excess > 0 else []
-        for issuer in sorted(idle, key=lambda issuer: issuer.size, reverse=True):
-            if excess > 0:
-                excess -= issuer.size
-                del self._issuers[issuer.location]
-
     async def _require_keys(self, state: "_IssuerState") -> None:
-        """Fetch the keys of an issuer without usable keys. Raises Unauthorized or KeyUnavailable, as `find` does."""
-        if state.fetch_task is None:
+        """Fetch the keys of an issuer without usable keys. Raises KeyUnavailable if it cannot be asked or fails."""
+        if state.is_not_found and self._clock() < state.next_fetch_at:
+            return
+        if not self._may_fetch(state):
+            raise KeyUnavailable(
+                f"no keys of {state.location}: {state.failure or 'too many key sets are being fetched'}"
+            )
+        if not state.keys and state.fetch_task is None:
             now = self._clock()
-            if state.is_not_found and now - state.fetch_started_at < state.not_found_seconds:
-                raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
-            if not self._may_fetch(state):
-                raise KeyUnavailable(
-                    f"no keys of {state.location}: {state.failure or 'too many key sets are being fetched'}"
-                )
-            if state.keys is None and len(self._lookups) == MAX_LOOK_UPS and now - self._lookups[0] < LOOK_UP_SECONDS:
+            if len(self._lookups) == MAX_LOOK_UPS and now - self._lookups[0] < LOOK_UP_SECONDS:
                 raise KeyUnavailable(f"no keys of {state.location}: too many tokens of unknown issuers a moment ago")
-            if state.keys is None:
-                self._lookups.append(now)
+            self._lookups.append(now)
         await self._fetch(state)
-        if state.is_not_found:
-            raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
-        if state.keys is None or state.failure is not None:
+        if state.failure is not None:
             raise KeyUnavailable(f"no keys of {state.location}: {state.failure}")
 
-    async def _refresh(self, state: "_IssuerState") -> None:
-        """Fetch keys again after their TTL. Waits only if the last fetch succeeded. Raises Unauthorized."""
-        if state.fetch_task is None and not self._may_fetch(state):
-            return
-        fetched = self._fetch(state)
-        if state.failure is None:
-            await fetched
-            if state.is_not_found:
-                raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
-
     def _may_fetch(self, state: "_IssuerState") -> bool:
-        is_free = state.fetch_task is None and self._fetches < MAX_FETCHES
-        return is_free and self._clock() - state.fetch_started_at >= ASK_AGAIN_SECONDS
+        """Return True if a fetch is running or may start."""
+        may_start = self._fetches < MAX_FETCHES and self._clock() >= state.next_fetch_at
+        return state.fetch_task is not None or may_start
 
     def _fetch(self, state: "_IssuerState") -> Awaitable[None]:
         """Start a fetch or join the running one. It continues if the caller is cancelled."""
         if state.fetch_task is None:
-            self._keep(state)
-            state.fetch_started_at = self._clock()
+            self._issuers[state.location] = state
+            state.next_fetch_at = self._clock() + ASK_AGAIN_SECONDS
             self._fetches += 1
             state.fetch_task = asyncio.create_task(self._run_fetch(state))
         return asyncio.shield(state.fetch_task)
@@ -168,53 +143,55 @@ class JwksKeySource:
             async with asyncio.timeout(FETCH_SECONDS):
                 keys = keys_from_jwks(await self._fetcher.fetch(state.location), self._accepted)
         except DocumentNotFound:
-            # An issuer that had keys may come back soon: pause for a shorter time.
-            state.not_found_seconds = ABSENT_SECONDS if state.keys is None else ASK_AGAIN_SECONDS
-            state.keys, state.is_not_found, state.failure = None, True, None
+            if not state.keys:  # an issuer that had keys may come back soon
+                state.next_fetch_at = self._clock() + ABSENT_SECONDS
+            state.keys, state.fetched_at, state.is_not_found, state.failure = {}, _NEVER, True, None
         except (FetchError, TimeoutError, ValueError) as error:
             state.is_not_found, state.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
             _log.warning("keys not fetched", extra={"issuer": state.location, "cause": state.failure})
         else:
             state.update(keys, self._clock())
-            self._evict_keys()
         finally:
             state.fetch_task = None
             self._fetches -= 1
+            self._evict()
+
+    def _evict(self) -> None:
+        """Evict issuers while there are too many keys: first those without keys, then the least recently used."""
+        excess = sum(issuer.size for issuer in self._issuers.values()) - MAX_KEYS_KEPT
+        idle = [issuer for issuer in self._issuers.values() if issuer.fetch_task is None] if excess > 0 else []
+        for issuer in sorted(idle, key=lambda issuer: bool(issuer.keys)):
+            if excess > 0:
+                excess -= issuer.size
+                del self._issuers[issuer.location]
 
 
 class _IssuerState:
-    """The cached keys of one issuer and the state of its fetches."""
+    """The cached keys of one issuer and the state of its fetches. Times are those of the source's clock."""
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self.keys: Mapping[str | None, Key] | None = None  # of the last successful fetch
-        self.fetched_at = self.fetch_started_at = float("-inf")
+        self.keys: Mapping[str | None, Key] = {}  # of the last successful fetch
+        self.fetched_at = self.next_fetch_at = _NEVER
         self.is_not_found = False
-        self.not_found_seconds = ABSENT_SECONDS
         self.failure: str | None = None  # reason, if the last fetch failed
         self.fetch_task: asyncio.Task[None] | None = None
 
     @property
     def size(self) -> int:
-        """The number of keys."""
-        return len(self.keys or ())
+        """The number of keys that it counts as."""
+        return max(1, len(self.keys))
 
     def key(self, key_id: str | None) -> Key | None:
         """Return the key with this ID, or None. Without an ID, return the only key if there is exactly one."""
-        keys = self.keys or {}
-        if key_id is None and len(keys) == 1:
-            return next(iter(keys.values()))
-        return keys.get(key_id)
+        if key_id is None and len(self.keys) == 1:
+            return next(iter(self.keys.values()))
+        return self.keys.get(key_id)
 
     def update(self, keys: Mapping[str | None, Key], now: float) -> None:
         """Store fetched keys. An unchanged key stays the same object, so that cached tokens remain valid."""
-        old_keys = self.keys or {}
-        self.keys = {
-            key_id: old
-            if (old := old_keys.get(key_id)) and (old.material, old.algorithms) == (key.material, key.algorithms)
-            else key
-            for key_id, key in keys.items()
-        }
+        old = self.keys
+        self.keys = {key_id: old[key_id] if old.get(key_id) == key else key for key_id, key in keys.items()}
         self.fetched_at, self.is_not_found, self.failure = now, False, None
 
 
@@ -239,10 +216,7 @@ class JwksFetcher:
     async def fetch(self, location: str) -> object:
         """Return the JSON of a key set. Raises FetchError, or DocumentNotFound if the issuer does not exist."""
         address = await self._jwks_uri(location) if self._discover else location
-        try:
-            return await self._get(address)
-        except DocumentNotFound as error:
-            raise FetchError(f"there is no key set at {address}: it answered 404") from error
+        return await self._get(address)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -250,7 +224,7 @@ class JwksFetcher:
 
     async def _jwks_uri(self, issuer: str) -> str:
         """Return the `jwks_uri` of an issuer (OpenID Connect Discovery 1.0, sections 3 and 4)."""
-        document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", not_found=DocumentNotFound)
         if not isinstance(document, dict) or document.get("issuer") != issuer:
             raise FetchError("the discovery document has another issuer")
         address = document.get("jwks_uri")
@@ -260,14 +234,16 @@ class JwksFetcher:
             )
         return address
 
-    async def _get(self, address: str) -> Any:
-        """Return the JSON document at `address`. Raises FetchError if it is not one JSON value of at most 256 KiB."""
+    async def _get(self, address: str, not_found: type[FetchError] = FetchError) -> Any:
+        """Return the JSON document at `address`. Raises FetchError if it is not one JSON value of at most 256 KiB.
+
+        Raises `not_found` if the answer is 404.
+        """
         try:
             async with self._client.stream("GET", address) as response:
-                if response.status_code == httpx.codes.NOT_FOUND:
-                    raise DocumentNotFound(f"{address} answered 404")
                 if response.status_code != httpx.codes.OK:
-                    raise FetchError(f"{address} answered {response.status_code}")
+                    failure = not_found if response.status_code == httpx.codes.NOT_FOUND else FetchError
+                    raise failure(f"{address} answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise FetchError(f"{address} answered with a Content-Encoding that was not requested")
                 content = await _bounded(response)

@@ -28,9 +28,9 @@ _KEY_TYPES = ("RSA", "EC", "OKP")
 PUBLIC_KEY_ALGORITHMS = (*_RSA_ALGORITHMS, "ES256", "ES384", "ES512", *_ED25519_ALGORITHMS)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the only algorithms that it may be used with (RFC 8725, section 3.1). Compared by identity.
+    """A key and the only algorithms that it may be used with (RFC 8725, section 3.1).
 
     During a rotation, `previous` is the key that it replaces. Signatures of either key are accepted.
     """

@@ -1,8 +1,9 @@
 """Verification of tokens: signature, times, issuer, audience and the claims that the service uses."""
 
+import functools
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jwt
@@ -47,6 +48,7 @@ class VerifiedToken:
     key: Key
 
 
+@dataclass(frozen=True)
 class TokenVerifier:
     """Verifies tokens with the keys of a `KeySource`.
 
@@ -55,24 +57,21 @@ class TokenVerifier:
     is the allowed clock difference in seconds. Of a token's scopes, only those in `scopes` are kept.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a setting
-        self,
-        keys: KeySource,
-        *,
-        tenant_claim: str = "tenant",
-        audience: str | None = None,
-        issuer: str | None = None,
-        leeway: float = 0.0,
-        scopes: Collection[str] = (),
-    ) -> None:
-        self._keys = keys
-        self._realms = _realm_pattern(issuer) if issuer and TENANT_PLACEHOLDER in issuer else None
-        self._tenant_claim = tenant_claim
-        self._audience = audience
-        self._issuer = issuer
-        self._leeway = leeway
-        self._scopes = scopes
-        self._required = ["exp"] if self._realms else ["exp", tenant_claim]
+    keys: KeySource
+    _: KW_ONLY
+    tenant_claim: str = "tenant"
+    audience: str | None = None
+    issuer: str | None = None
+    leeway: float = 0.0
+    scopes: Collection[str] = ()
+
+    @functools.cached_property
+    def _realms(self) -> re.Pattern[str] | None:
+        """The pattern of the issuers of all tenants, or None if there is one issuer."""
+        if self.issuer is None or TENANT_PLACEHOLDER not in self.issuer:
+            return None
+        before, after = map(re.escape, self.issuer.split(TENANT_PLACEHOLDER))
+        return re.compile(f"{before}(?P<tenant>{TENANT_PATTERN}){after}", re.ASCII)
 
     async def verify(self, token: str) -> VerifiedToken:
         """Verify `token` and return it.
@@ -86,7 +85,7 @@ class TokenVerifier:
             raise Unauthorized(text, RejectionReason.MALFORMED)
         try:
             issuer, key_id = self._unverified_issuer_and_key_id(token)
-            key = await self._keys.find(issuer, key_id)
+            key = await self.keys.find(issuer, key_id)
             claims = self._claims(token, key, issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise Unauthorized(*_reason(error)) from error
@@ -94,15 +93,15 @@ class TokenVerifier:
             # PyJWT accepts all that `int()` accepts. RFC 7519, section 2, requires a JSON number ("NumericDate").
             if type(claims[claim]) not in {int, float} or not abs(claims[claim]) < _MAX_TIME:
                 raise Unauthorized(f"The token's claim '{claim}' must be a number.", RejectionReason.CLAIM)
-        return VerifiedToken(self._principal(claims), claims["exp"] + self._leeway, issuer, key)
+        return VerifiedToken(self._principal(claims), claims["exp"] + self.leeway, issuer, key)
 
     def is_current(self, verified: VerifiedToken, now: float) -> bool:
         """Return True if `verified` is still valid at `now`, in seconds since 1970. Uses cached keys only."""
-        return now < verified.expires_at and self._keys.is_current(verified.issuer, verified.key)
+        return now < verified.expires_at and self.keys.is_current(verified.issuer, verified.key)
 
     async def close(self) -> None:
         """Close the connections of the key source."""
-        await self._keys.close()
+        await self.keys.close()
 
     def _claims(self, token: str, key: Key, issuer: str | None) -> dict[str, Any]:
         try:
@@ -110,12 +109,12 @@ class TokenVerifier:
                 token,
                 key.material,
                 algorithms=key.algorithms,
-                audience=self._audience,
+                audience=self.audience,
                 issuer=issuer,
-                leeway=self._leeway,
+                leeway=self.leeway,
                 options={
-                    "require": self._required,
-                    "verify_aud": self._audience is not None,
+                    "require": ["exp"] if self._realms else ["exp", self.tenant_claim],
+                    "verify_aud": self.audience is not None,
                     "enforce_minimum_key_length": True,
                 },
             )
@@ -128,7 +127,7 @@ class TokenVerifier:
         """Return the expected issuer that the token names, and the key ID. Raises PyJWTError for another issuer."""
         key_id = jwt.get_unverified_header(token).get("kid")
         if self._realms is None:
-            return self._issuer, key_id
+            return self.issuer, key_id
         issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
         if not isinstance(issuer, str) or not self._realms.fullmatch(issuer):
             raise jwt.InvalidIssuerError
@@ -144,10 +143,10 @@ class TokenVerifier:
     def _tenant(self, claims: Mapping[str, Any]) -> str:
         if self._realms and (realm := self._realms.fullmatch(claims["iss"])):
             return realm["tenant"]
-        tenant = claims[self._tenant_claim]
+        tenant = claims[self.tenant_claim]
         if not is_tenant_name(tenant):
             raise Unauthorized(
-                f"The token's claim '{self._tenant_claim}' does not name a tenant.", RejectionReason.CLAIM
+                f"The token's claim '{self.tenant_claim}' does not name a tenant.", RejectionReason.CLAIM
             )
         return str(tenant)
 
@@ -162,12 +161,7 @@ class TokenVerifier:
                 words += claim.split(" ")
             elif isinstance(claim, list):
                 words += claim
-        return frozenset(scope for scope in self._scopes if scope in words)
-
-
-def _realm_pattern(template: str) -> re.Pattern[str]:
-    before, after = map(re.escape, template.split(TENANT_PLACEHOLDER))
-    return re.compile(f"{before}(?P<tenant>{TENANT_PATTERN}){after}", re.ASCII)
+        return frozenset(scope for scope in self.scopes if scope in words)
 
 
 def _reason(error: Exception) -> tuple[str, RejectionReason]:

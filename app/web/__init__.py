@@ -9,5 +9,4 @@ etags         versions as entity tags: `ETag`, `If-Match`, `If-None-Match`
 change_json   a change as JSON, for the history and the events
 sse           a subscriber's events as Server-Sent Events
 ofrep         flag evaluations and errors as OFREP defines them
-route_names   the template of the path that matched a request, for logs and metrics
 """

@@ -2,10 +2,11 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from starlette.routing import Mount, Route
 from starlette.types import Scope
 
 from app.errors import RejectionReason
@@ -45,8 +46,6 @@ class RequestContext:
     # server: True if the client sends nothing more; the status if the server responded instead of the application.
     is_half_closed: bool = False
     server_status: int | None = None
-    # contract/routing and the endpoints: the template of the matched path, such as `/docs/{path}`.
-    route: str = UNMATCHED
     # contract/security: the verified token's principal, and a function that returns its expiry (seconds since 1970).
     # The function raises ServiceError if the token is no longer accepted.
     principal: Principal | None = None
@@ -57,6 +56,8 @@ class RequestContext:
     body_bytes: bytes = b""
     # contract/flask_bridge: the event stream, which middleware/streaming sends.
     event_stream: EventStream | None = None
+    # middleware/request_observers: the status of the application's response, 0 until the response has started.
+    status: int = 0
     # middleware/error_responses: the reason for rejecting the token, and the cause of a 500 (for the log only).
     rejection_reason: RejectionReason | None = None
     error_cause: str | None = None
@@ -86,13 +87,28 @@ def request_context(scope: Scope) -> RequestContext:
     return context
 
 
+def route_template(scope: Scope) -> str:
+    """Return the template of the path that matched the request, such as `/docs/{path}`, or `UNMATCHED`."""
+    route: Route | Mount | None = scope.get("route")  # from Starlette's Router
+    return UNMATCHED if route is None else route.path_format
+
+
 def server_state(lifespan_state: MutableMapping[str, Any]) -> ServerState:
     """Return the server's state from the ASGI lifespan state, or from its copy in `scope["state"]` of a request."""
     return cast(ServerState, lifespan_state.setdefault(_SERVER, ServerState()))
 
 
+def header_values(headers: Iterable[Header], name: bytes) -> list[bytes]:
+    """Return the value of each header with this name, which must be in lower case."""
+    return [value for each, value in headers if each == name]
+
+
+def single_header(headers: Iterable[Header], name: bytes) -> bytes:
+    """Return the value of the only header with this name, or nothing if there is none or more than one."""
+    values = header_values(headers, name)
+    return values[0] if len(values) == 1 else b""
+
+
 def _request_id(headers: list[Header]) -> str:
-    given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0].decode()
-    return secrets.token_hex(16)
+    given = single_header(headers, b"x-request-id")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)

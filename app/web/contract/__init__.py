@@ -2,10 +2,10 @@
 
 application   builds the Connexion application from the modules below
 routing       finds the operation of a path and method
+validation    checks a request with the next three
 security      verifies the bearer token and its permissions
-validation    checks the media type, and calls the next two
 parameters    parses and validates parameters
-json_body     parses and validates the body
+json_body     parses and validates the body and its media type
 flask_bridge  runs Flask on the event loop
 views         calls the operation and builds the response
 """

@@ -11,11 +11,9 @@ from starlette.types import ASGIApp
 from app.auth.token_cache import TokenCache
 from app.operations import Operation
 from app.web.contract.flask_bridge import BridgedFlask, FlaskBridge
-from app.web.contract.json_body import JsonBodyValidator
-from app.web.contract.parameters import ParameterParser
 from app.web.contract.routing import ContractRouting, Lifespan
-from app.web.contract.security import BearerTokenHandler, ContractSecurity, Permissions
-from app.web.contract.validation import ContractValidation
+from app.web.contract.security import BearerSecurity, Permissions
+from app.web.contract.validation import OperationValidation
 
 
 def contract_app(  # noqa: PLR0913 - wiring only
@@ -32,20 +30,15 @@ def contract_app(  # noqa: PLR0913 - wiring only
 
     It must receive lifespan events: Connexion builds its parts at startup.
     """
-    middlewares: list[Any] = [  # Connexion annotates them as applications
-        functools.partial(ContractRouting, fallback=fallback, on_lifespan=on_lifespan),
-        ContractSecurity,
-        ContractValidation,
-    ]
+    validated = functools.partial(
+        OperationValidation, security=BearerSecurity(tokens, permissions), max_body_bytes=max_body_bytes
+    )
+    # Connexion annotates middleware as applications.
+    routing: Any = functools.partial(ContractRouting, validated=validated, fallback=fallback, on_lifespan=on_lifespan)
     application = connexion.ConnexionMiddleware(
         FlaskBridge(BridgedFlask(__name__, static_folder=None)),
-        middlewares=middlewares,
+        middlewares=[routing],
         resolver=connexion.Resolver(operations.__getitem__),
-        security_map={"bearer": functools.partial(BearerTokenHandler, tokens, permissions)},
-        validator_map={
-            "body": {"application/json": functools.partial(JsonBodyValidator, max_bytes=max_body_bytes)},
-            "parameter": ParameterParser,
-        },
     )
     for document in documents:
         application.add_api(document, name=document.stem)

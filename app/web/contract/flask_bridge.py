@@ -30,8 +30,7 @@ class BridgedFlask(flask.Flask):
     """Flask subclass that propagates exceptions and ignores the Host header."""
 
     default_config = ImmutableDict(
-        flask.Flask.default_config
-        | {"PROPAGATE_EXCEPTIONS": True, "TRAP_BAD_REQUEST_ERRORS": True, "TRAP_HTTP_EXCEPTIONS": True}
+        flask.Flask.default_config | {"PROPAGATE_EXCEPTIONS": True, "TRAP_HTTP_EXCEPTIONS": True}
     )
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
@@ -66,40 +65,27 @@ class FlaskBridge(SpecMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        response, status, headers, body = await self._respond(scope)
+        response = await self._dispatch(environ_of(scope))
         try:
+            # The headers from the view are complete. `get_wsgi_response` would process them again, for 6 to 10 µs.
+            headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
             stream = request_context(scope).event_stream
             if stream is not None and scope["method"] != "HEAD":
-                stream.status, stream.headers = status, headers
+                stream.status, stream.headers = response.status_code, headers
             else:
-                await send({"type": "http.response.start", "status": status, "headers": headers})
+                body = b"".join(response.iter_encoded())
+                await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
         finally:
             response.close()
 
-    async def _respond(self, scope: Scope) -> tuple[flask.Response, int, list[tuple[bytes, bytes]], bytes]:
-        environ = environ_of(scope)
-        response = await self._dispatch(environ)
-        # The headers from the view are complete. `get_wsgi_response` would process them again, for 6 to 10 µs.
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-        return response, response.status_code, headers, b"".join(response.iter_encoded())
-
     async def _dispatch(self, environ: dict[str, Any]) -> flask.Response:
         """Do what `Flask.wsgi_app` does, except calling the response."""
-        context = self.app.request_context(environ)
-        error: BaseException | None = None
-        try:
+        with self.app.request_context(environ):
             try:
-                context.push()
                 return await self._full_dispatch_request()
-            except Exception as raised:
-                error = raised
-                return self.app.handle_exception(raised)
-            except BaseException as raised:
-                error = raised
-                raise
-        finally:
-            context.pop(None if error is not None and self.app.should_ignore_error(error) else error)
+            except Exception as error:
+                return self.app.handle_exception(error)  # raises it again: PROPAGATE_EXCEPTIONS
 
     async def _full_dispatch_request(self) -> flask.Response:
         """Do what `Flask.full_dispatch_request` does, and await the view."""

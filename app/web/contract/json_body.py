@@ -9,9 +9,10 @@ from jsonschema.exceptions import best_match
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
+from werkzeug.http import parse_options_header
 
 from app.errors import BadRequest, InvalidBody
-from app.web.context import request_context
+from app.web.context import Header, header_values, request_context, single_header
 
 MAX_DEPTH = 32
 
@@ -19,18 +20,21 @@ MAX_DEPTH = 32
 class JsonBodyValidator:
     """Reads bodies of at most `max_bytes`, parses them and validates the value against `schema`.
 
-    The value goes to the operation through the request's context, and the bytes go to Flask.
+    A request must have one `Content-Type`, which is JSON in any letter case, with no charset except UTF-8. The value
+    goes to the operation through the request's context, and the bytes go to Flask.
     """
 
-    def __init__(self, *, schema: dict[str, Any], max_bytes: int) -> None:
+    def __init__(self, schema: dict[str, Any], max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._validator = Draft4Validator(schema, format_checker=Draft4Validator.FORMAT_CHECKER)
 
     async def validate(self, receive: Receive, scope: Scope) -> None:
         """Read and validate the body.
 
-        Raises BadRequest, HTTPException 413 before it reads too much, or ClientDisconnect if the body is incomplete.
+        Raises BadRequest, HTTPException 415, HTTPException 413 before it reads too much, or ClientDisconnect if the
+        body is incomplete.
         """
+        _require_json(scope["headers"])
         content = await _read(receive, scope, self._max_bytes)
         value = parse(content)
         error = best_match(self._validator.iter_errors(value))
@@ -40,8 +44,16 @@ class JsonBodyValidator:
         context.body, context.body_bytes = value, content
 
 
+def _require_json(headers: list[Header]) -> None:
+    is_encoded = any(value.lower() != b"identity" for value in header_values(headers, b"content-encoding"))
+    media_type, options = parse_options_header(single_header(headers, b"content-type").decode("latin-1"))
+    charset = options.get("charset", "utf-8").lower()
+    if media_type.lower() != "application/json" or charset != "utf-8" or is_encoded:
+        raise HTTPException(415, "Content-Type: expected application/json in UTF-8, without Content-Encoding.")
+
+
 async def _read(receive: Receive, scope: Scope, max_bytes: int) -> bytes:
-    declared = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+    declared = int(single_header(scope["headers"], b"content-length") or 0)
     content, more = bytearray(), declared <= max_bytes
     while more:
         message = await receive()
@@ -78,17 +90,14 @@ def parse(content: bytes) -> Any:
 
 
 def _check(value: object, levels: int) -> None:
-    """Raise BadRequest for more than `levels` of nesting, and UnicodeError for lone surrogates such as "\\ud800"."""
+    """Raise RecursionError for more than `levels` of nesting, UnicodeError for lone surrogates such as "\\ud800"."""
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict | list):
         if not levels:
-            raise BadRequest(f"body: expected at most {MAX_DEPTH} levels of nesting.")
-        for part in value:
+            raise RecursionError
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
             _check(part, levels - 1)
-        if isinstance(value, dict):
-            for part in value.values():
-                _check(part, levels - 1)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 import re
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from jsonschema import Draft4Validator
 from starlette.types import Scope
 
 from app.errors import BadRequest
-from app.web.context import request_context
+from app.web.context import header_values, request_context
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,999}")
 _MAX_PARAMETERS = 99
@@ -45,21 +45,16 @@ def argument_name(parameter: str) -> str:
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:
+    query = scope["query_string"].decode("latin-1")
     try:
-        pairs = parse_qsl(
-            scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS
-        )
+        return parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError as error:
         raise BadRequest(f"query: expected at most {_MAX_PARAMETERS} parameters.") from error
-    given: dict[str, list[str]] = {}
-    for name, value in pairs:
-        given.setdefault(name, []).append(value)
-    return given
 
 
 def _header(scope: Scope, parameter: str) -> list[str]:
-    header = parameter.lower().encode()
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == header]
+    values = header_values(scope["headers"], parameter.lower().encode())
+    return [value.decode("latin-1") for value in values]
 
 
 def _validator(parameter: dict[str, Any]) -> Draft4Validator:

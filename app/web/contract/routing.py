@@ -5,15 +5,16 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from connexion.middleware import SpecMiddleware
-from connexion.middleware.abstract import ROUTING_CONTEXT
+from connexion.operations import OpenAPIOperation
 from connexion.spec import Specification
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.context import request_context
-
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+# Returns an application that checks the requests of an operation before it passes them to the given application.
+Validated = Callable[[OpenAPIOperation, ASGIApp], ASGIApp]
 
 _METHODS: Final = frozenset({"delete", "get", "head", "options", "patch", "post", "put", "trace"})
 
@@ -25,18 +26,21 @@ class ContractRouting(SpecMiddleware):
     trailing slash. This class makes one route per path. Paths that no document describes go to `fallback`.
     """
 
-    def __init__(self, app: ASGIApp, *, fallback: ASGIApp, on_lifespan: Lifespan) -> None:
+    def __init__(self, app: ASGIApp, *, validated: Validated, fallback: ASGIApp, on_lifespan: Lifespan) -> None:
         self._app = app
+        self._validated = validated
         self._router = Router(redirect_slashes=False, default=fallback, lifespan=on_lifespan)
 
-    def add_api(self, specification: Specification, **_options: Any) -> None:
+    def add_api(self, specification: Specification, **options: Any) -> None:
         """Add the paths of a document. Connexion calls it once per document."""
         for path, item in specification["paths"].items():
-            operations = {name.upper(): item[name]["operationId"] for name in item.keys() & _METHODS}
-            route = specification.base_path + path
-            self._router.routes.append(
-                Route(route, PathEndpoint(self._app, route, specification.base_path, operations))
-            )
+            endpoints: dict[str, ASGIApp] = {}
+            for method in item.keys() & _METHODS:
+                operation = OpenAPIOperation.from_spec(
+                    specification, path=path, method=method, resolver=options["resolver"]
+                )
+                endpoints[method.upper()] = self._validated(operation, self._app)
+            self._router.routes.append(Route(specification.base_path + path, PathEndpoint(endpoints)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or the lifespan."""
@@ -46,27 +50,16 @@ class ContractRouting(SpecMiddleware):
 class PathEndpoint:
     """ASGI application for one path: selects the operation by method, responds to OPTIONS, else raises a 405."""
 
-    def __init__(self, app: ASGIApp, route: str, base_path: str, operations: Mapping[str, str]) -> None:
-        self._app = app
-        self._route = route
-        if "GET" in operations:
-            operations = {"HEAD": operations["GET"], **operations}
-        self._found = {
-            method: {"api_base_path": base_path, "operation_id": operation} for method, operation in operations.items()
-        }
-        self._allow = ", ".join(sorted({*operations, "OPTIONS"}))
+    def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._endpoints = {"HEAD": endpoints["GET"], **endpoints} if "GET" in endpoints else endpoints
+        self._allow = ", ".join(sorted({*self._endpoints, "OPTIONS"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        request_context(scope).route = self._route
-        found = self._found.get(scope["method"])
-        if found is not None:
-            # Some servers share `extensions` between requests, so each request gets its own.
-            scope["extensions"] = {**(scope.get("extensions") or {}), ROUTING_CONTEXT: found}
-            await self._app(scope, receive, send)
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
         elif scope["method"] == "OPTIONS":
-            headers = [(b"allow", self._allow.encode())]
-            await send({"type": "http.response.start", "status": 204, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
+            await Response(status_code=204, headers={"Allow": self._allow})(scope, receive, send)
         else:
             raise HTTPException(405, f"Expected one of the methods {self._allow}.", {"Allow": self._allow})

@@ -61,10 +61,8 @@ class View:
         scope: Scope = flask.request.environ[SCOPE_KEY]
         context = request_context(scope)
         arguments = {name: getattr(context, name) for name in self._from_context}
-        if self._from_parameters:
-            arguments |= {name: context.parameters[name] for name in self._from_parameters}
-        if self._from_body:
-            arguments |= {name: context.body[name] for name in self._from_body}
+        arguments |= {name: context.parameters[name] for name in self._from_parameters}
+        arguments |= {name: context.body[name] for name in self._from_body}
         if self._is_conditional:
             arguments[_FROM_IF_MATCH] = if_match(scope["headers"])
         return response_for(await self._operation(**arguments), scope)

@@ -16,7 +16,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.etags import entity_tag, is_not_modified
-from app.web.route_names import named_routes
 
 PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"
@@ -63,14 +62,12 @@ def undocumented_paths(
         **{path: _constant(content, "application/yaml") for path, content in documents.items()},
     }
     return Router(
-        named_routes(
-            [
-                *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),
-                Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
-                Mount(PAGE_PATH, PageHeaders(page_files)),
-                *more_routes,
-            ]
-        ),
+        [
+            *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),
+            Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
+            Mount(PAGE_PATH, PageHeaders(page_files)),
+            *more_routes,
+        ],
         redirect_slashes=False,
     )
 

@@ -1,4 +1,4 @@
-"""ASGI middleware, outermost first, and the request observers.
+"""ASGI middleware for HTTP requests, outermost first, and the request observers.
 
 response_headers   adds the headers that every response has: request ID, `X-Content-Type-Options`
 request_observers  reports each finished request to the request observers

@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from app.web.context import request_context
+from app.web.context import request_context, route_template
 from app.web.endpoints.health import HEALTH_PATHS
 from app.web.middleware.trace_context import trace_of
 
@@ -22,7 +22,8 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     `method` and `path` if the server refused the request before it read them.
     """
     context = request_context(scope)
-    if context.route in HEALTH_PATHS:
+    route = route_template(scope)
+    if route in HEALTH_PATHS:
         return
     level = logging.INFO if context.error_cause is None and status < _FAILED else logging.ERROR
     if not _log.isEnabledFor(level):
@@ -30,7 +31,7 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     fields = {
         "request_id": context.request_id,
         "method": scope.get("method"),
-        "route": context.route,
+        "route": route,
         "path": scope.get("raw_path", b"").decode("ascii") or None,
         "status": status,
         "duration_ms": round(seconds * 1000, 3),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import (
     BadRequest,
@@ -18,12 +18,13 @@ from app.errors import (
     InsufficientScope,
     InvalidBody,
     KeyUnavailable,
-    MissingToken,
+    RejectedToken,
+    RejectionReason,
     ServiceError,
     Unauthorized,
     Unavailable,
 )
-from app.web.context import Header, request_context
+from app.web.context import Header, RequestContext, request_context
 from app.web.etags import entity_tag
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 
@@ -112,7 +113,7 @@ def error_response_for(error: BaseException) -> ErrorResponse:
 
 def _headers(error: ServiceError) -> Iterable[Header]:
     """Yield `WWW-Authenticate` for tokens (RFC 6750, section 3), and the current `ETag` for a conflict."""
-    if isinstance(error, MissingToken):
+    if isinstance(error, Unauthorized) and error.reason is RejectionReason.MISSING:
         yield b"www-authenticate", _REALM.encode()
     elif isinstance(error, Unauthorized):
         reason = f'{_REALM}, error="invalid_token", error_description="{error}"'
@@ -126,45 +127,33 @@ def _headers(error: ServiceError) -> Iterable[Header]:
 class ErrorResponses:
     """Middleware that responds to exceptions of the inner layers.
 
-    If the client has left, there is no response and no error in the log. If the response has started, the error is
-    logged and raised again.
+    If the client has left, there is no response and no error in the log. If the response has started, as an outer
+    RequestObservers records, the error is logged and raised again.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or the lifespan."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def send_and_record(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        """Handle one request."""
+        context = request_context(scope)
         try:
-            await self._app(scope, receive, send_and_record)
+            await self._app(scope, receive, send)
         except ClientDisconnect:
             return
         # CancelledError: the server stops and does not wait any longer. The client gets a 500.
         except (Exception, asyncio.CancelledError) as error:
             response = error_response_for(error)
-            if isinstance(error, Unauthorized | Forbidden | KeyUnavailable):
-                request_context(scope).rejection_reason = error.reason
-            if started or response is INTERNAL:
-                _report(error, scope)
-            if started:
+            if isinstance(error, RejectedToken | KeyUnavailable):
+                context.rejection_reason = error.reason
+            if context.status or response is INTERNAL:
+                _report(error, context)
+            if context.status:
                 raise
-            await _respond(response, scope, send)
-
-
-async def _respond(response: ErrorResponse, scope: Scope, send: Send) -> None:
-    body = response.body(scope)
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers_for(body)})
-    await send({"type": "http.response.body", "body": body})
+            body = response.body(scope)
+            headers = response.headers_for(body)
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -174,11 +163,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _report(error: BaseException, scope: Scope) -> None:
+def _report(error: BaseException, context: RequestContext) -> None:
     """Put the cause into the request's context for the log. Log unexpected errors with their traceback."""
-    cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
-    request_context(scope).error_cause = cause
+    context.error_cause = "; ".join(f"{type(each).__name__}: {each}" for each in _chain(error))
     if not isinstance(error, Unavailable | asyncio.CancelledError):
-        _log.error(
-            "request failed", extra={"request_id": request_context(scope).request_id, "cause": cause}, exc_info=error
-        )
+        extra = {"request_id": context.request_id, "cause": context.error_cause}
+        _log.error("request failed", extra=extra, exc_info=error)

@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from app.errors import RejectionReason
 from app.metrics import Metrics
-from app.web.context import request_context
+from app.web.context import request_context, route_template
 from app.web.endpoints.health import HEALTH_PATHS
 from app.web.endpoints.prometheus import METRICS_PATH
 
@@ -48,14 +48,15 @@ class RequestMetrics:
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a finished request. This is a request observer."""
         context = request_context(scope)
-        if context.route in _UNCOUNTED:
+        route = route_template(scope)
+        if route in _UNCOUNTED:
             return
         if context.rejection_reason is not None:
             self._rejected_tokens[context.rejection_reason].inc()
         if context.event_stream is not None:
             return
         method = scope.get("method", _OTHER)  # missing if the server refused the request before it read the method
-        labels = (method if method in _METHODS else _OTHER, context.route, status)
+        labels = (method if method in _METHODS else _OTHER, route, status)
         observe = self._observers.get(labels)
         if observe is None:
             observe = self._observers[labels] = self._durations.labels(*labels).observe

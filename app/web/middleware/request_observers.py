@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.context import RequestObserver, request_context, server_state
+from app.web.context import RequestObserver, request_context
 
 
 class RequestObservers:
     """Middleware that calls each of `observers` once per request, when it has ended, also after an exception.
 
-    The server calls them, through ServerState, for requests that do not reach the application.
+    The server calls `observe`, through ServerState, for requests that do not reach the application.
     """
 
     def __init__(self, app: ASGIApp, observers: Sequence[RequestObserver]) -> None:
@@ -19,25 +19,20 @@ class RequestObservers:
         self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or the lifespan."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                server_state(scope.get("state", {})).observe = self._observe
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 0
+        """Handle one request."""
+        context, started = request_context(scope), time.perf_counter()
 
         async def send_and_record(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                context.status = message["status"]
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_record)
         finally:
-            self._observe(scope, request_context(scope).server_status or status, time.perf_counter() - started)
+            self.observe(scope, context.server_status or context.status, time.perf_counter() - started)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """Call each observer. This is a request observer."""
         for observer in self._observers:
             observer(scope, status, seconds)

