@@ -35,9 +35,7 @@ class HttpProtocol(RequestParsing):
 
     _discarded_body_bytes = 0
     _is_last = False  # True if no request may follow the current one
-    _has_input_ended = False
     _idle_since = 0.0  # when the last response was complete
-    _check_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start the time limits of a new connection."""
@@ -50,7 +48,7 @@ class HttpProtocol(RequestParsing):
         super().connection_made(lingering)
         self._server = server_state(self.app_state)
         self._incomplete_since = self.loop.time()
-        self._schedule_check(self._max_seconds_between_checks)
+        self._check_timer = self.loop.call_later(self._max_seconds_between_checks, self._check_timeouts)
 
     def data_received(self, data: bytes) -> None:
         """Process input. During a shutdown, the response to the last complete request closes the connection."""
@@ -63,7 +61,6 @@ class HttpProtocol(RequestParsing):
 
         An event stream is closed at once, because it would never be complete.
         """
-        self._has_input_ended = True
         self.transport.end_input()
         if self._is_streaming():
             self._close_early()
@@ -72,11 +69,10 @@ class HttpProtocol(RequestParsing):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Disconnect the application and stop the timers."""
-        self.transport.connection_lost()
+        """Disconnect the application and stop the timer."""
+        self.transport.lingers = True  # uvicorn closes it once more
         super().connection_lost(exc)
-        if self._check_timer is not None:
-            self._check_timer.cancel()
+        self._check_timer.cancel()
 
     @property
     def is_idle(self) -> bool:
@@ -94,7 +90,7 @@ class HttpProtocol(RequestParsing):
         The server calls it after waiting for requests.
         """
         if self.is_idle:
-            self.transport.close_idle()
+            self.transport.close(is_idle=True)
         elif self._is_answering and not self._waiting_input:
             self.cycle.keep_alive = False
         if self._server.end_streams is not None:
@@ -156,7 +152,7 @@ class HttpProtocol(RequestParsing):
         """Process the input behind the last response. At the end of all input, end the connection."""
         data, self._waiting_input = self._waiting_input, b""
         self.data_received(data)
-        if self._has_input_ended:
+        if self.transport.has_input_ended:
             if self._is_answering:
                 request_context(cast(Scope, self.cycle.scope)).is_half_closed = True
             if not self._waiting_input:
@@ -171,8 +167,7 @@ class HttpProtocol(RequestParsing):
         return self._is_answering and bool(self.cycle.chunked_encoding)
 
     def _schedule_check(self, seconds: float) -> None:
-        if self._check_timer is not None:
-            self._check_timer.cancel()
+        self._check_timer.cancel()
         self._check_timer = self.loop.call_later(seconds, self._check_timeouts)
 
     def _check_timeouts(self) -> None:
