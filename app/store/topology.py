@@ -9,7 +9,7 @@ from urllib.parse import quote
 from app.store.cluster import ClusterTopology
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork, T
-from app.store.redis_url import Address, HostPort, format_host_port
+from app.store.redis_url import Address, HostPort
 from app.store.sentinel import SentinelTopology
 
 
@@ -69,9 +69,13 @@ def connections_for(address: Address, host_port: HostPort, *, tls_verify: bool) 
 
     None is opened yet.
     """
-    scheme = "rediss" if address.tls else "redis"
+    # The host is not part of the URL. Sentinels and nodes may name one that would change the meaning of a URL.
+    host, port = host_port
     return ServerConnections.to(
-        f"{scheme}://{format_host_port(host_port)}/{address.database}",
+        "rediss://" if address.tls else "redis://",
+        host=host,
+        port=port,
+        db=address.database,
         tls_verify=tls_verify,
         username=address.username,
         password=address.password,
