@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,21 @@ def test_rejected_commands_keep_idle_connections(run: Run, server: ValkeyServer)
         with pytest.raises(redis.ResponseError):
             await connections.run(None, lambda pipeline: pipeline(("NONSENSE",)))
         assert await newly_opened(connections, server) == 1
+        await connections.close()
+
+    run(use())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+def test_idle_connections_are_kept_alive(run: Run, server: ValkeyServer) -> None:
+    async def use() -> None:
+        connections = ServerConnections.to(f"redis://127.0.0.1:{server.port}/0")
+        await open_connections(connections)
+        sockets = await asyncio.to_thread(Path("/proc/net/tcp").read_text)
+        timers = [
+            fields[5] for fields in map(str.split, sockets.splitlines()) if fields[2].endswith(f":{server.port:04X}")
+        ]
+        assert len([timer for timer in timers if timer.startswith("02:")]) == IDLE  # 02: keepalive
         await connections.close()
 
     run(use())
