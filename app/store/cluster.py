@@ -24,18 +24,20 @@ from app.store.slot_map import SlotMap, known_host, parse_epochs, parse_slots
 # How often one call follows MOVED, ASK or TRYAGAIN. On TRYAGAIN it waits that many seconds first.
 _MAX_REDIRECTS: Final = 8
 _TRY_AGAIN_DELAY: Final = 0.05
-# In seconds: the time limit for the nodes to return their epochs and for one node to return the slots, and the pause
-# between two refreshes of the slot map.
+# In seconds: the time limit for the nodes to return their epochs and for one node to return the slots.
 _NODE_TIMEOUT: Final = 0.25
+# In seconds: the interval of the refreshes of the slot map, and the shortest pause between two.
+_REFRESH_INTERVAL: Final = 1.0
 _REFRESH_PAUSE: Final = 0.5
 
 
 class ClusterTopology:
     """The `Topology` of a cluster: each key is on the node that has its slot.
 
-    The slot map is loaded at first use, from `startup_nodes`. It is refreshed in the background, at most twice a
-    second, when a node cannot be reached or names another node. A MOVED reply also updates one slot at once. Each node
-    has its own connections, so that a slow node does not delay the others. `connections_to` makes a node's connections.
+    The slot map is loaded at first use, from `startup_nodes`. From then on it is refreshed in the background, once a
+    second, and at most twice a second when a node cannot be reached or names another node. A MOVED reply also updates
+    one slot at once. Each node has its own connections, so that a slow node does not delay the others. `connections_to`
+    makes a node's connections.
 
     A refresh believes the node with the newest configuration of the cluster, and never returns to an older one.
     Otherwise a primary that is cut off, or not demoted yet, would keep the clients that it reaches.
@@ -49,6 +51,7 @@ class ClusterTopology:
         self._connections: dict[HostPort, ServerConnections] = {}
         self._slots = SlotMap()
         self._refreshing: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._last_error: Exception | None = None  # of the last node that did not return the slots
         self._next_refresh = 0.0  # earliest time, by the loop's clock
 
@@ -125,8 +128,9 @@ class ClusterTopology:
 
     async def close(self) -> None:
         """See `Topology`."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in (self._polling, self._refreshing):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(node.close() for node in self._connections.values()))
 
     def _node(self, node: HostPort) -> ServerConnections:
@@ -136,6 +140,8 @@ class ClusterTopology:
 
     async def _load_slots(self) -> None:
         """Load the slot map if it is empty. Raises StoreConnectionError if no node returns the slots."""
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
         if not self._slots.nodes:
             await asyncio.shield(self._refresh())
         if not self._slots.nodes:
@@ -148,6 +154,12 @@ class ClusterTopology:
             self._refresh()
             raise StoreConnectionError("no node has the key's slot")
         return node
+
+    async def _poll(self) -> None:
+        # A primary that is cut off returns no error that would start a refresh.
+        while True:
+            await asyncio.wait([self._refresh()])
+            await asyncio.sleep(_REFRESH_INTERVAL)
 
     def _refresh(self) -> asyncio.Task[None]:
         """Return the running refresh of the slot map, the last one if it ended a moment ago, or else a new one."""

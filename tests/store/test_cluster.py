@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import hiredis
 import pytest
@@ -82,6 +82,12 @@ class Nodes(dict[HostPort, Node]):
         super().__init__(nodes)
         self.topology = ClusterTopology(list(self), lambda address: self[address](address))
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.topology.close()
+
     async def owner(self) -> HostPort:
         """Return the node that a key is read from, after the slot map was refreshed."""
 
@@ -90,10 +96,15 @@ class Nodes(dict[HostPort, Node]):
 
         with contextlib.suppress(StoreConnectionError):
             await self.topology.run(KEY, fail)
-        for _ in range(100):  # fake nodes answer within a few iterations of the event loop
-            await asyncio.sleep(0)
+        await next_iterations()
         value = await self.topology.read(KEY, PATIENCE)
         return "127.0.0.1", int(value or 0)
+
+
+async def next_iterations() -> None:
+    """Let the event loop run. Fake nodes answer within a few iterations."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +114,8 @@ def no_refresh_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_node_with_the_highest_epoch_names_the_owners(run: Run) -> None:
     async def read() -> None:
-        nodes = Nodes(*((address, Node(OLD, 7)) for address in (OLD, SECOND, THIRD)), (NEW, Node(NEW, 8)))
-        assert await nodes.owner() == NEW
+        async with Nodes(*((address, Node(OLD, 7)) for address in (OLD, SECOND, THIRD)), (NEW, Node(NEW, 8))) as nodes:
+            assert await nodes.owner() == NEW
 
     run(read())
 
@@ -112,43 +123,47 @@ def test_node_with_the_highest_epoch_names_the_owners(run: Run) -> None:
 def test_of_equal_epochs_the_winner_of_the_last_election_names_the_owners(run: Run) -> None:
     async def read() -> None:
         voters = [(address, Node(OLD, 8, own_epoch=3)) for address in (SECOND, THIRD)]
-        nodes = Nodes((OLD, Node(OLD, 7)), *voters, (NEW, Node(NEW, 8, own_epoch=8)))
-        assert await nodes.owner() == NEW
+        async with Nodes((OLD, Node(OLD, 7)), *voters, (NEW, Node(NEW, 8, own_epoch=8))) as nodes:
+            assert await nodes.owner() == NEW
 
     run(read())
 
 
 def test_older_epoch_is_not_believed_while_newer_nodes_are_away(run: Run) -> None:
     async def read() -> None:
-        nodes = Nodes((OLD, Node(OLD, 7)), (SECOND, Node(NEW, 8)), (THIRD, Node(NEW, 8)), (NEW, Node(NEW, 8)))
-        assert await nodes.owner() == NEW
-        nodes[SECOND].is_reachable = nodes[THIRD].is_reachable = False
-        assert await nodes.owner() == NEW
-        nodes[NEW].is_reachable = False
-        with pytest.raises(StoreConnectionError):
-            await nodes.owner()
+        async with Nodes(
+            (OLD, Node(OLD, 7)), (SECOND, Node(NEW, 8)), (THIRD, Node(NEW, 8)), (NEW, Node(NEW, 8))
+        ) as nodes:
+            assert await nodes.owner() == NEW
+            nodes[SECOND].is_reachable = nodes[THIRD].is_reachable = False
+            assert await nodes.owner() == NEW
+            nodes[NEW].is_reachable = False
+            with pytest.raises(StoreConnectionError):
+                await nodes.owner()
 
     run(read())
 
 
 def test_cluster_that_was_created_again_is_followed_to_its_lower_epoch(run: Run) -> None:
     async def read() -> None:
-        nodes = Nodes((OLD, Node(NEW, 8)), (SECOND, Node(NEW, 8)), (THIRD, Node(NEW, 8)), (NEW, Node(NEW, 8)))
-        assert await nodes.owner() == NEW
-        for node in nodes.values():
-            node.owner, node.epoch = OLD, 3
-        assert await nodes.owner() == OLD
+        async with Nodes(
+            (OLD, Node(NEW, 8)), (SECOND, Node(NEW, 8)), (THIRD, Node(NEW, 8)), (NEW, Node(NEW, 8))
+        ) as nodes:
+            assert await nodes.owner() == NEW
+            for node in nodes.values():
+                node.owner, node.epoch = OLD, 3
+            assert await nodes.owner() == OLD
 
     run(read())
 
 
 def test_rejected_epoch_query_does_not_prevent_a_refresh(run: Run) -> None:
     async def read() -> None:
-        nodes = Nodes(*((address, Node(OLD, None)) for address in (OLD, SECOND, THIRD, NEW)))
-        assert await nodes.owner() == OLD
-        for node in nodes.values():
-            node.owner = NEW
-        assert await nodes.owner() == NEW
+        async with Nodes(*((address, Node(OLD, None)) for address in (OLD, SECOND, THIRD, NEW))) as nodes:
+            assert await nodes.owner() == OLD
+            for node in nodes.values():
+                node.owner = NEW
+            assert await nodes.owner() == NEW
 
     run(read())
 
@@ -157,32 +172,47 @@ def test_all_nodes_are_asked_at_once(run: Run) -> None:
     """No node answers before the last one was asked."""
 
     async def read() -> None:
-        nodes = Nodes(*((address, Node(NEW, 8)) for address in (OLD, SECOND, THIRD, NEW)))
-        barrier = asyncio.Barrier(len(nodes))
-        for node in nodes.values():
-            node.before_info = barrier.wait
-        assert await nodes.topology.read(KEY, PATIENCE) == b"%d" % NEW[1]
+        async with Nodes(*((address, Node(NEW, 8)) for address in (OLD, SECOND, THIRD, NEW))) as nodes:
+            barrier = asyncio.Barrier(len(nodes))
+            for node in nodes.values():
+                node.before_info = barrier.wait
+            assert await nodes.topology.read(KEY, PATIENCE) == b"%d" % NEW[1]
 
     run(read())
 
 
 def test_hanging_node_does_not_prevent_a_refresh(run: Run) -> None:
     async def read() -> None:
-        nodes = Nodes(*((address, Node(NEW, 8)) for address in (OLD, SECOND, THIRD, NEW)))
-        nodes[OLD].before_info = asyncio.Event().wait
-        assert await nodes.topology.read(KEY, PATIENCE) == b"%d" % NEW[1]
+        async with Nodes(*((address, Node(NEW, 8)) for address in (OLD, SECOND, THIRD, NEW))) as nodes:
+            nodes[OLD].before_info = asyncio.Event().wait
+            assert await nodes.topology.read(KEY, PATIENCE) == b"%d" % NEW[1]
+
+    run(read())
+
+
+def test_new_owners_are_found_although_the_old_one_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.store.cluster._REFRESH_INTERVAL", 0.01)
+
+    async def read() -> None:
+        async with Nodes(*((address, Node(OLD, 7)) for address in (OLD, SECOND, THIRD, NEW))) as nodes:
+            assert await nodes.topology.read(KEY, PATIENCE) == b"%d" % OLD[1]
+            for node in nodes.values():
+                node.owner, node.epoch = NEW, 8
+            async with asyncio.timeout(PATIENCE):
+                while await nodes.topology.read(KEY, PATIENCE) == b"%d" % OLD[1]:
+                    await next_iterations()
 
     run(read())
 
 
 def test_connections_to_a_node_without_slots_are_closed(run: Run) -> None:
     async def read() -> None:
-        nodes = Nodes(*((address, Node(OLD, 7)) for address in (OLD, SECOND, THIRD, NEW)))
-        assert await nodes.owner() == OLD
-        for node in nodes.values():
-            node.owner, node.epoch = NEW, 8
-        assert await nodes.owner() == NEW
-        assert nodes[OLD].is_closed
+        async with Nodes(*((address, Node(OLD, 7)) for address in (OLD, SECOND, THIRD, NEW))) as nodes:
+            assert await nodes.owner() == OLD
+            for node in nodes.values():
+                node.owner, node.epoch = NEW, 8
+            assert await nodes.owner() == NEW
+            assert nodes[OLD].is_closed
 
     run(read())
 
