@@ -159,6 +159,14 @@ class Cluster:
             assert eventually(lambda node=node, own=own: own in node.ask("CLUSTER", "NODES"))  # type: ignore[misc]
         return replica
 
+    def cut_off(self, node: Node) -> None:
+        """Make a node ignore all messages of the other nodes. Clients still reach it."""
+        node.ask("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)
+
+    def rejoin(self, node: Node) -> None:
+        """Undo `cut_off`."""
+        node.ask("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
+
     def begin_move(self, tenant: str, target: Node) -> None:
         """Start to move the tenant's slot to `target`. Its keys are not moved yet."""
         slot, source = self.slot(tenant), self.owner(tenant)
@@ -176,11 +184,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(directory: Path) -> Iterator[Cluster]:
-    """Start a cluster. All nodes agree on the slots."""
+def cluster(directory: Path, *, node_timeout: int = 2000) -> Iterator[Cluster]:
+    """Start a cluster. All nodes agree on the slots. `node_timeout` is in milliseconds."""
     options = (
         ("cluster-enabled", "yes"),
-        ("cluster-node-timeout", "2000"),
+        ("cluster-node-timeout", str(node_timeout)),
+        ("enable-debug-command", "yes"),
         ("cluster-require-full-coverage", "no"),
         ("appendonly", "yes"),
     )
