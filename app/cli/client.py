@@ -44,11 +44,13 @@ class CurrentSetting:
 class StreamMessage:
     """One message of the event stream.
 
-    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment.
+    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment. `id` is
+    the ID of the last event, or empty before the first.
     """
 
     event: str
     change: ChangeRecord | None
+    id: str
 
 
 @contextlib.asynccontextmanager
@@ -109,9 +111,9 @@ class ApiClient:
         async with self._open("GET", f"{_PATH}/history", headers={}, params=query) as response:
             return [_change(each, self._token) for each in (await _read_json(response))["changes"]]
 
-    async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
-        """Yield the current setting, then each change. If `last` is given, start with the change after that version."""
-        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+    async def events(self, last: str | None) -> AsyncGenerator[StreamMessage]:
+        """Yield the current setting, then each change. If `last` is given, start with the change after that event."""
+        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
         timeout = httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT)
         async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True, timeout=timeout) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -120,7 +122,8 @@ class ApiClient:
             async for event in EventSource(response).aiter_sse():
                 bounded.unread = 0
                 has_change = event.event in {"change", "reset"} and event.data
-                yield StreamMessage(event.event, _change(json.loads(event.data), self._token) if has_change else None)
+                change = _change(json.loads(event.data), self._token) if has_change else None
+                yield StreamMessage(event.event, change, event.id)
 
     @contextlib.asynccontextmanager
     async def _open(
