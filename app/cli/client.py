@@ -39,11 +39,13 @@ _NOT_THE_SERVICE: Final = "the response is not from the service; check OMS_CONFI
 class StreamMessage:
     """One message of the event stream.
 
-    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment.
+    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment. `id` is
+    the ID of the last event, or empty before the first.
     """
 
     event: str
     change: ChangeRecord | None
+    id: str
 
 
 @contextlib.asynccontextmanager
@@ -101,15 +103,16 @@ class ApiClient:
         async with self._open("GET", f"{_PATH}/history", params=query) as response:
             return [_change(each) for each in (await self._read_json(response))["changes"]]
 
-    async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
-        """Yield the current setting, then each change. If `last` is given, start with the change after that version."""
-        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+    async def events(self, last: str | None) -> AsyncGenerator[StreamMessage]:
+        """Yield the current setting, then each change. If `last` is given, start with the change after that event."""
+        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
         async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True) as response:
             response.stream = body = _BoundedBody(response.stream)
             async for event in EventSource(response).aiter_sse():
                 body.unread = 0
                 has_change = event.event in {"change", "reset"} and event.data
-                yield StreamMessage(event.event, _change(self._parse(event.data)) if has_change else None)
+                change = _change(self._parse(event.data)) if has_change else None
+                yield StreamMessage(event.event, change, event.id)
 
     @contextlib.asynccontextmanager
     async def _open(
