@@ -1,0 +1,178 @@
+"""Negative controls: each breaks one promise. The rules must find it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
+from app.feed.feed import Feed
+from app.model import Author, Expected, Setting
+from app.store.connections import DRIVER_ERRORS, ServerConnections
+from app.store.pipeline import PipelineWork, T
+from app.store.redis_store import RedisStore
+from app.store.redis_url import HostPort
+from app.store.stored_form import StoredChange
+from app.store.topology import Topology
+from tests.simulation.run import Variant
+from tests.simulation.scenarios import run
+from tests.simulation.server import Server, Session
+
+
+class UnwatchingServer(Server):
+    """Executes transactions even if a watched key was modified."""
+
+    def is_modified(self, watched: dict[bytes, int]) -> bool:
+        return False
+
+
+class WatchingServer(Server):
+    """Ignores UNWATCH, as if the store did not send it."""
+
+    def unwatch(self, session: Session) -> bytes:
+        return b"OK"
+
+
+class UnconditionalStore(RedisStore):
+    """Ignores the version that a change expects."""
+
+    async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
+        return await super().change(tenant, enabled, author)
+
+
+class CachingStore(RedisStore):
+    """Returns a setting again for 20 ms."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._cache: dict[str, tuple[float, Setting]] = {}
+
+    async def current(self, tenant: str) -> Setting:
+        now = asyncio.get_running_loop().time()
+        if tenant not in self._cache or self._cache[tenant][0] < now - 0.02:
+            self._cache[tenant] = now, await super().current(tenant)
+        return self._cache[tenant][1]
+
+
+class OptimisticLookup(RedisStore):
+    """Says that a change was stored if the reply to its EXEC was lost."""
+
+    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+        return sent.change.setting
+
+
+class PessimisticLookup(RedisStore):
+    """Says that a change was a conflict if the reply to its EXEC was lost."""
+
+    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+        raise ConcurrentUpdate(sent.version - 1)
+
+
+class VersionLookup(RedisStore):
+    """Looks up the version instead of the change."""
+
+    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+        try:
+            history = await self.history(tenant, 1, sent.version + 1)
+        except StoreError as error:
+            raise OutcomeUnknown("not looked up") from error
+        if not any(change.setting.version == sent.version for change in history):
+            raise OutcomeUnknown("no such version") from cause
+        return sent.change.setting
+
+
+class NoLookup(RedisStore):
+    """Leaves every outcome unknown."""
+
+    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+        raise OutcomeUnknown("not looked up") from cause
+
+
+class WrappedTopology:
+    """A `Topology` that passes everything on to another one."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+
+    async def read(self, key: str, limit: float) -> bytes | None:
+        return await self._topology.read(key, limit)
+
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+        return await self._topology.run(key, work, fresh=fresh)
+
+    async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
+        return await self._topology.servers()
+
+    def subscribe(self, channel: str, limit: float) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
+        return self._topology.subscribe(channel, limit)
+
+    async def close(self) -> None:
+        await self._topology.close()
+
+
+class RetryingTopology(WrappedTopology):
+    """Sends a transaction again if its connection breaks."""
+
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+        try:
+            return await super().run(key, work, fresh=fresh)
+        except DRIVER_ERRORS:
+            return await super().run(key, work, fresh=fresh)
+
+
+class LateJoiningTopology(WrappedTopology):
+    """Lets a read share a round trip that has already begun."""
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(topology)
+        self._reads: dict[str, asyncio.Future[bytes | None]] = {}
+
+    async def read(self, key: str, limit: float) -> bytes | None:
+        if key not in self._reads or self._reads[key].done():
+            self._reads[key] = asyncio.ensure_future(super().read(key, limit))
+            self._reads[key].add_done_callback(asyncio.Future.exception)  # its caller may have left
+        return await asyncio.shield(self._reads[key])
+
+
+class ForgetfulFeed(Feed):
+    """Does not read what it missed while it had no subscription."""
+
+    async def _catch_up(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Control:
+    """A broken variant, the text of the rule that finds it, and the number of seeds within which it is found."""
+
+    variant: Variant
+    finds: str
+    seeds: int = 20
+    scenario: str = "server"
+
+
+_OLDER: Final = "saw an older version"
+_RIVAL: Final = "without a rival write"
+CONTROLS: Final = {
+    "no WATCH": Control(Variant(server=UnwatchingServer), "was lost"),
+    "retried EXEC": Control(Variant(topology=RetryingTopology), "was made by"),
+    "UNWATCH missing": Control(Variant(server=WatchingServer), _RIVAL),
+    "lookup says stored": Control(Variant(store=OptimisticLookup), _OLDER),
+    "lookup says conflict": Control(Variant(store=PessimisticLookup), _RIVAL),
+    "lookup by version": Control(Variant(store=VersionLookup), "neither its expected version nor its own change"),
+    "lookup removed": Control(Variant(store=NoLookup), "only one connection was cut"),
+    "cached reads": Control(Variant(store=CachingStore), _OLDER),
+    "read joins a batch already sent": Control(Variant(topology=LateJoiningTopology), _OLDER),
+    "listener without catch-up": Control(Variant(feed=ForgetfulFeed), "at the end, the last event"),
+    "If-Match ignored": Control(Variant(store=UnconditionalStore), "which expected another version"),
+}
+
+
+def first_seed(name: str) -> int | None:
+    """Return the first seed that finds the control, or None if its number of seeds is not enough."""
+    control = CONTROLS[name]
+    for seed in range(1, control.seeds + 1):
+        if any(control.finds in violation for violation in run(control.scenario, seed, control.variant).violations):
+            return seed
+    return None
