@@ -6,8 +6,11 @@ loop        event loop with virtual time
 network     links between hosts: delays, lost connections, partitions
 database    the keys of a server, and the commands on them
 server      a Redis server, its replication and its faults
+cluster_node  a server of a Redis Cluster
 connection  what the store uses of redis-py's connections
 one_server  one server that fails
+sentinels   a primary, a replica and sentinels, with failovers and partitions
+cluster     two shards, with slots that move, failovers and partitions
 clients     callers and listeners
 journal     what happened in a run
 rules       what must hold after a run, in addition to tests/register.py

@@ -55,7 +55,8 @@ def _run_all(scenario: str, seeds: Sequence[int], jobs: int) -> bool:
     print(
         f"{scenario}: {len(results)} seeds, {len(failed)} failed; {operations} operations,"
         f" {sum(result.events for result in results)} events, {sum(result.virtual_seconds for result in results):.0f}"
-        f" virtual seconds in {seconds:.0f} s: {operations / seconds:.0f} operations/s"
+        f" virtual seconds, {sum(result.ended_streams for result in results)} ended streams in {seconds:.0f} s:"
+        f" {operations / seconds:.0f} operations/s"
     )
     for result in failed[:5]:
         print(

@@ -1,9 +1,12 @@
 """Clients of simulated workers: callers that sometimes leave, and listeners that come back."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 from app.errors import StoreError
 from app.feed.feed import Feed
@@ -22,6 +25,15 @@ class Worker:
     store: RedisStore
     feed: Feed
     load: Load
+
+    def answered(self, name: str) -> bool:
+        """Return True if a write with this name was answered here."""
+        return name in self._answered
+
+    @cached_property
+    def _answered(self) -> frozenset[str]:
+        operations = itertools.chain(*self.load.operations.values())
+        return frozenset(each.name for each in operations if each.outcome == "answered")
 
 
 class ImpatientRegister(StoreRegister):
@@ -54,7 +66,7 @@ class Heard:
     version: int
     name: str
     is_reset: bool
-    is_first: bool  # of a stream that began without an earlier event
+    stream: Literal["new", "resumed", "continued"]  # if it is the first event of a stream, and if that was resumed
 
 
 @dataclass
@@ -64,9 +76,9 @@ class Listener:
     tenant: str
     chance: random.Random
     events: list[Heard] = field(default_factory=list)
-    streams: int = 0
-    host: str = ""  # of the worker that it listens at
+    ended: int = 0  # how many streams the worker has ended
     _last: ChangeEvent | None = None
+    _is_first: bool = True  # the next event, of its stream
 
     async def listen(self, workers: Sequence[Worker]) -> None:
         """Listen until cancelled, at one worker after the other."""
@@ -77,12 +89,10 @@ class Listener:
             except StoreError:
                 await asyncio.sleep(self.chance.uniform(0.05, 1))
                 continue
-            self.host = worker.host
-            self.streams += 1
+            self._is_first = True
             try:
                 await self._hear(subscriber)
             finally:
-                self.host = ""
                 subscriber.end()
             await asyncio.sleep(self.chance.uniform(0.01, 0.3))
 
@@ -96,13 +106,19 @@ class Listener:
                     self._note(event, loop.time())
                     if self.chance.random() < 0.05:
                         await asyncio.sleep(self.chance.uniform(0, 0.5))  # a slow client
-        except (TimeoutError, StoreError):
+        except TimeoutError:
             return
+        except StoreError:
+            pass
+        self.ended += 1
 
     def _note(self, event: ChangeEvent, now: float) -> None:
         name = "" if event.change is None else event.change.author.request_id
-        self.events.append(Heard(now, version_of(event.change), name, event.is_reset, self._last is None))
-        self._last = event
+        stream: Literal["new", "resumed", "continued"] = "new" if self._last is None else "resumed"
+        if not self._is_first:
+            stream = "continued"
+        self.events.append(Heard(now, version_of(event.change), name, event.is_reset, stream))
+        self._last, self._is_first = event, False
 
 
 def _resume_after(event: ChangeEvent | None) -> int | None:

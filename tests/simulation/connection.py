@@ -30,15 +30,15 @@ class SimulatedConnection:
         self._replies: deque[Reply] = deque()
         self._is_ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self._commands = Channel(network, host, server.host, self._deliver)
-        self._answers = Channel(network, host, server.host, self._arrive)
+        self._commands = Channel(network, server.rates, host, server.host, self._deliver)
+        self._answers = Channel(network, server.rates, host, server.host, self._arrive)
         self._session = Session(host, f"{host}#{number}", self._reply, lambda: self._reply(_END))
 
     def __hash__(self) -> int:
         return self._number  # not the address: the order in a set must be the same in each run
 
     async def connect(self) -> None:
-        await asyncio.sleep(self._network.delay(self._host))
+        await asyncio.sleep(self._network.delay(self._host, self._server.rates))
         await self._network.reach(self._host, self._server.host)
         if not self._server.is_up:
             raise ClosedError("connection refused")

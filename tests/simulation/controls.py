@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
@@ -15,8 +16,12 @@ from app.store.redis_store import RedisStore
 from app.store.redis_url import HostPort
 from app.store.stored_form import StoredChange
 from app.store.topology import Topology
-from tests.simulation.run import Variant
-from tests.simulation.scenarios import run
+from tests.simulation.cluster import Cluster, ClusterOptions
+from tests.simulation.cluster_node import Node
+from tests.simulation.one_server import OneServer
+from tests.simulation.run import PRODUCT, Deploy, Simulation, Variant
+from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.sentinels import Sentinel, SentinelOptions, Sentinels
 from tests.simulation.server import Server, Session
 
 
@@ -142,30 +147,54 @@ class ForgetfulFeed(Feed):
         pass
 
 
+class BoastfulSentinel(Sentinel):
+    """Reports a higher epoch, the older its configuration is."""
+
+    def config_epoch(self) -> int:
+        return 1000 - self.epoch
+
+
+class BoastfulNode(Node):
+    """Reports a higher epoch, the older its configuration is."""
+
+    def current_epoch(self) -> int:
+        return 1000 - super().current_epoch()
+
+
 @dataclass(frozen=True)
 class Control:
-    """A broken variant, the text of the rule that finds it, and the number of seeds within which it is found."""
+    """A broken variant, or the product on broken servers. `finds` is a part of what the rule says that finds it.
 
-    variant: Variant
+    It is found within `seeds` seeds.
+    """
+
     finds: str
+    variant: Variant = PRODUCT
+    deploy: Deploy = SCENARIOS["server"]
     seeds: int = 20
-    scenario: str = "server"
 
 
 _OLDER: Final = "saw an older version"
 _RIVAL: Final = "without a rival write"
 CONTROLS: Final = {
-    "no WATCH": Control(Variant(server=UnwatchingServer), "was lost"),
-    "retried EXEC": Control(Variant(topology=RetryingTopology), "was made by"),
-    "UNWATCH missing": Control(Variant(server=WatchingServer), _RIVAL),
-    "lookup says stored": Control(Variant(store=OptimisticLookup), _OLDER),
-    "lookup says conflict": Control(Variant(store=PessimisticLookup), _RIVAL),
-    "lookup by version": Control(Variant(store=VersionLookup), "neither its expected version nor its own change"),
-    "lookup removed": Control(Variant(store=NoLookup), "only one connection was cut"),
-    "cached reads": Control(Variant(store=CachingStore), _OLDER),
-    "read joins a batch already sent": Control(Variant(topology=LateJoiningTopology), _OLDER),
-    "listener without catch-up": Control(Variant(feed=ForgetfulFeed), "at the end, the last event"),
-    "If-Match ignored": Control(Variant(store=UnconditionalStore), "which expected another version"),
+    "no WATCH": Control("was lost", deploy=partial(OneServer, UnwatchingServer, ["always"])),
+    "UNWATCH missing": Control(_RIVAL, deploy=partial(OneServer, WatchingServer, ["always"])),
+    "retried EXEC": Control("was made by", Variant(topology=RetryingTopology)),
+    "lookup says stored": Control(_OLDER, Variant(store=OptimisticLookup)),
+    "lookup says conflict": Control(_RIVAL, Variant(store=PessimisticLookup)),
+    "lookup by version": Control("neither its expected version nor its own change", Variant(store=VersionLookup)),
+    "lookup removed": Control("only one connection was cut", Variant(store=NoLookup)),
+    "cached reads": Control(_OLDER, Variant(store=CachingStore)),
+    "read joins a batch already sent": Control(_OLDER, Variant(topology=LateJoiningTopology), seeds=50),
+    "listener without catch-up": Control("at the end, the last event", Variant(feed=ForgetfulFeed)),
+    "If-Match ignored": Control("which expected another version", Variant(store=UnconditionalStore)),
+    "older epoch believed": Control(
+        "to a deposed primary",
+        deploy=partial(Sentinels, SentinelOptions(majority=False, sentinel=BoastfulSentinel)),
+    ),
+    "older slots believed": Control(
+        "although nothing was disturbed", deploy=partial(Cluster, ClusterOptions(node=BoastfulNode))
+    ),
 }
 
 
@@ -173,6 +202,7 @@ def first_seed(name: str) -> int | None:
     """Return the first seed that finds the control, or None if its number of seeds is not enough."""
     control = CONTROLS[name]
     for seed in range(1, control.seeds + 1):
-        if any(control.finds in violation for violation in run(control.scenario, seed, control.variant).violations):
+        result = Simulation(seed, control.deploy, control.variant).run()
+        if any(control.finds in violation for violation in result.violations):
             return seed
     return None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-Command = Sequence[bytes]
+Command = Sequence[Any]  # bytes; a value of any type in RESTORE
 Reply = Any  # bytes, int, None, a list of replies, or an exception for an error reply
 Value = bytes | dict[bytes, bytes]
 

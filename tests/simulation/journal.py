@@ -21,13 +21,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """A time in which operations of some hosts may fail, or of all hosts if `hosts` is None."""
+    """A time in which operations may fail: those of some hosts or tenants, or all (None)."""
 
+    kind: str
     start: float
     end: float
-    hosts: Sequence[str] | None
-    kind: str
-    hurts_reads: bool
+    hosts: Sequence[str] | None = None
+    tenants: Sequence[str] | None = None
+    hurts_reads: bool = True
 
     @property
     def is_cut(self) -> bool:
@@ -62,19 +63,20 @@ class Journal:
         """Record that the servers have lost these stored values, because of a crash or a failover."""
         self.dropped.update(json.loads(value)["id"] for value in values)
 
-    def disturb(
-        self, start: float, end: float, hosts: Sequence[str] | None, kind: str, *, hurts_reads: bool = True
-    ) -> None:
-        """Record that operations of `hosts` may fail between `start` and `end`."""
-        self.disturbances.append(Disturbance(start, end, hosts, kind, hurts_reads))
-        self.note(start, f"{kind} until {end:.4f}: {', '.join(hosts) if hosts else 'all hosts'}")
+    def disturb(self, disturbance: Disturbance) -> None:
+        """Record that operations may fail."""
+        self.disturbances.append(disturbance)
+        self.note(disturbance.end, str(disturbance))
 
-    def disturbances_of(self, host: str, start: float, end: float) -> list[Disturbance]:
-        """Return what disturbed `host` between `start` and `end`."""
+    def disturbances_of(self, host: str, tenant: str, start: float, end: float) -> list[Disturbance]:
+        """Return what disturbed operations of `tenant` at `host` between `start` and `end`."""
         return [
             each
             for each in self.disturbances
-            if each.start <= end and each.end >= start and (each.hosts is None or host in each.hosts)
+            if each.start <= end
+            and each.end >= start
+            and (each.hosts is None or host in each.hosts)
+            and (each.tenants is None or tenant in each.tenants)
         ]
 
     def note(self, time: float, line: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.simulation.journal import Journal
+from tests.simulation.journal import Disturbance, Journal
 from tests.simulation.loop import SimulatedLoop
 
 # In seconds. Two messages of one connection never arrive at the same time.
@@ -44,11 +44,11 @@ class Network:
         self._stalled: list[Channel] = []
         self._unreached: list[asyncio.Future[None]] = []
 
-    def delay(self, host: str) -> float:
+    def delay(self, host: str, rates: Rates) -> float:
         """Return the delay of a message to or from a client on `host`."""
-        if self.chance.random() < self.rates.slow:
+        if rates.slow and self.chance.random() < rates.slow:
             delay = self.chance.uniform(0.05, 0.9)
-            self.journal.disturb(self.loop.time(), self.loop.time() + delay, [host], "slow")
+            self.journal.disturb(Disturbance("slow", self.loop.time(), self.loop.time() + delay, [host]))
             return delay
         return 0.0001 + 0.003 * self.chance.random()
 
@@ -86,8 +86,11 @@ class Network:
 class Channel:
     """One direction of a connection: calls `receive` with each message, in order."""
 
-    def __init__(self, network: Network, client: str, server: str, receive: Callable[[Any], object]) -> None:
+    def __init__(
+        self, network: Network, rates: Rates, client: str, server: str, receive: Callable[[Any], object]
+    ) -> None:
         self._network = network
+        self._rates = rates
         self._client = client
         self._server = server
         self._receive = receive
@@ -102,7 +105,7 @@ class Channel:
 
     def _times(self) -> Iterator[float]:
         network = self._network
-        at = max(self._last, network.loop.time() + network.delay(self._client))
+        at = max(self._last, network.loop.time() + network.delay(self._client, self._rates))
         while True:
             at += _TICK
             self._last = at

@@ -8,6 +8,7 @@ from app.store.topology import Topology
 from tests.simulation.clients import Worker
 from tests.simulation.connection import Connector
 from tests.simulation.database import Database
+from tests.simulation.journal import Disturbance
 from tests.simulation.network import Network
 from tests.simulation.server import Fsync, Server
 
@@ -19,12 +20,12 @@ class OneServer:
     hosts: Sequence[str] = ("w1", "w2")
     min_replicas: int = 0
 
-    def __init__(
-        self, network: Network, chance: random.Random, server: type[Server], *, fsync: Sequence[Fsync]
-    ) -> None:
+    def __init__(self, server: type[Server], fsync: Sequence[Fsync], network: Network, chance: random.Random) -> None:
         self._network = network
         self._chance = chance
         self._server = server(network, ("redis", 6379), "redis", "primary", chance.choice(fsync))
+        self.pause = chance.choice([0.02, 0.1])
+        self.failure_pause = 10 * self.pause
         self._connectors = {host: Connector(network, host) for host in self.hosts}
         self.servers: Sequence[Server] = [self._server]
         self.unsettled: list[tuple[float, float]] = []
@@ -61,7 +62,7 @@ class OneServer:
             await asyncio.sleep(seconds)
             server.role = "primary"
         hurts_reads = kind in {"close", "kill", "crash", "hang"}
-        self._network.journal.disturb(start, loop.time(), None, kind, hurts_reads=hurts_reads)
+        self._network.journal.disturb(Disturbance(kind, start, loop.time(), hurts_reads=hurts_reads))
 
     async def repair(self) -> None:
         """See `Deployment`. Each failure has ended by itself."""

@@ -27,7 +27,7 @@ def listener_violations(listener: Listener, journal: Journal, history: Sequence[
         parent = None if change is None else change.parent or ""
         if event.is_reset and not is_replaced:
             yield f"{listener.tenant}: {event}, although no change was lost"
-        if not event.is_reset and not event.is_first and parent != last:
+        if not event.is_reset and event.stream != "new" and parent != last:
             yield f"{listener.tenant}: heard {event}, which does not follow the event before it"
         last = "" if change is None else change.change_id
     newest = history[-1].change_id if history else ""
@@ -35,8 +35,8 @@ def listener_violations(listener: Listener, journal: Journal, history: Sequence[
         yield f"{listener.tenant}: at the end, the last event is {listener.events[-1]}, but current is {history[-1:]}"
 
 
-def availability_violations(operations: Sequence[Operation], host: str, journal: Journal) -> Iterator[str]:
-    """Yield each operation of clients at `host` that failed although the store answered, or answered again in time.
+def availability_violations(operations: Sequence[Operation], host: str, tenant: str, journal: Journal) -> Iterator[str]:
+    """Yield each failed operation of a tenant's clients at `host`, if the store answered or answered again in time.
 
     A read without a disturbance succeeds. A write whose change was stored is answered if its connection was cut and
     nothing else was disturbed.
@@ -45,7 +45,7 @@ def availability_violations(operations: Sequence[Operation], host: str, journal:
     for operation in operations:
         if operation.outcome not in {"failed", "unknown"}:
             continue
-        disturbances = journal.disturbances_of(host, operation.start - AFTERMATH, operation.end)
+        disturbances = journal.disturbances_of(host, tenant, operation.start - AFTERMATH, operation.end)
         if operation.wanted is None:
             disturbances = [each for each in disturbances if each.hurts_reads]
         is_stored = operation.outcome == "unknown" and operation.name in names

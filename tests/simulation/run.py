@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import random
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -26,9 +27,7 @@ from tests.simulation.server import Server, changes_of
 OPERATIONS: Final = 40  # of one client
 CLIENTS: Final = 2  # of each tenant at each worker
 LISTENERS: Final = 2  # of each tenant
-# In seconds: the time limit of the store's operations; the pauses of a client between two operations, one for each run.
-TIMEOUT: Final = 0.5
-PAUSES: Final = (0.02, 0.1)
+TIMEOUT: Final = 0.5  # in seconds, of the store's operations
 # In seconds: how long after the last fault the listeners must have heard everything.
 CALM: Final = 15.0
 HISTORY_LENGTH: Final = 100_000
@@ -41,6 +40,8 @@ class Deployment(Protocol):
     hosts: Sequence[str]  # of the workers
     min_replicas: int
     servers: Sequence[Server]
+    pause: float  # in seconds, of a client between two operations
+    failure_pause: float  # in seconds, between two failures
     unsettled: list[tuple[float, float]]
 
     def topology(self, host: str) -> Topology:
@@ -66,7 +67,6 @@ class Variant:
     store: Callable[[Topology, float, int, int], RedisStore] = RedisStore
     feed: Callable[[RedisStore], Feed] = Feed
     topology: Callable[[Topology], Topology] = lambda topology: topology
-    server: type[Server] = Server
 
 
 PRODUCT: Final = Variant()
@@ -81,10 +81,11 @@ class Result:
     digest: str = ""
     operations: int = 0
     events: int = 0
+    ended_streams: int = 0
     virtual_seconds: float = 0.0
 
 
-Deploy = Callable[[Network, random.Random, type[Server]], Deployment]
+Deploy = Callable[[Network, random.Random], Deployment]
 
 
 class Simulation:
@@ -99,9 +100,8 @@ class Simulation:
         chance = self._chance("faults")
         self._rates = Rates.choose(chance)
         self._network = Network(self._loop, seed, self._rates, self._journal)
-        self._deployment = deploy(self._network, chance, variant.server)
+        self._deployment = deploy(self._network, chance)
         self._variant = variant
-        self._pause = chance.choice(PAUSES)
         self._is_over = False
         self._workers: list[Worker] = []
         self._listeners = [
@@ -121,11 +121,14 @@ class Simulation:
                 self._loop.run(self._main())
             except StuckError as error:
                 result.violations.append(f"the run is stuck: {error}")
+            except Exception as error:  # one that clients do not expect
+                result.violations.append(f"raised: {''.join(traceback.format_exception(error))}")
         result.violations += [*self._loop.errors, *self._journal.faults]
         if not result.violations:
             result.violations += self._violations()
         result.operations = sum(worker.load.total for worker in self._workers)
         result.events = sum(len(listener.events) for listener in self._listeners)
+        result.ended_streams = sum(listener.ended for listener in self._listeners)
         result.virtual_seconds = self._loop.time()
         history = [worker.load.operations for worker in self._workers], [each.events for each in self._listeners]
         result.digest = hashlib.sha256(f"{history} {self._loop.steps} {result.violations}".encode()).hexdigest()[:16]
@@ -155,20 +158,21 @@ class Simulation:
         await asyncio.sleep(1)
 
     def _clients(self) -> "Iterator[asyncio.Future[None]]":
+        deployment = self._deployment
         for worker in self._workers:
-            for tenant in self._deployment.tenants:
+            for tenant in deployment.tenants:
                 for number in range(CLIENTS):
                     name = f"{worker.host} {tenant} {number}"
                     register = ImpatientRegister(worker.store, tenant, self._chance(f"leaving {name}"))
                     client = worker.load.client(
-                        tenant, register, OPERATIONS, f"client {name} {self._seed}", self._pause
+                        tenant, register, OPERATIONS, f"client {name} {self._seed}", deployment.pause
                     )
                     yield asyncio.ensure_future(client)
 
     async def _fail(self) -> None:
         chance = self._chance("pauses")
         while not self._is_over:
-            await asyncio.sleep(chance.expovariate(0.1 / self._pause))
+            await asyncio.sleep(chance.expovariate(1 / self._deployment.failure_pause))
             await self._deployment.fail()
 
     def _violations(self) -> Iterator[str]:
@@ -189,8 +193,8 @@ class Simulation:
                 if listener.tenant == tenant:
                     yield from listener_violations(listener, journal, history)
         for worker in self._workers:
-            for operations in worker.load.operations.values():
-                yield from availability_violations(operations, worker.host, journal)
+            for tenant, operations in worker.load.operations.items():
+                yield from availability_violations(operations, worker.host, tenant, journal)
         yield from self._deployment.violations(self._workers)
         open_connections = sum(server.sessions for server in self._deployment.servers)
         if open_connections:

@@ -1,5 +1,6 @@
 """A Redis server in memory: sessions, transactions, publish and subscribe, persistence and faults."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from redis.exceptions import ExecAbortError, OutOfMemoryError, ReadOnlyError, Re
 
 from app.store.redis_url import HostPort
 from tests.simulation.database import WRITES, Command, Database, Reply
+from tests.simulation.journal import Disturbance
 from tests.simulation.network import Network
 
 Role = Literal["primary", "replica"]
@@ -38,7 +40,7 @@ class Session:
     queued: list[Command] | None = None
     is_aborted: bool = False
     offset: int = 0  # of its last write, in the server's log
-    is_waiting: bool = False
+    wait: asyncio.TimerHandle | None = None  # the end of a WAIT, while one is running
     later: deque[Command] = field(default_factory=deque)  # what arrived during WAIT
 
 
@@ -60,6 +62,7 @@ class Server:
         self.address = address
         self.host = host
         self.name = f"{host}:{address[1]}"
+        self.rates = network.rates
         self.role: Role = role
         self.database = Database()
         self.log: list[LogEntry] = []
@@ -99,13 +102,13 @@ class Server:
             return
         if self._is_hanging:
             self._stalled.append((session, command))
-        elif session.is_waiting:
+        elif session.wait is not None:
             session.later.append(command)
-        elif self._happens(self.network.rates.cut_before):
+        elif self._happens(self.rates.cut_before):
             self._cut(session, command, "before")
         else:
             reply = self.execute(session, command)
-            if self._happens(self.network.rates.cut_after):
+            if self._happens(self.rates.cut_after):
                 self._cut(session, command, "after")
             elif reply is not _BLOCKED:
                 session.reply(reply)
@@ -172,9 +175,10 @@ class Server:
         self.is_up = True
 
     def synchronize(self, primary: "Server") -> None:
-        """Become a replica of `primary`: close all connections, lose all that it does not have, and follow it."""
+        """Become a replica of `primary`: lose all that it does not have, and follow it."""
         self.role = "replica"
-        self.close_all()
+        for session, _ in list(self._waiting):
+            self.close(session)  # as Redis does with blocked clients
         self._waiting.clear()
         common = next(
             (n for n, (mine, its) in enumerate(zip(self.log, primary.log, strict=False)) if mine is not its),
@@ -296,9 +300,8 @@ class Server:
         confirmed = self._confirmations(session)
         if confirmed >= int(replicas):
             return confirmed
-        session.is_waiting = True
+        session.wait = self.network.loop.call_later(int(milliseconds) / 1000, self._end_wait, session)
         self._waiting.append((session, int(replicas)))
-        self.network.loop.call_later(int(milliseconds) / 1000, self._end_wait, session)
         return _BLOCKED
 
     def confirm(self) -> None:
@@ -308,8 +311,9 @@ class Server:
                 self._end_wait(session)
 
     def _end_wait(self, session: Session) -> None:
-        if session.is_waiting:
-            session.is_waiting = False
+        if session.wait is not None:
+            session.wait.cancel()
+            session.wait = None
             self._waiting = [each for each in self._waiting if each[0] is not session]
             if session.is_open:
                 session.reply(self._confirmations(session))
@@ -341,7 +345,8 @@ class Server:
 
     def _cut(self, session: Session, command: Command, when: str) -> None:
         now = self.network.loop.time()
-        self.network.journal.disturb(now, now, [session.host], f"cut {when} {command[0].decode()} of {session.name}")
+        kind = f"cut {when} {command[0].decode()} of {session.name}"
+        self.network.journal.disturb(Disturbance(kind, now, now, [session.host]))
         self.close(session)
 
 
@@ -386,7 +391,9 @@ class Replication:
 
     def _confirm(self, offset: int) -> None:
         network = self._primary.network
-        if self._is_on and not network.is_cut(self._primary.host, self.replica.host):
+        if network.is_cut(self._primary.host, self.replica.host):
+            network.loop.call_later(0.1, self._confirm, offset)
+        elif self._is_on:
             self.confirmed = max(self.confirmed, offset)
             self._primary.confirm()
 
