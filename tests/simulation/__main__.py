@@ -1,6 +1,7 @@
 """Runs the simulation from the shell: `python -m tests.simulation --seeds 20000`."""
 
 import argparse
+import collections
 import itertools
 import multiprocessing
 import time
@@ -15,7 +16,7 @@ def main() -> None:
     """Run many seeds, one seed again, or the negative controls."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--topology", choices=["server", "sentinel", "cluster"], help="default: all")
-    parser.add_argument("--seeds", type=int, default=1000, help="how many runs of each scenario (default: 1000)")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many runs of each topology (default: 1000)")
     parser.add_argument("--first", type=int, default=1, help="the first seed (default: 1)")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes (default: 1)")
     parser.add_argument("--scenario", choices=SCENARIOS, help="default: all of the topology")
@@ -39,8 +40,11 @@ def main() -> None:
         result = Simulation(arguments.seed, SCENARIOS[scenario], trace=print if arguments.trace else None).run()
         print(*result.violations, f"digest {result.digest}", sep="\n")
         raise SystemExit(bool(result.violations))
-    seeds = range(arguments.first, arguments.first + arguments.seeds)
-    failed = [scenario for scenario in scenarios if not _run_all(scenario, seeds, arguments.jobs)]
+    topologies = collections.Counter(name.split(" ")[0] for name in scenarios)
+    failed = 0
+    for scenario in scenarios:
+        share = -(-arguments.seeds // topologies[scenario.split(" ")[0]])  # rounded up
+        failed += not _run_all(scenario, range(arguments.first, arguments.first + share), arguments.jobs)
     raise SystemExit(bool(failed))
 
 

@@ -78,7 +78,7 @@ class Listener:
     events: list[Heard] = field(default_factory=list)
     ended: int = 0  # how many streams the worker has ended
     _last: ChangeEvent | None = None
-    _is_first: bool = True  # the next event, of its stream
+    is_new: bool = True  # the stream has had no event yet
 
     async def listen(self, workers: Sequence[Worker]) -> None:
         """Listen until cancelled, at one worker after the other."""
@@ -89,7 +89,7 @@ class Listener:
             except StoreError:
                 await asyncio.sleep(self.chance.uniform(0.05, 1))
                 continue
-            self._is_first = True
+            self.is_new = True
             try:
                 await self._hear(subscriber)
             finally:
@@ -115,10 +115,10 @@ class Listener:
     def _note(self, event: ChangeEvent, now: float) -> None:
         name = "" if event.change is None else event.change.author.request_id
         stream: Literal["new", "resumed", "continued"] = "new" if self._last is None else "resumed"
-        if not self._is_first:
+        if not self.is_new:
             stream = "continued"
         self.events.append(Heard(now, version_of(event.change), name, event.is_reset, stream))
-        self._last, self._is_first = event, False
+        self._last, self.is_new = event, False
 
 
 def _resume_after(event: ChangeEvent | None) -> int | None:

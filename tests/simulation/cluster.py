@@ -44,7 +44,7 @@ class Cluster:
 
     def __init__(self, options: ClusterOptions, network: Network, chance: random.Random) -> None:
         self.min_replicas = options.min_replicas
-        self.pause = chance.choice([0.1, 0.25])
+        self.pause = chance.choice([0.1, 0.35])
         self.failure_pause = 1.0
         self.unsettled: list[tuple[float, float]] = []
         self._network = network
@@ -76,7 +76,7 @@ class Cluster:
 
     async def fail(self) -> None:
         """See `Deployment`."""
-        match self._chance.choice(["move", "death", "partition", "hang", "link"]):
+        match self._chance.choice(["move", "move", "death", "partition", "partition", "hang", "link"]):
             case "move":
                 await self._move(self._chance.choice(list(self.tenants)))
             case "hang":
@@ -95,7 +95,7 @@ class Cluster:
         target.importing.add(slot)
         await self._pause(0.1)
         source.migrating[slot] = target
-        await self._pause(0.1)
+        await self._pause(self._chance.choice([0.1, 2.0]))  # until other tenants' keys in the slot have moved
         while keys := [key for key in source.database.values if key_slot(key) == slot]:
             key = self._chance.choice(keys)
             value = source.database.values[key]

@@ -15,7 +15,7 @@ from tests.simulation.database import Reply
 from tests.simulation.network import Channel, Network
 from tests.simulation.server import Server, Session
 
-_END: Final = object()  # of the connection, in the place of a reply
+_END: Final = b"(end of the connection)"  # in the place of a command or a reply
 
 
 class SimulatedConnection:
@@ -28,6 +28,7 @@ class SimulatedConnection:
         self._server = server
         self._number = number
         self._replies: deque[Reply] = deque()
+        self._outgoing: list[Reply] = []
         self._is_ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._commands = Channel(network, server.rates, host, server.host, self._deliver)
@@ -82,25 +83,29 @@ class SimulatedConnection:
             self._wake()
             self._commands.send([_END])  # after what was sent before
 
-    def _deliver(self, command: Any) -> None:
-        if command is _END:
-            self._server.close(self._session)
-        else:
-            self._server.receive(self._session, command)
+    def _deliver(self, commands: Sequence[Any]) -> None:
+        for command in commands:
+            if command is _END:
+                self._server.close(self._session)
+            else:
+                self._server.receive(self._session, command)
 
     def _reply(self, reply: Reply) -> None:
-        self._answers.send([reply])
+        """Send a reply, together with others that the server gives at the same time."""
+        if not self._outgoing:
+            self._network.loop.call_soon(self._send_replies)
+        self._outgoing.append(reply)
 
-    def _arrive(self, reply: Reply) -> None:
-        if self._is_ended:
-            return
-        if reply is _END:
-            self._is_ended = True
-            self._note("←", b"end")
-        else:
-            self._replies.append(reply)
-            self._note("←", reply)
-        self._wake()
+    def _send_replies(self) -> None:
+        replies, self._outgoing = self._outgoing, []
+        self._answers.send(replies)
+
+    def _arrive(self, replies: Sequence[Reply]) -> None:
+        if not self._is_ended:
+            self._note("←", *replies)
+            self._is_ended = replies[-1] is _END
+            self._replies.extend(replies[:-1] if self._is_ended else replies)
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

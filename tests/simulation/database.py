@@ -78,7 +78,10 @@ class Database:
     def _hdel(self, key: bytes, *fields: bytes) -> int:
         self._modify(key)
         existing = self._hash(key)
-        return sum(existing.pop(field, None) is not None for field in fields)
+        removed = sum(existing.pop(field, None) is not None for field in fields)
+        if not existing:
+            self.values.pop(key, None)  # Redis has no empty hashes
+        return removed
 
     def _delete(self, key: bytes) -> int:
         self._modify(key)

@@ -24,8 +24,8 @@ class OneServer:
         self._network = network
         self._chance = chance
         self._server = server(network, ("redis", 6379), "redis", "primary", chance.choice(fsync))
-        self.pause = chance.choice([0.02, 0.1])
-        self.failure_pause = 10 * self.pause
+        self.pause = chance.choice([0.005, 0.05])
+        self.failure_pause = chance.choice([0.2, 1.0])
         self._connectors = {host: Connector(network, host) for host in self.hosts}
         self.servers: Sequence[Server] = [self._server]
         self.unsettled: list[tuple[float, float]] = []

@@ -11,10 +11,13 @@ from tests.simulation.journal import Journal, Stored
 AFTERMATH: Final = 0.01
 
 
-def listener_violations(listener: Listener, journal: Journal, history: Sequence[Stored]) -> Iterator[str]:
+def listener_violations(
+    listener: Listener, journal: Journal, history: Sequence[Stored], unsettled: Sequence[tuple[float, float]]
+) -> Iterator[str]:
     """Yield each contradiction between what a listener heard and what was stored. `history` is what is left at the end.
 
-    Each event follows the change before it. If the history was replaced, a reset says so.
+    Each event follows the change before it. If the history was replaced, a reset says so. A reset is also right in an
+    unsettled time, in which a worker may still read from a server that another worker has left.
     """
     stored = {each.entry.name: each for each in journal.stored.values() if each.tenant == listener.tenant}
     is_replaced = any(each.change_id in journal.dropped for each in stored.values())
@@ -25,14 +28,17 @@ def listener_violations(listener: Listener, journal: Journal, history: Sequence[
             yield f"{listener.tenant}: heard {event}, which no server has stored"
             return
         parent = None if change is None else change.parent or ""
-        if event.is_reset and not is_replaced:
+        is_settled = not any(start <= event.time <= end for start, end in unsettled)
+        if event.is_reset and not is_replaced and is_settled:
             yield f"{listener.tenant}: {event}, although no change was lost"
         if not event.is_reset and event.stream != "new" and parent != last:
             yield f"{listener.tenant}: heard {event}, which does not follow the event before it"
         last = "" if change is None else change.change_id
     newest = history[-1].change_id if history else ""
     if listener.events and last != newest:
-        yield f"{listener.tenant}: at the end, the last event is {listener.events[-1]}, but current is {history[-1:]}"
+        stream = "an earlier stream" if listener.is_new else "its stream"
+        last_event = f"the last event, of {stream}, is {listener.events[-1]}"
+        yield f"{listener.tenant}: at the end, {last_event}, but current is {history[-1:]}"
 
 
 def availability_violations(operations: Sequence[Operation], host: str, tenant: str, journal: Journal) -> Iterator[str]:

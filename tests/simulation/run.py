@@ -24,12 +24,12 @@ from tests.simulation.network import Network, Rates
 from tests.simulation.rules import availability_violations, listener_violations
 from tests.simulation.server import Server, changes_of
 
-OPERATIONS: Final = 40  # of one client
-CLIENTS: Final = 2  # of each tenant at each worker
+OPERATIONS: Final = 30  # of one client
+CLIENTS: Final = 3  # of each tenant at each worker
 LISTENERS: Final = 2  # of each tenant
 TIMEOUT: Final = 0.5  # in seconds, of the store's operations
 # In seconds: how long after the last fault the listeners must have heard everything.
-CALM: Final = 15.0
+CALM: Final = 10.0
 HISTORY_LENGTH: Final = 100_000
 
 
@@ -191,7 +191,7 @@ class Simulation:
             yield from violations(operations, [each.entry for each in history], loss)
             for listener in self._listeners:
                 if listener.tenant == tenant:
-                    yield from listener_violations(listener, journal, history)
+                    yield from listener_violations(listener, journal, history, self._deployment.unsettled)
         for worker in self._workers:
             for tenant, operations in worker.load.operations.items():
                 yield from availability_violations(operations, worker.host, tenant, journal)

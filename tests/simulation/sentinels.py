@@ -90,7 +90,7 @@ class Sentinels:
 
     def __init__(self, options: SentinelOptions, network: Network, chance: random.Random) -> None:
         self.min_replicas = options.min_replicas
-        self.pause = chance.choice([0.1, 0.25])
+        self.pause = chance.choice([0.1, 0.35])
         self.failure_pause = 1.0
         self.unsettled: list[tuple[float, float]] = []
         self._network = network

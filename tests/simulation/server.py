@@ -34,7 +34,7 @@ class Session:
     reply: Callable[[Reply], object]
     close: Callable[[], object]
     is_open: bool = True
-    is_subscribed: bool = False
+    channel: bytes | None = None  # that it is subscribed to
     is_asking: bool = False
     watched: dict[bytes, int] = field(default_factory=dict)
     queued: list[Command] | None = None
@@ -166,9 +166,8 @@ class Server:
             self.database.replace(database)
 
     def _drop(self, lost: Sequence[LogEntry]) -> None:
-        self.network.journal.drop(
-            [each[2] for entry in lost for each in entry.commands if each[0] == b"SET" and len(each) == 3]
-        )
+        commands = [command for entry in lost for command in entry.commands]
+        self.network.journal.drop([command[2] for command in commands if _stores_a_change(command)])
 
     def start(self) -> None:
         """Start again with what is on the disk."""
@@ -251,12 +250,12 @@ class Server:
             replication.wake()
 
     def _record(self, command: Command) -> None:
-        if command[0] == b"SET" and len(command) == 3:  # a key that expires is no setting
+        if _stores_a_change(command):
             old = self.database.run((b"GET", command[1]))
             self.network.journal.record(self.name, command[1], command[2], old, self.network.loop.time())
 
     def _publish(self, channel: bytes, message: bytes) -> int:
-        subscribers = [session for session in self._sessions if session.is_subscribed]
+        subscribers = [session for session in self._sessions if session.channel == channel]
         for session in subscribers:
             session.reply([b"message", channel, message])
         return len(subscribers)
@@ -325,11 +324,11 @@ class Server:
         return sum(each.confirmed >= session.offset for each in self.replicas)
 
     def _subscribe(self, session: Session, channel: bytes) -> Reply:
-        session.is_subscribed = True
+        session.channel = channel
         return [b"subscribe", channel, 1]
 
     def _ping(self, session: Session) -> Reply:
-        return [b"pong", b""] if session.is_subscribed else b"PONG"
+        return [b"pong", b""] if session.channel else b"PONG"
 
     def _time(self, session: Session) -> Reply:
         seconds, part = divmod(self.network.loop.time(), 1)
@@ -396,6 +395,12 @@ class Replication:
         elif self._is_on:
             self.confirmed = max(self.confirmed, offset)
             self._primary.confirm()
+
+
+def _stores_a_change(command: Command) -> bool:
+    """Return True for a SET of a tenant's setting."""
+    key: bytes = command[1]
+    return command[0] == b"SET" and key.startswith(b"external_oms:{") and key.endswith(b"}")
 
 
 def changes_of(tenant: str, database: Database) -> Iterator[bytes]:
