@@ -97,12 +97,7 @@ class Cluster:
         source.migrating[slot] = target
         await self._pause(self._chance.choice([0.1, 2.0]))  # until other tenants' keys in the slot have moved
         while keys := [key for key in source.database.values if key_slot(key) == slot]:
-            key = self._chance.choice(keys)
-            value = source.database.values[key]
-            target.database.restore(key, value)
-            target.append([(b"RESTORE", key, value)])
-            source.database.run((b"DEL", key))
-            source.append([(b"DEL", key)])
+            source.move_key(self._chance.choice(keys), target)
             await self._pause(0.05)
         self._epoch += 1
         claim = Claim(target, self._epoch)

@@ -62,6 +62,14 @@ class Node(Server):
         """Return the owner of a slot, as far as the node knows."""
         return self.claims[max(start for start in self._starts if start <= slot)].owner
 
+    def move_key(self, key: bytes, target: "Node") -> None:
+        """Move a key to another node, as MIGRATE does."""
+        value = self.database.values[key]
+        target.database.restore(key, value)
+        target.append([(b"RESTORE", key, value)])
+        self.database.run((b"DEL", key))
+        self.append([(b"DEL", key)])
+
     def execute(self, session: Session, command: Command) -> Reply:
         reply = super().execute(session, command)
         if command[0] != b"ASKING" and session.queued is None:
@@ -72,16 +80,16 @@ class Node(Server):
         keys = [key for command in commands for key in keys_of(command)]
         return (self._redirection(session, keys) if keys else None) or super().refusal(session, commands)
 
-    def exec_refusal(self, error: Exception) -> Exception:
-        is_redirection = isinstance(error, AskError | TryAgainError | ClusterDownError)
-        return error if is_redirection else super().exec_refusal(error)
+    def is_redirection(self, error: Exception) -> bool:
+        return isinstance(error, AskError | TryAgainError | ClusterDownError)
 
     def _redirection(self, session: Session, keys: Sequence[bytes]) -> Exception | None:
         """Return the reply to a command with these keys if the node does not run it. Redis has the same rules."""
         if self.is_failing:
             return ClusterDownError("The cluster is down")
         slot = key_slot(keys[0])
-        is_missing = [key not in self.database.values for key in keys]
+        # While commands are queued, the keys may be missing: EXEC checks them.
+        is_missing = [session.queued is None and key not in self.database.values for key in keys]
         owner = self.owner(slot)
         if owner is self and slot in self.migrating and any(is_missing):
             if not all(is_missing):

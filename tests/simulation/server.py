@@ -271,13 +271,16 @@ class Server:
             return ResponseError("EXEC without MULTI")
         if session.is_aborted:
             return ExecAbortError("Transaction discarded because of previous errors.")
-        if error := self.refusal(session, queued):
-            return self.exec_refusal(error)
-        return None if self.is_modified(watched) else self._run(session, queued)
+        error = self.refusal(session, queued)
+        if error is not None and not self.is_redirection(error):
+            return ExecAbortError(f"Transaction discarded because of: {error}")
+        if self.is_modified(watched):
+            return None
+        return error or self._run(session, queued)
 
-    def exec_refusal(self, error: Exception) -> Exception:
-        """Return the reply to EXEC if its commands are no longer accepted."""
-        return ExecAbortError(f"Transaction discarded because of: {error}")
+    def is_redirection(self, error: Exception) -> bool:
+        """Return True if the error reply names another node. A server that is no node of a cluster gives none."""
+        return False
 
     def _multi(self, session: Session) -> bytes:
         session.queued, session.is_aborted = [], False
