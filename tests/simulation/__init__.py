@@ -5,7 +5,10 @@ A seed decides everything that happens, so a failing run can be repeated exactly
 loop        event loop with virtual time
 network     links between hosts: delays, lost connections, partitions
 database    the keys of a server, and the commands on them
-server      a Redis server, its replication and its faults
+log         what a server has written, and what a crash loses of it
+session     the server's side of a connection
+replication  from a primary to a replica
+server      a Redis server and its faults
 cluster_node  a server of a Redis Cluster
 connection  what the store uses of redis-py's connections
 one_server  one server that fails

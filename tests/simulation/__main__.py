@@ -6,10 +6,13 @@ import itertools
 import multiprocessing
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from tests.simulation.controls import CONTROLS, first_seed
 from tests.simulation.run import Result, Simulation
 from tests.simulation.scenarios import SCENARIOS, run
+
+_SHOWN: Final = 5  # failed runs, and violations of each
 
 
 def main() -> None:
@@ -49,26 +52,26 @@ def main() -> None:
 
 
 def _run_all(scenario: str, seeds: Sequence[int], jobs: int) -> bool:
-    """Run the seeds, print a summary and the first violations, and return True if there are none."""
+    """Run the seeds, print a summary, and return True if no run broke a rule."""
     began = time.monotonic()
     with multiprocessing.Pool(jobs) as pool:
-        results: list[Result] = pool.starmap(run, zip(itertools.repeat(scenario), seeds), chunksize=20)
-    seconds = time.monotonic() - began
+        results = pool.starmap(run, zip(itertools.repeat(scenario), seeds), chunksize=20)
+    print(summary(scenario, results, time.monotonic() - began), flush=True)
+    return not any(result.violations for result in results)
+
+
+def summary(scenario: str, results: Sequence[Result], seconds: float) -> str:
+    """Return the sums of the runs, and for the first failed ones the command that repeats them."""
     failed = [result for result in results if result.violations]
     operations = sum(result.operations for result in results)
-    print(
-        f"{scenario}: {len(results)} seeds, {len(failed)} failed; {operations} operations,"
-        f" {sum(result.events for result in results)} events, {sum(result.virtual_seconds for result in results):.0f}"
-        f" virtual seconds, {sum(result.ended_streams for result in results)} ended streams in {seconds:.0f} s:"
-        f" {operations / seconds:.0f} operations/s"
-    )
-    for result in failed[:5]:
-        print(
-            f"  python -m tests.simulation --scenario '{scenario}' --seed {result.seed}",
-            *result.violations[:3],
-            sep="\n    ",
-        )
-    return not failed
+    rate = f"{seconds:.0f} s, {operations / seconds:.0f} operations/s"
+    lines = [f"{scenario}: {len(results)} seeds, {len(failed)} failed; {rate}"]
+    names = ("operations", "events", "ended_streams", "virtual_seconds")
+    lines += [f"  {name}: {sum(getattr(result, name) for result in results):.0f}" for name in names]
+    for result in failed[:_SHOWN]:
+        lines.append(f"  tox -e simulate -- --scenario '{scenario}' --seed {result.seed} --trace")
+        lines += [f"    {violation}" for violation in result.violations[:_SHOWN]]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from tests.simulation.connection import Connector
 from tests.simulation.database import Database
 from tests.simulation.journal import Disturbance
 from tests.simulation.network import Network
-from tests.simulation.server import Replication, Server
+from tests.simulation.replication import Replication
+from tests.simulation.server import Server
 
 # In seconds: within this time, a worker follows the nodes that it reaches.
 FOLLOW: Final = 2.0
@@ -95,7 +96,7 @@ class Cluster:
         target.importing.add(slot)
         await self._pause(0.1)
         source.migrating[slot] = target
-        await self._pause(self._chance.choice([0.1, 2.0]))  # until other tenants' keys in the slot have moved
+        await self._pause(0.1)
         while keys := [key for key in source.database.values if key_slot(key) == slot]:
             source.move_key(self._chance.choice(keys), target)
             await self._pause(0.05)

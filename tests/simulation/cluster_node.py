@@ -9,7 +9,8 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainErr
 from app.store.pipeline import key_slot
 from tests.simulation.database import Command, Reply, keys_of
 from tests.simulation.network import Network
-from tests.simulation.server import Role, Server, Session
+from tests.simulation.server import Role, Server
+from tests.simulation.session import Session
 
 
 class SharedHost(str):

@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as ClosedError
 from app.store.connections import ServerConnections
 from tests.simulation.database import Reply
 from tests.simulation.network import Channel, Network
-from tests.simulation.server import Server, Session
+from tests.simulation.server import Server
+from tests.simulation.session import Session
 
 _END: Final = b"(end of the connection)"  # in the place of a command or a reply
 

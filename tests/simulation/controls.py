@@ -22,7 +22,8 @@ from tests.simulation.one_server import OneServer
 from tests.simulation.run import PRODUCT, Deploy, Simulation, Variant
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.sentinels import Sentinel, SentinelOptions, Sentinels
-from tests.simulation.server import Server, Session
+from tests.simulation.server import Server
+from tests.simulation.session import Session
 
 
 class UnwatchingServer(Server):

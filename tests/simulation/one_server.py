@@ -9,8 +9,9 @@ from tests.simulation.clients import Worker
 from tests.simulation.connection import Connector
 from tests.simulation.database import Database
 from tests.simulation.journal import Disturbance
+from tests.simulation.log import Fsync
 from tests.simulation.network import Network
-from tests.simulation.server import Fsync, Server
+from tests.simulation.server import Server
 
 
 class OneServer:

@@ -19,10 +19,11 @@ from tests.register import Loss, violations
 from tests.simulation.clients import ImpatientRegister, Listener, Worker
 from tests.simulation.database import Database
 from tests.simulation.journal import Journal, Stored
+from tests.simulation.log import changes_of
 from tests.simulation.loop import SimulatedLoop, StuckError
 from tests.simulation.network import Network, Rates
 from tests.simulation.rules import availability_violations, listener_violations
-from tests.simulation.server import Server, changes_of
+from tests.simulation.server import Server
 
 OPERATIONS: Final = 30  # of one client
 CLIENTS: Final = 3  # of each tenant at each worker

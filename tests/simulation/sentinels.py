@@ -16,7 +16,9 @@ from tests.simulation.connection import Connector
 from tests.simulation.database import Database, Reply
 from tests.simulation.journal import Disturbance
 from tests.simulation.network import Network, Rates
-from tests.simulation.server import Replication, Server, Session
+from tests.simulation.replication import Replication
+from tests.simulation.server import Server
+from tests.simulation.session import Session
 
 SERVICE: Final = "oms"
 # In seconds: within this time, a worker follows the sentinels that it reaches, or notices that it reaches too few.

@@ -1,21 +1,20 @@
-"""A Redis server in memory: sessions, transactions, publish and subscribe, persistence and faults."""
+"""A Redis server in memory: transactions, publish and subscribe, WAIT and faults."""
 
-import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 from redis.exceptions import ExecAbortError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from app.store.redis_url import HostPort
 from tests.simulation.database import WRITES, Command, Database, Reply
 from tests.simulation.journal import Disturbance
+from tests.simulation.log import Fsync, Log, LogEntry, stores_a_change
 from tests.simulation.network import Network
+from tests.simulation.replication import Replication
+from tests.simulation.session import Session
 
 Role = Literal["primary", "replica"]
-# When the append-only file is synced: at each write, once a second, or never (there is none, only snapshots).
-Fsync = Literal["always", "everysec", "none"]
 
 _BLOCKED: Final = object()  # in the place of a reply that comes later
 _EPOCH: Final = 1_700_000_000  # Redis's clock at the start of a run, in seconds
@@ -25,35 +24,8 @@ class UnknownCommandError(Exception):
     """The store has sent a command that the simulation does not have."""
 
 
-@dataclass(eq=False, slots=True)
-class Session:
-    """The server's side of one connection."""
-
-    host: str
-    name: str
-    reply: Callable[[Reply], object]
-    close: Callable[[], object]
-    is_open: bool = True
-    channel: bytes | None = None  # that it is subscribed to
-    is_asking: bool = False
-    watched: dict[bytes, int] = field(default_factory=dict)
-    queued: list[Command] | None = None
-    is_aborted: bool = False
-    offset: int = 0  # of its last write, in the server's log
-    wait: asyncio.TimerHandle | None = None  # the end of a WAIT, while one is running
-    later: deque[Command] = field(default_factory=deque)  # what arrived during WAIT
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LogEntry:
-    """One transaction: its writes and messages. Replicas and the append-only file have it as a whole or not at all."""
-
-    time: float
-    commands: Sequence[Command]
-
-
 class Server:
-    """One Redis server. `log` has everything that it has written since it was empty; its length is the offset."""
+    """One Redis server. `commands` has the commands that concern the session, not only the keys."""
 
     def __init__(
         self, network: Network, address: HostPort, host: str, role: Role = "primary", fsync: Fsync = "always"
@@ -65,16 +37,14 @@ class Server:
         self.rates = network.rates
         self.role: Role = role
         self.database = Database()
-        self.log: list[LogEntry] = []
+        self.log = Log(fsync)
         self.is_up = True
         self.is_full = False
         self.replicas: list[Replication] = []
-        self._fsync = fsync
         self._is_hanging = False
         self._stalled: deque[tuple[Session, Command]] = deque()
         self._sessions: dict[Session, None] = {}
         self._waiting: list[tuple[Session, int]] = []
-        # The commands that concern the session, not only the keys.
         self.commands: dict[bytes, Callable[..., Reply]] = {
             b"MULTI": self._multi,
             b"EXEC": self._exec,
@@ -143,31 +113,14 @@ class Server:
         self._is_hanging = False
         self.close_all()
         self.network.journal.note(self.network.loop.time(), f"{self.name} crashes")
-        self._lose(self._kept_after_crash(of_machine=of_machine))
-
-    def _kept_after_crash(self, *, of_machine: bool) -> int:
-        """Return how many log entries are on the disk."""
-        if self._fsync == "none":
-            return self.network.chance.randint(0, len(self.log))  # as of the last snapshot
-        if self._fsync == "everysec" and of_machine:
-            synced = self.network.loop.time() - self.network.chance.uniform(0, 2)
-            return sum(entry.time <= synced for entry in self.log)
-        return len(self.log)
-
-    def _lose(self, kept: int) -> None:
-        lost, self.log = self.log[kept:], self.log[:kept]
+        lost = self.log.lose(self.network.chance, self.network.loop.time(), of_machine=of_machine)
         if lost:
             self._drop(lost)
-            database = Database()
-            for entry in self.log:
-                for command in entry.commands:
-                    if command[0] in WRITES:
-                        database.run(command)
-            self.database.replace(database)
+            self.database.replace(self.log.replay())
 
     def _drop(self, lost: Sequence[LogEntry]) -> None:
         commands = [command for entry in lost for command in entry.commands]
-        self.network.journal.drop([command[2] for command in commands if _stores_a_change(command)])
+        self.network.journal.drop([command[2] for command in commands if stores_a_change(command)])
 
     def start(self) -> None:
         """Start again with what is on the disk."""
@@ -179,18 +132,13 @@ class Server:
         for session, _ in list(self._waiting):
             self.close(session)  # as Redis does with blocked clients
         self._waiting.clear()
-        common = next(
-            (n for n, (mine, its) in enumerate(zip(self.log, primary.log, strict=False)) if mine is not its),
-            min(len(self.log), len(primary.log)),
-        )
-        self._drop(self.log[common:])
-        self.log = list(primary.log)
+        self._drop(self.log.replace(primary.log))
         self.database.replace(primary.database)
         Replication(primary, self)
 
     def apply(self, entry: LogEntry) -> None:
         """Apply a log entry of the primary."""
-        self.log.append(entry)
+        self.log.entries.append(entry)
         for command in entry.commands:
             if command[0] == b"PUBLISH":
                 self._publish(command[1], command[2])
@@ -240,17 +188,17 @@ class Server:
                 raise UnknownCommandError(f"{self.name} does not have the command {b' '.join(command).decode()}")
         if logged and self.role == "primary":
             self.append(logged)
-            session.offset = len(self.log)
+            session.offset = len(self.log.entries)
         return replies
 
     def append(self, commands: Sequence[Command]) -> None:
         """Append a transaction to the log, for the replicas."""
-        self.log.append(LogEntry(self.network.loop.time(), commands))
+        self.log.entries.append(LogEntry(self.network.loop.time(), commands))
         for replication in self.replicas:
             replication.wake()
 
     def _record(self, command: Command) -> None:
-        if _stores_a_change(command):
+        if stores_a_change(command):
             old = self.database.run((b"GET", command[1]))
             self.network.journal.record(self.name, command[1], command[2], old, self.network.loop.time())
 
@@ -339,8 +287,8 @@ class Server:
 
     def _role(self, session: Session) -> Reply:
         if self.role == "primary":
-            return [b"master", len(self.log), []]
-        return [b"slave", b"", 0, b"connected", len(self.log)]
+            return [b"master", len(self.log.entries), []]
+        return [b"slave", b"", 0, b"connected", len(self.log.entries)]
 
     def _happens(self, rate: float) -> bool:
         return rate > 0 and self.network.chance.random() < rate
@@ -350,67 +298,3 @@ class Server:
         kind = f"cut {when} {command[0].decode()} of {session.name}"
         self.network.journal.disturb(Disturbance(kind, now, now, [session.host]))
         self.close(session)
-
-
-class Replication:
-    """The link from a primary to a replica: each log entry arrives some time later, and is confirmed after that."""
-
-    def __init__(self, primary: Server, replica: Server) -> None:
-        self.replica = replica
-        self.confirmed = len(primary.log)
-        self._primary = primary
-        self._applied = len(primary.log)
-        self._is_on = True
-        self._is_busy = False
-        primary.replicas.append(self)
-
-    def wake(self) -> None:
-        """Send what is new."""
-        if not self._is_busy:
-            self._is_busy = True
-            network = self._primary.network
-            network.loop.call_later(network.chance.expovariate(1 / 0.003), self._send)
-
-    def end(self) -> None:
-        """End the replication. What was not sent is not sent any more."""
-        self._is_on = False
-        if self in self._primary.replicas:
-            self._primary.replicas.remove(self)
-
-    def _send(self) -> None:
-        network = self._primary.network
-        if not self._is_on:
-            return
-        if network.is_cut(self._primary.host, self.replica.host) or not self.replica.is_up:
-            network.loop.call_later(0.1, self._send)
-            return
-        self._is_busy = False
-        end = len(self._primary.log)
-        for entry in self._primary.log[self._applied : end]:
-            self.replica.apply(entry)
-        self._applied = end
-        network.loop.call_later(network.chance.expovariate(1 / 0.002), self._confirm, end)
-
-    def _confirm(self, offset: int) -> None:
-        network = self._primary.network
-        if network.is_cut(self._primary.host, self.replica.host):
-            network.loop.call_later(0.1, self._confirm, offset)
-        elif self._is_on:
-            self.confirmed = max(self.confirmed, offset)
-            self._primary.confirm()
-
-
-def _stores_a_change(command: Command) -> bool:
-    """Return True for a SET of a tenant's setting."""
-    key: bytes = command[1]
-    return command[0] == b"SET" and key.startswith(b"external_oms:{") and key.endswith(b"}")
-
-
-def changes_of(tenant: str, database: Database) -> Iterator[bytes]:
-    """Yield the stored changes of a tenant, oldest first."""
-    key = b"external_oms:{%s}" % tenant.encode()
-    history: Any = database.values.get(key + b":history", {})
-    yield from (history[version] for version in sorted(history, key=int))
-    newest: Any = database.values.get(key)
-    if newest is not None:
-        yield newest

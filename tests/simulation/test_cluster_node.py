@@ -12,7 +12,7 @@ from tests.simulation.cluster_node import Claim, Node
 from tests.simulation.journal import Journal
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Network, Rates
-from tests.simulation.server import Session
+from tests.simulation.session import Session
 from tests.topologies import cluster
 
 Ask = Callable[[str, str], Any]  # sends a command to "source" or "target", or begins a step of the move

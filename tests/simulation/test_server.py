@@ -11,7 +11,8 @@ from tests.processes import start_store
 from tests.simulation.journal import Journal
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Network, Rates
-from tests.simulation.server import Server, Session, UnknownCommandError
+from tests.simulation.server import Server, UnknownCommandError
+from tests.simulation.session import Session
 
 Ask = Callable[[int, str], Any]  # sends a command on a connection with this number
 

@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
+from app.feed.feed import Feed
+from tests.simulation.__main__ import summary
 from tests.simulation.controls import CONTROLS, first_seed
 from tests.simulation.loop import SimulatedLoop, StuckError
+from tests.simulation.run import Result, Simulation, Variant
 from tests.simulation.scenarios import SCENARIOS, run
 
 SEEDS = range(1, 9)
@@ -59,6 +62,32 @@ def test_seed_repeats_its_run_in_every_process() -> None:
         for hash_seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+def test_trace_shows_commands_and_repeats_exactly() -> None:
+    def traced(lines: list[str]) -> str:
+        return Simulation(5, SCENARIOS["server"], trace=lines.append).run().digest
+
+    first, second = list[str](), list[str]()
+    assert traced(first) == traced(second) == run("server", 5).digest
+    assert first == second
+    assert any("[WATCH external_oms:{t0} external_oms:{t0}:history]; [GET" in line for line in first)
+
+
+def test_failed_seed_is_printed_with_the_command_that_repeats_it() -> None:
+    results = [Result(1), Result(2, ["a write was lost"])]
+    lines = summary("cluster", results, 2.0).splitlines()
+    assert lines[0].startswith("cluster: 2 seeds, 1 failed")
+    assert lines[-2:] == ["  tox -e simulate -- --scenario 'cluster' --seed 2 --trace", "    a write was lost"]
+
+
+def test_traceback_in_the_log_breaks_a_rule() -> None:
+    class Broken(Feed):
+        async def _catch_up(self) -> None:
+            raise ValueError("invented")
+
+    result = Simulation(1, SCENARIOS["server"], Variant(feed=Broken)).run()
+    assert any("ValueError('invented')" in violation for violation in result.violations)
 
 
 def test_seeds_run_differently() -> None:
