@@ -22,7 +22,7 @@ class Topic:
 
     def __init__(self, tenant: str, store: Store) -> None:
         self.tenant = tenant
-        self.subscribers: set[Subscriber] = set()
+        self.subscribers: dict[Subscriber, None] = {}  # in the order of their arrival, so that a run can be repeated
         self.newest: Change | None = None
         self._store = store
         self._is_loaded = False
