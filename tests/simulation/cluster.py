@@ -205,9 +205,6 @@ class Cluster:
     def _tenants_of(self, node: Node) -> Sequence[str]:
         return [tenant for tenant, slot in self._slots.items() if node.owner(slot) is node]
 
-    async def repair(self) -> None:
-        """See `Deployment`. Each failure has ended by itself."""
-
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""
         return self._owner(tenant).database

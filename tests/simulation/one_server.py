@@ -65,9 +65,6 @@ class OneServer:
         hurts_reads = kind in {"close", "kill", "crash", "hang"}
         self._network.journal.disturb(Disturbance(kind, start, loop.time(), hurts_reads=hurts_reads))
 
-    async def repair(self) -> None:
-        """See `Deployment`. Each failure has ended by itself."""
-
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""
         return self._server.database

@@ -51,9 +51,6 @@ class Deployment(Protocol):
     async def fail(self) -> None:
         """Let one thing go wrong, and repair it."""
 
-    async def repair(self) -> None:
-        """Repair everything that went wrong."""
-
     def survivor(self, tenant: str) -> Database:
         """Return the database that has the tenant's keys at the end."""
 
@@ -147,12 +144,13 @@ class Simulation:
         await asyncio.gather(*self._clients())
         self._is_over = True
         await failing
-        await deployment.repair()
         self._rates.clear()
         await asyncio.sleep(CALM)
         for task in listening:
             task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        for ended in await asyncio.gather(*listening, return_exceptions=True):
+            if isinstance(ended, Exception):  # one that listeners do not expect
+                raise ended
         for worker in self._workers:
             await worker.feed.close()
             await worker.store.close()

@@ -224,9 +224,6 @@ class Sentinels:
     ) -> None:
         self._network.journal.disturb(Disturbance(kind, start, self._now(), hosts, hurts_reads=hurts_reads))
 
-    async def repair(self) -> None:
-        """See `Deployment`. Each failure has ended by itself."""
-
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""
         return self._primary.database
