@@ -27,7 +27,7 @@ _HALF: Final = 8192
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """What a run on a cluster has."""
+    """The settings and the nodes of a run on a cluster."""
 
     min_replicas: int = 0
     node: type[Node] = Node

@@ -1,4 +1,4 @@
-"""What `app.store.connections` uses of redis-py's connections, to a simulated server."""
+"""Connections to simulated servers, with the methods of redis-py's that `app.store.connections` uses."""
 
 import asyncio
 import itertools

@@ -95,6 +95,13 @@ class NoLookup(RedisStore):
         raise OutcomeUnknown("not looked up") from cause
 
 
+class UnconfirmedStore(RedisStore):
+    """Answers a write before a replica has it."""
+
+    def __init__(self, topology: Topology, timeout: float, history_length: int, min_replicas: int) -> None:
+        super().__init__(topology, timeout, history_length)
+
+
 class WrappedTopology:
     """A `Topology` that passes everything on to another one."""
 
@@ -189,6 +196,7 @@ CONTROLS: Final = {
     "read joins a batch already sent": Control(_OLDER, Variant(topology=LateJoiningTopology), seeds=50),
     "listener without catch-up": Control("at the end, the last event", Variant(feed=ForgetfulFeed)),
     "If-Match ignored": Control("which expected another version", Variant(store=UnconditionalStore)),
+    "no WAIT": Control("was lost", Variant(store=UnconfirmedStore), SCENARIOS["sentinel with a required replica"]),
     "older epoch believed": Control(
         "to a deposed primary",
         deploy=partial(Sentinels, SentinelOptions(majority=False, sentinel=BoastfulSentinel)),

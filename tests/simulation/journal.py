@@ -38,7 +38,7 @@ class Disturbance:
 
 @dataclass
 class Journal:
-    """What happened in one run. `trace` is called with each line of a readable account, if it is not None."""
+    """The record of one run. `trace` is called with each line of a readable account, if it is not None."""
 
     trace: Callable[[str], object] | None = None
     stored: dict[str, Stored] = field(default_factory=dict)

@@ -15,7 +15,7 @@ _TICK: Final = 1e-7
 
 @dataclass
 class Rates:
-    """How often a command goes wrong: its connection is cut before it or after it, or a message is slow."""
+    """The shares of commands before or after which the connection is cut, and of messages that are slow."""
 
     cut_before: float = 0.0
     cut_after: float = 0.0

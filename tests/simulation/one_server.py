@@ -70,5 +70,5 @@ class OneServer:
         return self._server.database
 
     def violations(self, workers: Sequence[Worker]) -> Iterator[str]:
-        """See `Deployment`. One server has no rules of its own."""
+        """See `Deployment`. One server has no other rules."""
         return iter(())

@@ -60,7 +60,7 @@ class Deployment(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """What runs: the product's classes, or a negative control in the place of one of them."""
+    """The product's classes, or a negative control in the place of one of them."""
 
     store: Callable[[Topology, float, int, int], RedisStore] = RedisStore
     feed: Callable[[RedisStore], Feed] = Feed

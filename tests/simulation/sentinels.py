@@ -26,7 +26,7 @@ FOLLOW: Final = 2.0
 
 
 class Sentinel(Server):
-    """A sentinel. It names the primary that it was told last; nothing goes wrong with single commands to it."""
+    """A sentinel. It names the primary that it has learned last. Single commands to it never go wrong."""
 
     def __init__(self, network: Network, host: str, primary: HostPort, replica: HostPort) -> None:
         super().__init__(network, (host, 26379), host)
@@ -73,7 +73,7 @@ class Deposed:
 
 @dataclass(frozen=True)
 class SentinelOptions:
-    """What a run with sentinels has. `majority` says that writes need a majority of the sentinels."""
+    """The settings and the sentinels of a run. `majority` says that writes need a majority of the sentinels."""
 
     min_replicas: int = 0
     majority: bool = True

@@ -100,7 +100,7 @@ class Server:
         self._is_hanging = True
 
     def resume(self) -> None:
-        """Run what has arrived since `hang`, and go on."""
+        """Run what has arrived since `hang`, and then what arrives."""
         self._is_hanging = False
         stalled, self._stalled = self._stalled, deque()
         for session, command in stalled:
