@@ -40,7 +40,7 @@ class Cluster:
     node, also while they are cut off from each other.
     """
 
-    tenants: Sequence[str] = ("t0", "t1")
+    tenants: Sequence[str] = ("t1", "t2")
     hosts: Sequence[str] = ("w1", "w2", "w3")
 
     def __init__(self, options: ClusterOptions, network: Network, chance: random.Random) -> None:

@@ -30,6 +30,11 @@ class Disturbance:
     tenants: Sequence[str] | None = None
     hurts_reads: bool = True
 
+    def __str__(self) -> str:
+        whose = ", ".join([*(self.hosts or ["all hosts"]), *(self.tenants or [])])
+        reads = "" if self.hurts_reads else "writes "
+        return f"{self.kind}: may disturb {reads}of {whose} from {self.start:.4f} to {self.end:.4f}"
+
     @property
     def is_cut(self) -> bool:
         """Return True if one connection was cut at one moment."""

@@ -95,10 +95,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             while not task.done():
                 self._run_next()
         finally:
+            self._end_tasks()
             self._running = False
             asyncio._set_running_loop(None)
             sys.set_asyncgen_hooks(*hooks)
         return task.result()
+
+    def _end_tasks(self) -> None:
+        """Cancel the tasks that are left. Without it, Python would report them when another run has begun."""
+        for task in asyncio.all_tasks(self):
+            task.cancel()
+        for _ in range(MAX_STEPS):
+            if not self._queue:
+                break
+            handle = self._queue.popleft()
+            if not handle.cancelled():
+                handle._run()
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         self.create_task(generator.aclose())

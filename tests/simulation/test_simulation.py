@@ -1,5 +1,6 @@
 """Runs of the simulation: the product keeps the rules, and the rules find each negative control."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -101,6 +102,24 @@ def test_run_that_waits_for_nothing_is_stuck() -> None:
     loop = SimulatedLoop(1)
     with pytest.raises(StuckError, match="deadlock"):
         loop.run(wait())
+
+
+def test_tasks_that_are_left_end_with_the_run() -> None:
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(loop.time())
+
+    async def begin() -> "asyncio.Task[None]":
+        left = asyncio.create_task(wait())
+        await asyncio.sleep(1)
+        return left
+
+    ended: list[float] = []
+    loop = SimulatedLoop(1)
+    assert loop.run(begin()).cancelled()
+    assert ended == [1.0]
 
 
 def test_run_without_an_end_is_stuck() -> None:
