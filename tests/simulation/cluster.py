@@ -142,11 +142,10 @@ class Cluster:
         if is_partition:
             others = [node.host for node in self._nodes if node is not old]
             network.partition([old.host, "w1"], [*others, "w2"])
-            await asyncio.sleep(1.0)  # cluster-node-timeout
-            old.is_failing = True
         else:
             old.crash(of_machine=True)
-            await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # cluster-node-timeout
+        old.is_failing = True  # also after a restart, until it hears of the other nodes
         await self._pause(1.0)
         self._promote(old, new)
         promoted = loop.time()
