@@ -117,9 +117,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run_next(self) -> None:
         queue = self._queue
-        self._advance()
-        if not queue:
-            return  # the due timers were cancelled
+        if not queue or (self._timers and self._timers[0][0] <= self._now):
+            self._advance()
+            if not queue:
+                return  # the due timers were cancelled
         if self._is_shuffled and len(queue) > 1:
             index = int(self._chance.random() * len(queue))
             queue[0], queue[index] = queue[index], queue[0]
