@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import hiredis
@@ -122,10 +122,10 @@ class SimulatedConnection:
 class Connector:
     """Opens the pools of one worker, on `host`."""
 
-    def __init__(self, network: Network, host: str, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, network: Network, host: str) -> None:
         self._network = network
         self._host = host
-        self._numbers = numbers or itertools.count(1)
+        self._numbers = itertools.count(1)
 
     def to(self, server: Server) -> ServerConnections:
         """Return a pool of connections to `server`."""

@@ -35,9 +35,9 @@ def listener_violations(
             yield f"{listener.tenant}: heard {event}, which does not follow the event before it"
         last = "" if change is None else change.change_id
     newest = history[-1].change_id if history else ""
-    if listener.events and last != newest:
+    if last != newest:  # also if it has heard nothing
         stream = "an earlier stream" if listener.is_new else "its stream"
-        last_event = f"the last event, of {stream}, is {listener.events[-1]}"
+        last_event = f"the last event, of {stream}, is {listener.events[-1:]}"
         yield f"{listener.tenant}: at the end, {last_event}, but current is {history[-1:]}"
 
 
