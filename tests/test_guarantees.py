@@ -181,16 +181,17 @@ def test_operations_impossible_on_one_register_are_a_fault(operations: list[Oper
 
 FORK = [HISTORY[0], Entry(2, enabled=False, name="c")]  # "b" was lost, and "c" took its version
 C = replace(READ, wanted=False)
+OLD = Operation("d", 6.0, 7.0, "answered", version=1, enabled=True)
 
 
 def test_excused_loss_of_a_write_is_no_fault() -> None:
     loss = Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])
     assert list(violations([A, B, C], FORK, loss)) == []
+    assert list(violations([A, B, OLD], HISTORY[:1], loss)) == []
 
 
 def test_older_version_is_no_fault_in_an_unsettled_time() -> None:
-    old = replace(READ, start=4.0, end=5.0, version=1, enabled=True)
-    assert list(violations([A, B, old], HISTORY, Loss(unsettled=[(3.5, 4.5)]))) == []
+    assert list(violations([A, B, OLD], HISTORY, Loss(unsettled=[(3.5, 6.5)]))) == []
 
 
 @pytest.mark.parametrize(
@@ -199,8 +200,8 @@ def test_older_version_is_no_fault_in_an_unsettled_time() -> None:
         ([A, B, C], Loss([HISTORY[1]])),  # an answered write was lost
         ([A, replace(B, outcome="failed"), C], Loss([HISTORY[1]], frozenset("b"))),  # a failed write was stored
         ([A, replace(B, wanted=True), C], Loss([HISTORY[1]], frozenset("b"))),  # it did not want what was lost
-        ([A, B, C, replace(A, name="d", start=6.0, end=7.0)], Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])),
-        ([A, C, replace(A, name="d", start=6.0, end=7.0)], Loss(unsettled=[(5.1, 5.5)])),  # a kept write is unseen
+        ([A, B, C, OLD], Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])),
+        ([A, C, OLD], Loss(unsettled=[(5.1, 5.5)])),  # a kept write is unseen
     ],
 )
 def test_impossible_losses_are_a_fault(operations: list[Operation], loss: Loss) -> None:
