@@ -11,7 +11,7 @@ from typing import Literal
 from app.errors import StoreError
 from app.feed.feed import Feed
 from app.feed.subscriber import Subscriber
-from app.model import ChangeEvent, version_of
+from app.model import ChangeEvent, EventId, version_of
 from app.store.redis_store import RedisStore
 from tests.clients import Left, Load, StoreRegister
 from tests.simulation.loop import Result
@@ -121,6 +121,6 @@ class Listener:
         self._last, self.is_new = event, False
 
 
-def _resume_after(event: ChangeEvent | None) -> int | None:
+def _resume_after(event: ChangeEvent | None) -> EventId | None:
     """Return what a client sends as Last-Event-ID after `event`."""
-    return None if event is None else version_of(event.change)
+    return None if event is None else EventId.of(event.change)

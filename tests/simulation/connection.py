@@ -11,6 +11,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as ClosedError
 
 from app.store.connections import ServerConnections
+from app.store.pipeline import PipelineWork
 from tests.simulation.database import Reply
 from tests.simulation.network import Channel, Network
 from tests.simulation.server import Server
@@ -127,14 +128,14 @@ class Connector:
         self._host = host
         self._numbers = itertools.count(1)
 
-    def to(self, server: Server) -> ServerConnections:
+    def to(self, server: Server, on_connect: PipelineWork[None] | None = None) -> ServerConnections:
         """Return a pool of connections to `server`."""
 
         def make() -> AbstractConnection:
             connection = SimulatedConnection(self._network, self._host, server, next(self._numbers))
             return cast(AbstractConnection, connection)
 
-        return ServerConnections(make, server.name)
+        return ServerConnections(make, server.name, on_connect)
 
 
 def _text(value: Any) -> str:

@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.feed.feed import Feed
-from app.model import Author, Expected, Setting
+from app.model import Author, Change, Expected, Setting, version_of
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import PipelineWork, T
 from app.store.redis_store import RedisStore
 from app.store.redis_url import HostPort
-from app.store.stored_form import StoredChange
 from app.store.topology import Topology
 from tests.simulation.cluster import Cluster, ClusterOptions
 from tests.simulation.cluster_node import Node
@@ -64,34 +63,34 @@ class CachingStore(RedisStore):
 class OptimisticLookup(RedisStore):
     """Says that a change was stored if the reply to its EXEC was lost."""
 
-    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
-        return sent.change.setting
+    async def _find_sent_change(self, tenant: str, sent: Change, cause: Exception) -> Setting:
+        return sent.setting
 
 
 class PessimisticLookup(RedisStore):
     """Says that a change was a conflict if the reply to its EXEC was lost."""
 
-    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
-        raise ConcurrentUpdate(sent.version - 1)
+    async def _find_sent_change(self, tenant: str, sent: Change, cause: Exception) -> Setting:
+        raise ConcurrentUpdate(version_of(sent) - 1)
 
 
 class VersionLookup(RedisStore):
     """Looks up the version instead of the change."""
 
-    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+    async def _find_sent_change(self, tenant: str, sent: Change, cause: Exception) -> Setting:
         try:
-            history = await self.history(tenant, 1, sent.version + 1)
+            history = await self.history(tenant, 1, version_of(sent) + 1)
         except StoreError as error:
             raise OutcomeUnknown("not looked up") from error
-        if not any(change.setting.version == sent.version for change in history):
+        if not any(version_of(change) == version_of(sent) for change in history):
             raise OutcomeUnknown("no such version") from cause
-        return sent.change.setting
+        return sent.setting
 
 
 class NoLookup(RedisStore):
     """Leaves every outcome unknown."""
 
-    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+    async def _find_sent_change(self, tenant: str, sent: Change, cause: Exception) -> Setting:
         raise OutcomeUnknown("not looked up") from cause
 
 
@@ -111,8 +110,11 @@ class WrappedTopology:
     async def read(self, key: str, limit: float) -> bytes | None:
         return await self._topology.read(key, limit)
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
-        return await self._topology.run(key, work, fresh=fresh)
+    async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
+        return await self._topology.run(key, work, fresh=fresh, writes=writes)
+
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        await self._topology.check_reads(keys)
 
     async def servers(self) -> tuple[Sequence[ServerConnections], Sequence[HostPort]]:
         return await self._topology.servers()
@@ -127,11 +129,11 @@ class WrappedTopology:
 class RetryingTopology(WrappedTopology):
     """Sends a transaction again if its connection breaks."""
 
-    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False) -> T:
+    async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         try:
-            return await super().run(key, work, fresh=fresh)
+            return await super().run(key, work, fresh=fresh, writes=writes)
         except DRIVER_ERRORS:
-            return await super().run(key, work, fresh=fresh)
+            return await super().run(key, work, fresh=fresh, writes=writes)
 
 
 class LateJoiningTopology(WrappedTopology):
@@ -179,7 +181,7 @@ class Control:
     finds: str
     variant: Variant = PRODUCT
     deploy: Deploy = SCENARIOS["server"]
-    seeds: int = 20
+    seeds: int = 50
 
 
 _OLDER: Final = "saw an older version"
@@ -193,7 +195,7 @@ CONTROLS: Final = {
     "lookup by version": Control("neither its expected version nor its own change", Variant(store=VersionLookup)),
     "lookup removed": Control("only one connection was cut", Variant(store=NoLookup)),
     "cached reads": Control(_OLDER, Variant(store=CachingStore)),
-    "read joins a batch already sent": Control(_OLDER, Variant(topology=LateJoiningTopology), seeds=50),
+    "read joins a batch already sent": Control(_OLDER, Variant(topology=LateJoiningTopology)),
     "listener without catch-up": Control("at the end, the last event", Variant(feed=ForgetfulFeed)),
     "If-Match ignored": Control("which expected another version", Variant(store=UnconditionalStore)),
     "no WAIT": Control("was lost", Variant(store=UnconfirmedStore), SCENARIOS["sentinel with a required replica"]),

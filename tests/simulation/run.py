@@ -114,6 +114,7 @@ class Simulation:
     def run(self) -> Result:
         """Run, and check the rules."""
         result = Result(self._seed)
+        random.seed(self._seed)  # for the product's own random numbers
         with _unexpected_errors(result.violations):
             try:
                 self._loop.run(self._main())

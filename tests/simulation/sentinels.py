@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.store.connections import ServerConnections
+from app.store.pipeline import PipelineWork
 from app.store.redis_url import HostPort
-from app.store.sentinel import SentinelTopology
+from app.store.sentinel import Quorum, SentinelTopology
 from app.store.topology import Topology
 from tests.simulation.clients import Worker
 from tests.simulation.connection import Connector
@@ -52,6 +53,7 @@ class Sentinel(Server):
             return [host, port]
         if command == b"MASTER":
             fields = {b"name": service, b"ip": host, b"port": port, b"flags": b"master", b"config-epoch": epoch}
+            fields[b"num-other-sentinels"] = b"2"
             return [part for field in fields.items() for part in field]
         assert command == b"REPLICAS", command
         return [[b"ip", self._replica[0].encode(), b"port", str(self._replica[1]).encode()]]
@@ -114,10 +116,11 @@ class Sentinels:
         connector = Connector(self._network, host)
         sentinels = self._chance.sample(self._sentinels, len(self._sentinels))
 
-        def connections_to(address: HostPort) -> ServerConnections:
-            return connector.to(self._by_address[address])
+        def connections_to(address: HostPort, on_connect: PipelineWork[None]) -> ServerConnections:
+            return connector.to(self._by_address[address], on_connect)
 
-        return SentinelTopology([connector.to(each) for each in sentinels], SERVICE, connections_to)
+        quorum: Quorum = "majority" if self._majority else "any"
+        return SentinelTopology([connector.to(each) for each in sentinels], SERVICE, connections_to, quorum)
 
     async def fail(self) -> None:
         """See `Deployment`."""

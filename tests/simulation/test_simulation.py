@@ -15,24 +15,9 @@ from tests.simulation.run import Result, Simulation, Variant
 from tests.simulation.scenarios import SCENARIOS, run
 
 SEEDS = range(1, 9)
-# Scenarios that find faults which the product still has. A strict xfail fails once they are fixed.
-UNFIXED = {
-    "server that loses writes": "a resumed stream does not notice that its version was given again",
-    "sentinel": "writes need no majority; an older sentinel is believed",
-    "sentinel with any quorum": "an older sentinel is believed",
-    "sentinel with a required replica": "a confirmed value conflicts with rivals",
-    "cluster": "slots of an older epoch are believed",
-    "cluster with a required replica": "a confirmed value conflicts with rivals",
-}
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(reason=UNFIXED[name])] if name in UNFIXED else [])
-        for name in SCENARIOS
-    ],
-)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_simulated_failures_break_no_rule(scenario: str) -> None:
     results = [run(scenario, seed) for seed in SEEDS]
     assert sum(result.operations for result in results) >= 300 * len(SEEDS)
@@ -40,7 +25,6 @@ def test_simulated_failures_break_no_rule(scenario: str) -> None:
     assert {result.seed: result.violations[:3] for result in results if result.violations} == {}
 
 
-@pytest.mark.xfail(reason="one failed read of the history ends the streams of its tenant")
 def test_short_failures_end_no_event_stream() -> None:
     assert sum(run("server", seed).ended_streams for seed in SEEDS) == 0
 
