@@ -58,6 +58,7 @@ class Cluster:
             for number in (1, 2, 3, 4)
         ]
         self.servers: Sequence[Server] = self._nodes
+        self._left: dict[str, tuple[Node, float]] = {}  # which node each tenant has left last, and when
         self._epoch = 1
         for primary, replica in ((0, 1), (2, 3)):
             Replication(self._nodes[primary], self._nodes[replica])
@@ -107,6 +108,7 @@ class Cluster:
         await self._pause(0.1)
         source.learn(slot, claim)
         del source.migrating[slot]
+        self._left[tenant] = source, self._network.loop.time()
         for node in self._nodes:
             self._gossip(target, node, [slot])
 
@@ -202,7 +204,10 @@ class Cluster:
         return owner
 
     def _tenants_of(self, node: Node) -> Sequence[str]:
-        return [tenant for tenant, slot in self._slots.items() if node.owner(slot) is node]
+        """Return the tenants whose keys are on `node`, or are there according to a worker's slot map."""
+        since = self._network.loop.time() - FOLLOW
+        moved = [tenant for tenant, (source, time) in self._left.items() if source is node and time > since]
+        return [*moved, *(tenant for tenant, slot in self._slots.items() if node.owner(slot) is node)]
 
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""
