@@ -28,9 +28,12 @@ def main() -> None:
     parser.add_argument("--controls", action="store_true", help="print the first seed that finds each negative control")
     arguments = parser.parse_args()
     if arguments.controls:
+        missed = False
         for name in CONTROLS:
-            print(f"{name}: found by seed {first_seed(name)}")
-        return
+            seed = first_seed(name)
+            print(f"{name}: found by seed {seed}" if seed else f"{name}: not found", flush=True)
+            missed = missed or seed is None
+        raise SystemExit(missed)
     scenarios = [
         name
         for name in SCENARIOS

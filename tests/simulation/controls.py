@@ -186,9 +186,10 @@ class Control:
 
 _OLDER: Final = "saw an older version"
 _RIVAL: Final = "without a rival write"
+_UNDISTURBED: Final = "although nothing was disturbed"
 CONTROLS: Final = {
     "no WATCH": Control("was lost", deploy=partial(OneServer, UnwatchingServer, ["always"])),
-    "UNWATCH missing": Control(_RIVAL, deploy=partial(OneServer, WatchingServer, ["always"])),
+    "UNWATCH missing": Control(_UNDISTURBED, deploy=partial(OneServer, WatchingServer, ["always"])),
     "retried EXEC": Control("was made by", Variant(topology=RetryingTopology)),
     "lookup says stored": Control(_OLDER, Variant(store=OptimisticLookup)),
     "lookup says conflict": Control(_RIVAL, Variant(store=PessimisticLookup)),
@@ -203,9 +204,7 @@ CONTROLS: Final = {
         "to a deposed primary",
         deploy=partial(Sentinels, SentinelOptions(majority=False, sentinel=BoastfulSentinel)),
     ),
-    "older slots believed": Control(
-        "although nothing was disturbed", deploy=partial(Cluster, ClusterOptions(node=BoastfulNode))
-    ),
+    "older slots believed": Control(_UNDISTURBED, deploy=partial(Cluster, ClusterOptions(node=BoastfulNode))),
 }
 
 
