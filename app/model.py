@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
+from zlib import crc32
 
 MAX_VERSION = 10**18 - 1  # the highest that `If-Match` accepts
 TENANT_PATTERN = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
@@ -39,11 +41,15 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A stored change: the setting after it, its time in UTC by the store's clock, and its author."""
+    """A stored change: the setting after it, its time in UTC by the store's clock, its author, and its generated ID.
+
+    Unlike a caller's request ID, the ID of a change never repeats.
+    """
 
     setting: Setting
     changed_at: datetime
     author: Author
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,38 @@ class Evaluations:
 
     flags: Sequence[Evaluation]
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventId:
+    """The ID of an event: the version of the setting, and a checksum of the change's ID.
+
+    If the store loses changes, later ones reuse their versions. The checksum shows that a version has another change.
+    It is empty for version 0, which has no change, and for a client that sent only a version.
+    """
+
+    version: int
+    checksum: str = ""
+
+    @classmethod
+    def of(cls, change: Change | None) -> Self:
+        """Return the ID of the event of `change`. None is a setting that was never set."""
+        # Not a part of the ID itself: the ID of a change that an operator wrote may not fit into a header.
+        return cls(0) if change is None else cls(version_of(change), f"{crc32(change.id.encode()):08x}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the ID with this text: a version, optionally followed by `-` and the checksum."""
+        version, _, checksum = text.partition("-")
+        return cls(int(version), checksum)
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.checksum}" if self.checksum else str(self.version)
+
+    def matches(self, change: Change | None) -> bool:
+        """Return True if the event of `change` can have this ID."""
+        actual = EventId.of(change)
+        return self.version == actual.version and self.checksum in {"", actual.checksum}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from app.errors import FlagNotFound
 from app.feed.feed import Feed
 from app.feed.subscriber import Subscriber
-from app.model import Author, Evaluation, Evaluations, Expected, History, Principal, Setting
+from app.model import Author, Evaluation, Evaluations, EventId, Expected, History, Principal, Setting
 from app.store import Store
 
 Operation = Callable[..., Coroutine[Any, Any, object]]
@@ -41,12 +41,13 @@ async def get_external_oms_history(store: Store, principal: Principal, limit: in
     return History(await store.history(principal.tenant, limit, before))
 
 
-async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: int | None) -> Subscriber:
-    """Return a subscriber to the tenant's changes after the version `last_event_id`. The caller must end it.
+async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: str | None) -> Subscriber:
+    """Return a subscriber to the tenant's changes after the event `last_event_id`. The caller must end it.
 
     If `last_event_id` is None, the first event is the current setting.
     """
-    return await feed.subscribe(principal.tenant, after=last_event_id)
+    after = None if last_event_id is None else EventId.parse(last_event_id)
+    return await feed.subscribe(principal.tenant, after)
 
 
 async def evaluate_flag(store: Store, principal: Principal, key: str) -> Evaluation:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -39,7 +40,7 @@ class FakeStore:
         if self._conflicts(seen, current):
             raise ConcurrentUpdate(current.version)
         changed = Setting(enabled, seen.version + 1)
-        self.changes.setdefault(tenant, []).append(Change(changed, datetime.now(UTC), author))
+        self.changes.setdefault(tenant, []).append(Change(changed, datetime.now(UTC), author, uuid.uuid4().hex))
         self.announce(tenant)
         return changed
 

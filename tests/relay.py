@@ -22,6 +22,7 @@ class Relay:
         self._refusing = False
         self._stopped = threading.Event()
         self._sockets: list[socket.socket] = []
+        self._forgotten: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -47,6 +48,10 @@ class Relay:
         """Cut all open connections. New ones are forwarded."""
         self._shut(*self._sockets[1:])
 
+    def forget(self) -> None:
+        """Drop all data of the open connections silently, as a firewall that has forgotten them. New ones work."""
+        self._forgotten.update(self._sockets[1:])
+
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments)
         self._threads.append(thread)
@@ -69,7 +74,7 @@ class Relay:
     def _to_store(self, client: socket.socket, store: socket.socket, executed: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                if self.rule == "hang":
+                if self.rule == "hang" or client in self._forgotten:
                     self._stopped.wait()
                 if b"EXEC" in data and self.rule != "forward":
                     rule, self.rule, self._refusing = self.rule, "forward", self.refuse_afterwards

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ EVENTS_PATH = f"{PATH}/events"
 
 @dataclass(frozen=True)
 class Event:
+    id: str
     kind: str
     version: int
     enabled: bool
@@ -47,8 +49,8 @@ class EventStream:
                 assert fields.keys() == {"id", "event", "data"}
                 data = json.loads(fields["data"])
                 assert data.keys() == {"version", "enabled", "changed_at", "changed_by"}
-                assert fields["id"] == str(data["version"])
-                return Event(fields["event"], data["version"], data["enabled"], data)
+                assert re.fullmatch(f"{data['version']}-[0-9a-f]{{8}}" if data["version"] else "0", fields["id"])
+                return Event(fields["id"], fields["event"], data["version"], data["enabled"], data)
         return None
 
     def versions(self, number: int) -> list[int]:

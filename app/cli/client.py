@@ -22,6 +22,7 @@ _STREAM_TIMEOUT: Final = 45.0  # seconds without data; the service sends a comme
 
 _PATH: Final = "/config/sales_order/external_oms"
 _BASE: Final = "/v0"
+_MAX_BYTES: Final = 1 << 20  # of a response, or of one event
 _MAX_MESSAGE_LENGTH: Final = 300
 _ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})"')  # a proxy that compresses makes the ETag weak
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
@@ -38,11 +39,13 @@ _NOT_THE_SERVICE: Final = "the response is not from the service; check OMS_CONFI
 class StreamMessage:
     """One message of the event stream.
 
-    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment.
+    `event` is `change`, or `reset` if changes before this one may be missing. `change` is None for a comment. `id` is
+    the ID of the last event, or empty before the first.
     """
 
     event: str
     change: ChangeRecord | None
+    id: str
 
 
 @contextlib.asynccontextmanager
@@ -100,13 +103,16 @@ class ApiClient:
         async with self._open("GET", f"{_PATH}/history", params=query) as response:
             return [_change(each) for each in (await self._read_json(response))["changes"]]
 
-    async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
-        """Yield the current setting, then each change. If `last` is given, start with the change after that version."""
-        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+    async def events(self, last: str | None) -> AsyncGenerator[StreamMessage]:
+        """Yield the current setting, then each change. If `last` is given, start with the change after that event."""
+        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
         async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True) as response:
+            response.stream = body = _BoundedBody(response.stream)
             async for event in EventSource(response).aiter_sse():
+                body.unread = 0
                 has_change = event.event in {"change", "reset"} and event.data
-                yield StreamMessage(event.event, _change(self._parse(event.data)) if has_change else None)
+                change = _change(self._parse(event.data)) if has_change else None
+                yield StreamMessage(event.event, change, event.id)
 
     @contextlib.asynccontextmanager
     async def _open(
@@ -125,6 +131,8 @@ class ApiClient:
                 self._http.stream(method, f"{self._url}{path}", headers=headers, **request) as response,
             ):
                 result = f"{self._url} returned {response.status_code}"
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise ValueError  # it could expand without limit
                 # A proxy may replace the request ID. The service logs the ID that it returns.
                 request_id = self._without_token(response.headers.get("X-Request-ID", request_id))
                 response.headers["X-Request-ID"] = request_id
@@ -166,6 +174,7 @@ class ApiClient:
         return _change({"enabled": content["enabled"], **own})
 
     async def _read_json(self, response: httpx.Response) -> Any:
+        response.stream = _BoundedBody(response.stream)
         await response.aread()
         return self._parse(response.text)
 
@@ -175,6 +184,27 @@ class ApiClient:
     def _without_token(self, text: str) -> str:
         """Return `text` without the token: any service may repeat it."""
         return text.replace(self._token, "[token]")
+
+
+class _BoundedBody(httpx.AsyncByteStream):
+    """The body of a response. Raises ValueError if a part of more than `_MAX_BYTES` was read.
+
+    A reader that sets `unread` to 0 starts a new part.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.unread = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self.unread += len(chunk)
+            if self.unread > _MAX_BYTES:
+                raise ValueError
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _base_url(text: str) -> str:

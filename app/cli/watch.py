@@ -28,19 +28,19 @@ def watch() -> None:
 
 async def _watch() -> None:
     """Reconnect until the service rejects the request. End if the first connection fails: the URL may be wrong."""
-    version: int | None = None
+    last: str | None = None
     wait = _FIRST_WAIT
     connected = reconnecting = False
     async with open_client() as client:
         while True:
             problem = "the stream ended"
             try:
-                async with aclosing(client.events(version)) as messages:
+                async with aclosing(client.events(last)) as messages:
                     async for message in messages:
                         if reconnecting:
                             note("connected again")
                         connected, reconnecting, wait = True, False, _FIRST_WAIT
-                        version = message.change.version if message.change else version
+                        last = message.id or last
                         _print(message)
             except CommandError as error:
                 if error.kind != "failed" or not connected:
@@ -62,7 +62,7 @@ def _print(message: StreamMessage) -> None:
         click.echo(json.dumps({"event": message.event, **shown}))
     else:
         if message.event == "reset":
-            note("changes may be missing: the store no longer has the last printed version. The current setting:")
+            note("changes may be missing: the store no longer has the last printed change. The current setting:")
         click.echo(row(message.change))
 
 

@@ -3,4 +3,5 @@
 feed        holds the subscription and the topics
 topic       reads one tenant's changes once for all its subscribers
 subscriber  delivers changes to one event stream
+outage      the limit and the pauses of failed reads of the store
 """

@@ -7,16 +7,19 @@ loses no change.
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
 from app.errors import StoreError
+from app.feed.outage import Outage
 from app.feed.subscriber import Subscriber
 from app.feed.topic import Topic, error_with_cause, fail_future
+from app.model import EventId
 from app.store import Store
 
 _log = logging.getLogger(__name__)
 
-# How many tenants' histories are read at the same time when the feed catches up.
+# How many tenants' histories are read at the same time when the feed catches up, unless a read takes too long.
 _CONCURRENT_READS: Final = 8
 
 
@@ -24,7 +27,8 @@ class Feed:
     """The subscribers of one worker. It keeps a subscription to the store while there is at least one subscriber.
 
     All times are in seconds. `limit` is the time limit of `subscribe`. If the subscription is lost, the feed tries to
-    renew it every `retry`. After `max_outage` without success, it ends all subscribers.
+    renew it every `retry`. After `max_outage` without success, it ends all subscribers. If the changes of one tenant
+    cannot be read, it reads them again too. After `max_outage` without success, it ends the tenant's subscribers.
     """
 
     def __init__(self, store: Store, *, limit: float = 1.5, retry: float = 0.25, max_outage: float = 15.0) -> None:
@@ -32,21 +36,22 @@ class Feed:
         self._limit = limit
         self._retry = retry
         self._max_outage = max_outage
+        self._new_outage = partial(Outage, retry, max_outage)
         self._topics: dict[str, Topic] = {}
         self._subscription: asyncio.Task[None] | None = None
         self._subscribed: asyncio.Future[None]
 
-    async def subscribe(self, tenant: str, after: int | None) -> Subscriber:
-        """Return a subscriber to the changes of `tenant` after the version `after`.
+    async def subscribe(self, tenant: str, after: EventId | None) -> Subscriber:
+        """Return a subscriber to the changes of `tenant` after the event `after`.
 
         If `after` is None, the current setting is the first event. Raises StoreError if the store fails or the time
         limit passes. The caller must call `end` on the subscriber.
         """
         if tenant not in self._topics:
-            self._topics[tenant] = Topic(tenant, self._store)
+            self._topics[tenant] = Topic(tenant, self._store, self._new_outage)
         topic = self._topics[tenant]
         subscriber = Subscriber(topic, self._remove)
-        topic.subscribers.add(subscriber)
+        topic.subscribers[subscriber] = None
         try:
             async with asyncio.timeout(self._limit):
                 await asyncio.shield(self._subscribe())
@@ -65,7 +70,7 @@ class Feed:
     def _remove(self, subscriber: Subscriber) -> None:
         """Remove a subscriber that has ended. The last one also ends the subscription."""
         topic = subscriber.topic
-        topic.subscribers.discard(subscriber)
+        topic.subscribers.pop(subscriber, None)
         if not topic.subscribers and self._topics.get(topic.tenant) is topic:
             del self._topics[topic.tenant]
         if not self._topics and self._subscription is not None:
@@ -124,7 +129,11 @@ class Feed:
             await asyncio.sleep(self._retry)
 
     async def _catch_up(self) -> None:
-        """Read the changes of all topics, because announcements were missed. New announcements wait until this ends."""
+        """Read the changes of all topics, because announcements were missed. New announcements wait until this ends.
+
+        Topics that cannot be read hold up the others only for `retry`.
+        """
         topics = list(self._topics.values())
         for first in range(0, len(topics), _CONCURRENT_READS):
-            await asyncio.wait([topic.read() for topic in topics[first : first + _CONCURRENT_READS]])
+            reads = [topic.read() for topic in topics[first : first + _CONCURRENT_READS]]
+            await asyncio.wait(reads, timeout=self._retry)

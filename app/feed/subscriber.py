@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Self
 
+from app.errors import StoreError
 from app.feed.topic import Topic
-from app.model import Change, ChangeEvent, version_of
+from app.model import Change, ChangeEvent, EventId, version_of
 
 # A subscriber that is this far behind gets no more events queued. It reads the rest from the history, page by page.
 MAX_QUEUED_EVENTS: Final = 16
@@ -17,12 +18,13 @@ class Subscriber:
     A slow subscriber does not delay others. `on_end` is called once, when the subscriber ends.
     """
 
-    __slots__ = ("_ended", "_events", "_on_end", "_version", "_waiter", "topic")
+    __slots__ = ("_ended", "_events", "_last", "_on_end", "_outage", "_waiter", "topic")
 
     def __init__(self, topic: Topic, on_end: "Callable[[Subscriber], object]") -> None:
         self.topic = topic
         self._on_end = on_end
-        self._version = -1  # of the last event; -1 before the first
+        self._outage = topic.new_outage()
+        self._last = EventId(-1)  # of the last queued event; version -1 before the first
         self._events: list[ChangeEvent] = []
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -31,12 +33,15 @@ class Subscriber:
         return self
 
     async def __anext__(self) -> ChangeEvent:
-        """Return the next event. Raises StoreError if the history cannot be read. Stops once the subscriber ended."""
+        """Return the next event. Stops once the subscriber ended.
+
+        Raises StoreError if the history cannot be read until the outage has lasted too long.
+        """
         while not self._ended:
             if self._events:
                 return self._events.pop(0)
-            if self._version < version_of(self.topic.newest):
-                await self._catch_up()
+            if self._last.version < version_of(self.topic.newest):
+                await self._catch_up_or_pause()
             else:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
@@ -47,22 +52,23 @@ class Subscriber:
         """Return True if the subscriber has ended and yields no more events."""
         return self._ended
 
-    async def begin(self, after: int | None) -> None:
-        """Start after the version `after`. If it is None, the current setting is the first event. Raises StoreError."""
+    async def begin(self, after: EventId | None) -> None:
+        """Start after the event `after`. If it is None, the current setting is the first event. Raises StoreError."""
         newest = self.topic.newest
         self._events.clear()
         if after is None:
             self._put(ChangeEvent(newest))
-        elif after > version_of(newest):
-            self.reset(newest)
+        elif after.version < version_of(newest):
+            self._last = after
+            await self._catch_up()
+        elif after.matches(newest):
+            self._last = EventId.of(newest)
         else:
-            self._version = after
-            if after < version_of(newest):
-                await self._catch_up()
+            self.reset(newest)
 
     def deliver(self, change: Change) -> None:
         """Queue the next change, unless the subscriber is behind: then it reads the change from the history later."""
-        if version_of(change) == self._version + 1 and len(self._events) < MAX_QUEUED_EVENTS:
+        if version_of(change) == self._last.version + 1 and len(self._events) < MAX_QUEUED_EVENTS:
             self._put(ChangeEvent(change))
 
     def reset(self, newest: Change | None) -> None:
@@ -77,8 +83,19 @@ class Subscriber:
             self._on_end(self)
             self._wake()
 
+    async def _catch_up_or_pause(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()  # a reset or the end may come during the read
+        try:
+            await self._catch_up()
+        except StoreError as error:
+            if (pause := self._outage.pause_after(error)) is None:
+                raise
+            await asyncio.wait([self._waiter], timeout=pause)
+        else:
+            self._outage.end()
+
     async def _catch_up(self) -> None:
-        changes = await self.topic.after(self._version)
+        changes = await self.topic.after(self._last)
         newest = None if changes is not None else await self.topic.latest()
         if self._events:
             return  # a reset came in between, so `changes` are from a history that was replaced
@@ -91,7 +108,7 @@ class Subscriber:
             await asyncio.shield(self.topic.read())
 
     def _put(self, event: ChangeEvent) -> None:
-        self._version = version_of(event.change)
+        self._last = EventId.of(event.change)
         self._events.append(event)
         self._wake()
 

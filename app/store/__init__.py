@@ -7,6 +7,7 @@ connections         a pool of connections to one Redis server
 sentinel            a primary that sentinels name
 cluster             the nodes of a cluster
 cluster_pubsub      one subscription per cluster node, merged
+slot_map            the node that has each slot of a cluster
 redis_url           parses REDIS_URL
 read_batching       joins concurrent reads into one round trip
 pipeline            several commands in one round trip

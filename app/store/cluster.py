@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from operator import itemgetter
-from typing import Any, Final, Self, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, cast
 
 from app.store.cluster_pubsub import ClusterSubscriptions
-from app.store.connections import DRIVER_ERRORS, ServerConnections
+from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, ServerConnections
 from app.store.pipeline import (
     AskError,
     Command,
@@ -21,21 +19,28 @@ from app.store.pipeline import (
     key_slot,
 )
 from app.store.redis_url import HostPort
+from app.store.slot_map import SlotMap, known_host, parse_epochs, parse_slots
 
 # How often one call follows MOVED, ASK or TRYAGAIN. On TRYAGAIN it waits that many seconds first.
 _MAX_REDIRECTS: Final = 8
 _TRY_AGAIN_DELAY: Final = 0.05
-# In seconds: the time limit for one node to return the slots, and the pause between two refreshes of the slot map.
+# In seconds: the time limit for the nodes to return their epochs and for one node to return the slots.
 _NODE_TIMEOUT: Final = 0.25
+# In seconds: the interval of the refreshes of the slot map, and the shortest pause between two.
+_REFRESH_INTERVAL: Final = 1.0
 _REFRESH_PAUSE: Final = 0.5
 
 
 class ClusterTopology:
     """The `Topology` of a cluster: each key is on the node that has its slot.
 
-    The slot map is loaded at first use, from `startup_nodes`. It is refreshed in the background, at most twice a
-    second, when a node cannot be reached. A MOVED reply updates one slot. Each node has its own connections, so that a
-    slow node does not delay the others. `connections_to` makes a node's connections.
+    The slot map is loaded at first use, from `startup_nodes`. From then on it is refreshed in the background, once a
+    second, and at most twice a second when a node cannot be reached or names another node. A MOVED reply also updates
+    one slot at once. Each node has its own connections, so that a slow node does not delay the others. `connections_to`
+    makes a node's connections.
+
+    A refresh believes the node with the newest configuration of the cluster, and never returns to an older one.
+    Otherwise a primary that is cut off, or not demoted yet, would keep the clients that it reaches.
     """
 
     def __init__(
@@ -44,8 +49,9 @@ class ClusterTopology:
         self._startup_nodes = startup_nodes
         self._connections_to = connections_to
         self._connections: dict[HostPort, ServerConnections] = {}
-        self._slots = _SlotMap([])
+        self._slots = SlotMap()
         self._refreshing: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._last_error: Exception | None = None  # of the last node that did not return the slots
         self._next_refresh = 0.0  # earliest time, by the loop's clock
 
@@ -77,10 +83,11 @@ class ClusterTopology:
             try:
                 return await work(self._node(node), asking=asking)
             except MovedError as moved:
-                node, asking = (moved.host or node[0], moved.port), False
+                node, asking = (known_host(moved.host, node[0]), moved.port), False
                 self._slots.moved[moved.slot_id] = node
+                self._refresh()
             except AskError as ask:
-                node, asking = (ask.host or node[0], ask.port), True
+                node, asking = (known_host(ask.host, node[0]), ask.port), True
             except TryAgainError:
                 await asyncio.sleep(_TRY_AGAIN_DELAY)
             except DRIVER_ERRORS:
@@ -114,18 +121,18 @@ class ClusterTopology:
         """See `Topology`. Subscribes to each node that has slots. If one fails, the other subscriptions continue."""
         async with asyncio.timeout(limit):
             await self._owner_of("")
-        subscriptions = ClusterSubscriptions(channel, limit, self._node, self._refresh)
+        subscriptions = ClusterSubscriptions(channel, limit, self._node, self._refresh, lambda: self._slots)
         try:
-            subscriptions.set_nodes(self._slots.nodes)
-            await subscriptions.wait_for_first_attempts()
-            yield subscriptions.messages(lambda: self._slots.nodes)
+            await subscriptions.start()
+            yield subscriptions.messages()
         finally:
             subscriptions.close()
 
     async def close(self) -> None:
         """See `Topology`."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in (self._polling, self._refreshing):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(node.close() for node in self._connections.values()))
 
     def _node(self, node: HostPort) -> ServerConnections:
@@ -135,6 +142,8 @@ class ClusterTopology:
 
     async def _load_slots(self) -> None:
         """Load the slot map if it is empty. Raises StoreConnectionError if no node returns the slots."""
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
         if not self._slots.nodes:
             await asyncio.shield(self._refresh())
         if not self._slots.nodes:
@@ -148,6 +157,12 @@ class ClusterTopology:
             raise StoreConnectionError("no node has the key's slot")
         return node
 
+    async def _poll(self) -> None:
+        # A primary that is cut off returns no error that would start a refresh.
+        while True:
+            await asyncio.wait([self._refresh()])
+            await asyncio.sleep(_REFRESH_INTERVAL)
+
     def _refresh(self) -> asyncio.Task[None]:
         """Return the running refresh of the slot map, the last one if it ended a moment ago, or else a new one."""
         now = asyncio.get_running_loop().time()
@@ -156,47 +171,54 @@ class ClusterTopology:
         return self._refreshing
 
     async def _query_slots(self) -> None:
-        """Query the nodes in turn until one returns the slots; first the nodes that have slots."""
-        for node in dict.fromkeys([*self._slots.nodes, *self._startup_nodes]):
+        """Query the epochs of all known nodes at once. Then ask the one with the highest epoch for the slots.
+
+        Of several, ask the node that has made the last change: the others may not know its slots yet. If it does not
+        answer, ask the next one.
+        """
+        nodes = list(dict.fromkeys([*self._slots.nodes, *self._startup_nodes]))
+        replies = await asyncio.gather(*(self._query_epochs(node) for node in nodes))
+        epochs = {node: reply for node, reply in zip(nodes, replies, strict=True) if reply is not None}
+        for node in sorted(epochs, key=epochs.__getitem__, reverse=True):
             try:
                 async with asyncio.timeout(_NODE_TIMEOUT):
-                    (ranges,) = await self._node(node).run(None, lambda pipeline: pipeline(("CLUSTER", "SLOTS")))
+                    (reply,) = await self._node(node).run(None, lambda pipeline: pipeline(("CLUSTER", "SLOTS")))
             except DRIVER_ERRORS as error:
                 self._last_error = error
                 continue
-            if ranges:
-                self._slots = _SlotMap.from_reply(ranges, queried_host=node[0])
+            if reply:
+                await self._replace_slots(SlotMap(parse_slots(reply, queried_host=node[0]), epochs[node][0]), epochs)
                 break
         self._next_refresh = asyncio.get_running_loop().time() + _REFRESH_PAUSE
 
-
-class _SlotMap:
-    """The owner of each slot: ranges from CLUSTER SLOTS, and slots that have `moved` since."""
-
-    def __init__(self, ranges: Sequence[tuple[int, int, HostPort]]) -> None:
-        self._ranges = sorted(ranges)
-        self.moved: dict[int, HostPort] = {}
-        self.nodes = frozenset(node for _, _, node in ranges)
-
-    @classmethod
-    def from_reply(cls, ranges: Sequence[Any], queried_host: str) -> Self:
-        """Return the slot map in a reply to CLUSTER SLOTS. An empty host in it means the queried host."""
-        return cls(
-            [
-                (first, last, (host.decode() if host else queried_host, port))
-                for first, last, (host, port, *_), *_ in ranges
-            ]
-        )
-
-    def owner_of(self, slot: int) -> HostPort | None:
-        """Return the node that has `slot`, or None if no node has it."""
-        if slot in self.moved:
-            return self.moved[slot]
-        index = bisect_right(self._ranges, slot, key=itemgetter(0)) - 1
-        if index < 0:
+    async def _query_epochs(self, node: HostPort) -> tuple[int, int] | None:
+        """Return the epochs of the cluster and of the node, 0 if the node rejects the command, None if it fails."""
+        try:
+            async with asyncio.timeout(_NODE_TIMEOUT):
+                (info,) = await self._node(node).run(None, lambda pipeline: pipeline(("CLUSTER", "INFO")))
+        except ERROR_REPLY:  # an ACL or a managed service
+            return 0, 0
+        except DRIVER_ERRORS as error:
+            self._last_error = error
             return None
-        _, last, node = self._ranges[index]
-        return node if slot <= last else None
+        return parse_epochs(info)
+
+    async def _replace_slots(self, slots: SlotMap, epochs: Mapping[HostPort, tuple[int, int]]) -> None:
+        """Use `slots` from now on, unless nothing has changed or they are older than the current ones.
+
+        Closes the connections to nodes that have no slots any more. This aborts operations in progress: writes that a
+        node still accepts after a failover are lost.
+        """
+        old = self._slots
+        # A failover needs a majority of the nodes with slots. If a majority is behind all the same, the cluster was
+        # created again, or a command skipped the election and only a lost node knew.
+        behind = [node for node in old.nodes & epochs.keys() if epochs[node][0] < old.epoch]
+        is_older = slots.epoch < old.epoch and len(behind) <= len(old.nodes) / 2
+        if is_older or old.is_confirmed_by(slots):
+            return
+        self._slots = slots
+        for node in (old.nodes - slots.nodes) & self._connections.keys():
+            await self._connections.pop(node).close()
 
 
 def _with_asking(work: PipelineWork[T]) -> PipelineWork[T]:

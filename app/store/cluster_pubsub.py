@@ -13,70 +13,86 @@ from typing import Final
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import StoreConnectionError
 from app.store.redis_url import HostPort
+from app.store.slot_map import SlotMap
 
 _log = logging.getLogger(__name__)
 
-# In seconds: the pause before a new attempt on one node, and the interval of the check for added and removed nodes.
+# In seconds: the pause before a new attempt on one node, and the interval of the check for changes of the slot map.
 _RETRY_DELAY: Final = 0.5
-_NODE_CHECK_INTERVAL: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 _MAX_MESSAGES: Final = 1000
 
 
 class ClusterSubscriptions:
-    """One subscription per node, merged into one stream. Each node's subscription is renewed independently.
+    """One subscription for each node with slots, merged into one stream. Each is renewed independently.
 
-    Subscribing to one node takes at most `limit` seconds. `on_loss` is called when a node fails and at each check for
-    new nodes. The caller must call `close`.
+    The subscriptions follow `slot_map`. `refresh` starts its refresh. It is called once a second, and when a node
+    fails. Subscribing to one node takes at most `limit` seconds. The caller must call `close`.
     """
 
     def __init__(
-        self, channel: str, limit: float, node: Callable[[HostPort], ServerConnections], on_loss: Callable[[], object]
+        self,
+        channel: str,
+        limit: float,
+        node: Callable[[HostPort], ServerConnections],
+        refresh: Callable[[], asyncio.Future[None]],
+        slot_map: Callable[[], SlotMap],
     ) -> None:
         self._channel = channel
         self._limit = limit
         self._node = node
-        self._on_loss = on_loss
+        self._refresh = refresh
+        self._slot_map = slot_map
         self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
-        self._first_attempts: dict[HostPort, asyncio.Future[bool]] = {}
         self._tasks: dict[HostPort, asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
 
-    def set_nodes(self, nodes: AbstractSet[HostPort]) -> None:
-        """Start subscriptions to new `nodes` and end those to nodes that are not in it."""
-        for node in nodes - self._tasks.keys():
-            self._first_attempts[node] = asyncio.get_running_loop().create_future()
-            self._tasks[node] = asyncio.create_task(self._stay_subscribed(node))
-        for node in self._tasks.keys() - nodes:
-            self._tasks.pop(node).cancel()
-
-    async def wait_for_first_attempts(self) -> None:
-        """Return once each node was tried. Raises ConnectionError if no subscription succeeded."""
-        if not any(await asyncio.gather(*self._first_attempts.values())):
+    async def start(self) -> None:
+        """Subscribe to the nodes. Return once each was tried. Raises ConnectionError if no subscription succeeded."""
+        slots = self._slot_map()
+        first_attempts = self._set_nodes(slots.nodes)
+        self._following = asyncio.create_task(self._follow(slots))
+        if not any(await asyncio.gather(*first_attempts)):
             raise StoreConnectionError("no node accepted a subscription")
 
-    async def messages(self, current_nodes: Callable[[], AbstractSet[HostPort]]) -> AsyncIterator[bytes | None]:
-        """Yield the messages of all nodes; None if some may have been missed on a node.
+    async def messages(self) -> AsyncIterator[bytes | None]:
+        """Yield the messages of all nodes; None if some may have been missed.
 
-        The set of nodes follows `current_nodes`, which is called once a second.
+        None also follows each change of the slot map. A node that loses a slot may have announced changes that its new
+        owner does not have, and the other way round.
         """
-        loop = asyncio.get_running_loop()
-        next_check = loop.time() + _NODE_CHECK_INTERVAL
         while True:
-            try:
-                async with asyncio.timeout_at(next_check):
-                    message = await self._queue.get()
-            except TimeoutError:
-                self._on_loss()
-                self.set_nodes(current_nodes())
-                next_check = loop.time() + _NODE_CHECK_INTERVAL
-            else:
-                yield message
+            yield await self._queue.get()
 
     def close(self) -> None:
         """End all subscriptions."""
-        self.set_nodes(set())
+        if self._following is not None:
+            self._following.cancel()
+        self._set_nodes(set())
 
-    async def _stay_subscribed(self, node: HostPort) -> None:
-        first_attempt = self._first_attempts[node]
+    def _set_nodes(self, nodes: AbstractSet[HostPort]) -> list[asyncio.Future[bool]]:
+        """Subscribe to new `nodes` and end the subscriptions to others.
+
+        Returns a future for each new node. It is done after the first attempt, and True if that succeeded.
+        """
+        first_attempts = []
+        for node in nodes - self._tasks.keys():
+            first_attempts.append(asyncio.get_running_loop().create_future())
+            self._tasks[node] = asyncio.create_task(self._stay_subscribed(node, first_attempts[-1]))
+        for node in self._tasks.keys() - nodes:
+            self._tasks.pop(node).cancel()
+        return first_attempts
+
+    async def _follow(self, followed: SlotMap) -> None:
+        while True:
+            await asyncio.wait([self._refresh()])
+            if (current := self._slot_map()) is not followed:
+                followed = current
+                self._set_nodes(current.nodes)
+                await self._queue.put(None)
+            await asyncio.sleep(_CHECK_INTERVAL)
+
+    async def _stay_subscribed(self, node: HostPort, first_attempt: asyncio.Future[bool]) -> None:
         is_lost = False
         while True:
             try:
@@ -96,5 +112,5 @@ class ClusterSubscriptions:
                 is_lost = True
                 if not first_attempt.done():
                     first_attempt.set_result(False)
-                self._on_loss()
+                self._refresh()
             await asyncio.sleep(_RETRY_DELAY)

@@ -9,6 +9,7 @@ import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
 from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, pipeline_on
@@ -23,6 +24,9 @@ DRIVER_ERRORS: Final = (RedisError, OSError)
 
 # Error replies, a subset: the server has not run the command.
 ERROR_REPLY: Final = ResponseError
+
+# What an operation raises if the connection gave no reply: cut off by a time limit, or broken.
+_NO_REPLY: Final = (asyncio.CancelledError, OSError, RedisConnectionError)
 
 # In bytes. A tenant's name has at most 63, so the service did not publish a longer message. It is dropped.
 _MAX_MESSAGE: Final = 63
@@ -58,16 +62,19 @@ class ServerConnections:
         *,
         tls_verify: bool = True,
         on_connect: PipelineWork[None] | None = None,
-        **login: str | int | None,
+        **target: str | int | None,
     ) -> Self:
-        """Return a pool for the server at `url` (`redis://`, `rediss://` or `unix://`). No connection is opened yet."""
+        """Return a pool for the server at `url` (`redis://`, `rediss://` or `unix://`). No connection is opened yet.
+
+        `target` adds what the URL does not name: the login, or `host`, `port` and `db`.
+        """
         # Only the URL parser of redis-py's pool is used: to get and release a connection costs 24 µs there, 3 µs here.
         # Our own time limits apply, so the driver has none. Without RESP 3 and a driver name, connecting takes no extra
         # round trip. With RESP 3, redis-py 8.1 would also skip the check for a connection that the server closed.
         unverified = {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
         pool = redis.asyncio.ConnectionPool.from_url(
             url,
-            **login,
+            **target,
             **({} if tls_verify or not url.startswith("rediss:") else unverified),
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
@@ -75,8 +82,8 @@ class ServerConnections:
             protocol=2,
             driver_info=None,
         )
-        target = pool.connection_kwargs
-        name = target["path"] if "path" in target else format_host_port((target["host"], target["port"]))
+        made = pool.connection_kwargs
+        name = made["path"] if "path" in made else format_host_port((made["host"], made["port"]))
         return cls(pool.make_connection, name, on_connect)
 
     def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
@@ -100,7 +107,8 @@ class ServerConnections:
     async def acquire(self) -> AsyncIterator[Pipeline]:
         """Use a connection from the pool within the block. Waits until one is free.
 
-        If the block raises, the connection is closed, because a reply may be outstanding.
+        If the block raises, the connection is closed, because a reply may be outstanding. If it raises because there
+        was no reply, the idle connections are closed too.
         """
         async with self._capacity:
             self._raise_if_closed()
@@ -111,7 +119,10 @@ class ServerConnections:
             except BaseException as error:
                 await self._disconnect(connection)
                 if isinstance(error, ReadOnlyError):
-                    await self._close_idle()
+                    self._idle = []  # a replica now, and its data may be stale: close those in use when released, too
+                    await self._disconnect_all(idle)
+                elif isinstance(error, _NO_REPLY):
+                    await self._disconnect_all(idle)
                 raise
             if idle is self._idle and not self._closed:
                 idle.append(connection)
@@ -174,16 +185,33 @@ class ServerConnections:
                     # After a failed snapshot, Redis rejects writes and PING, but not reads.
                     if isinstance(reply, Exception) and not str(reply).startswith("MISCONF"):
                         raise reply
-            yield _messages(connection, channel, limit, silence)
+            yield self._messages(connection, channel, limit, silence)
 
-    async def _close_idle(self) -> None:
-        """Close the idle connections, and those in use when they are released.
+    async def _messages(
+        self, connection: AbstractConnection, channel: str, limit: float, silence: float
+    ) -> AsyncIterator[bytes | None]:
+        """Yield the messages. Raises TimeoutError if the server does not answer in time."""
+        is_asked = False
+        while True:
+            try:
+                async with asyncio.timeout(limit if is_asked else silence):
+                    kind, *_, data = await connection.read_response(disconnect_on_error=False)
+            except TimeoutError:
+                if is_asked:
+                    await self._disconnect_all(self._idle)
+                    raise
+                # A second SUBSCRIBE changes nothing, and is answered in every state of the server. PING is not.
+                await connection.send_packed_command(connection.pack_command("SUBSCRIBE", channel))
+                is_asked = True
+            else:
+                is_asked = False
+                if kind == b"message" and len(data) <= _MAX_MESSAGE:
+                    yield data
 
-        The server has become a replica, and its data may be stale.
-        """
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await self._disconnect(connection)
+    async def _disconnect_all(self, idle: list[AbstractConnection]) -> None:
+        """Disconnect the `idle` connections, because they may be broken too, or read from a replica."""
+        while idle:
+            await self._disconnect(idle.pop())
 
     async def close(self) -> None:
         """See `Topology`. Callers that wait for a connection get a StoreConnectionError."""
@@ -217,24 +245,3 @@ def _hiding_login_replies() -> Iterator[None]:
             raise
         # Leave out the reply: a server without AUTH quotes the command, with the password.
         raise StoreConnectionError("the server rejected the login, or the number of the database") from None
-
-
-async def _messages(
-    connection: AbstractConnection, channel: str, limit: float, silence: float
-) -> AsyncIterator[bytes | None]:
-    """Yield the messages. Raises TimeoutError if the server does not answer in time."""
-    is_asked = False
-    while True:
-        try:
-            async with asyncio.timeout(limit if is_asked else silence):
-                kind, *_, data = await connection.read_response(disconnect_on_error=False)
-        except TimeoutError:
-            if is_asked:
-                raise
-            # A second SUBSCRIBE changes nothing, and is answered in every state of the server. PING is not.
-            await connection.send_packed_command(connection.pack_command("SUBSCRIBE", channel))
-            is_asked = True
-        else:
-            is_asked = False
-            if kind == b"message" and len(data) <= _MAX_MESSAGE:
-                yield data

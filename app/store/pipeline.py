@@ -69,6 +69,8 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as error:
         return error
+    except ValueError:  # redis-py cannot parse the address in a MOVED or an ASK
+        raise StoreConnectionError("the server named an unusable address") from None
 
 
 def _raise_errors(reply: Any) -> None:

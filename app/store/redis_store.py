@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
-from app.model import Author, Change, Expected, Setting
+from app.model import Author, Change, Expected, Setting, version_of
 from app.store.connections import DRIVER_ERRORS, ERROR_REPLY
 from app.store.pipeline import Command, Pipeline
-from app.store.stored_form import StoredChange, setting_of
+from app.store.stored_form import decode, encode, new_change, setting_of
 from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
@@ -86,14 +86,18 @@ class RedisStore:
             if not is_conflict and value is not None:
                 await self._confirm(attempt.tenant, pipeline)
             return current, is_conflict
-        attempt.sent = StoredChange.make(Setting(attempt.enabled, current.version + 1), time, attempt.author)
+        attempt.sent = new_change(Setting(attempt.enabled, current.version + 1), time, attempt.author)
         writes = self._writes(attempt.tenant, value, history_size, attempt.sent)
         *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
-            return setting_of(key, *await pipeline(("GET", key))), True
+            (current_value,) = await pipeline(("GET", key))
+            if current_value == value:
+                # A cluster that moves the history to another node modifies a watched key too.
+                raise StoreError("the store aborted the transaction although no other writer changed the setting")
+            return setting_of(key, current_value), True
         await self._wait_for_replicas(pipeline)
-        return attempt.sent.change.setting, False
+        return attempt.sent.setting, False
 
     async def history(self, tenant: str, limit: int, before: int | None = None) -> list[Change]:
         """See `Store`."""
@@ -114,10 +118,10 @@ class RedisStore:
                 value, values = await self._topology.run(key, read)
         except DRIVER_ERRORS as error:
             raise StoreError("the history could not be read") from error
-        changes = [] if value is None else [StoredChange.decode(key, value).change]
+        changes = [] if value is None else [decode(key, value)]
         # None: a concurrent change has removed this entry.
         older = [(version, each) for version, each in values.items() if each is not None]
-        return changes + [StoredChange.decode(history, each, version).change for version, each in older]
+        return changes + [decode(history, each, version) for version, each in older]
 
     async def ping(self) -> None:
         """See `Store`."""
@@ -136,18 +140,18 @@ class RedisStore:
         except DRIVER_ERRORS as error:
             raise StoreError("cannot subscribe to the store's announcements of changes") from error
 
-    def _writes(self, tenant: str, value: bytes | None, history_size: int, sent: StoredChange) -> list[Command]:
+    def _writes(self, tenant: str, value: bytes | None, history_size: int, sent: Change) -> list[Command]:
         """Return the commands that store `sent` and move the earlier change `value` to the history.
 
         They also remove the oldest history entries above `history_length`, at most `_MAX_TRIMMED` of them. The versions
         in the history stay contiguous.
         """
-        history = _history_key(tenant)
-        commands: list[Command] = [("SET", _setting_key(tenant), sent.encode())]
+        history, version = _history_key(tenant), version_of(sent)
+        commands: list[Command] = [("SET", _setting_key(tenant), encode(sent))]
         if value is not None:
-            commands.append(("HSET", history, sent.version - 1, value))
-            oldest = sent.version - 1 - history_size
-            if excess := range(oldest, sent.version - self._history_length + 1)[:_MAX_TRIMMED]:
+            commands.append(("HSET", history, version - 1, value))
+            oldest = version - 1 - history_size
+            if excess := range(oldest, version - self._history_length + 1)[:_MAX_TRIMMED]:
                 commands.append(("HDEL", history, *excess))
         return [*commands, ("PUBLISH", _CHANNEL, tenant)]
 
@@ -170,7 +174,7 @@ class RedisStore:
             if replicas < self._min_replicas:
                 raise OutcomeUnknown(f"{replicas} of {self._min_replicas} required replicas have confirmed the change")
 
-    async def _find_sent_change(self, tenant: str, sent: StoredChange, cause: Exception) -> Setting:
+    async def _find_sent_change(self, tenant: str, sent: Change, cause: Exception) -> Setting:
         """Return the setting of `sent` if it was stored, after `cause` has lost the reply to its EXEC.
 
         Tries once, on a fresh connection. Raises OutcomeUnknown if the change is not found or cannot be looked up.
@@ -179,10 +183,12 @@ class RedisStore:
 
         async def find(pipeline: Pipeline) -> bool:
             # EXISTS names both keys, as in `history`.
-            _, value, older = await pipeline(("EXISTS", key, history), ("GET", key), ("HGET", history, sent.version))
-            stored = [StoredChange.decode(key, value)] if value is not None else []
-            stored += [StoredChange.decode(history, older, sent.version)] if older is not None else []
-            found = any(each.change_id == sent.change_id for each in stored)
+            _, value, older = await pipeline(
+                ("EXISTS", key, history), ("GET", key), ("HGET", history, version_of(sent))
+            )
+            stored = [decode(key, value)] if value is not None else []
+            stored += [decode(history, older, version_of(sent))] if older is not None else []
+            found = any(each.id == sent.id for each in stored)
             if found:
                 await self._confirm(tenant, pipeline)
             return found
@@ -194,7 +200,7 @@ class RedisStore:
             raise OutcomeUnknown("the reply to the change was lost, and its outcome could not be looked up") from error
         if not found:
             raise OutcomeUnknown("the reply to the change was lost, and the change is not in the store") from cause
-        return sent.change.setting
+        return sent.setting
 
     async def probe_write(self) -> None:
         """Make and announce a change of a tenant that cannot exist, and remove it. Raises StoreError.
@@ -251,4 +257,4 @@ class _Attempt:
     enabled: bool
     author: Author
     expected: Expected
-    sent: StoredChange | None = None
+    sent: Change | None = None

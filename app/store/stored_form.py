@@ -1,17 +1,20 @@
 """The stored form of a change: a JSON object, decoded strictly.
 
 Its members are `enabled`, `version`, `at` (milliseconds since 1970, by the store's clock), `by` (the token's subject or
-null), `request` (the request ID) and `id` (the change ID). Members with other names are ignored.
+null), `request` (the request ID) and `id` (the change ID).
+
+The form may only grow, by optional members: a release must read what every earlier release wrote. Members with other
+names are ignored, because a later release may have written them. They stay, because a change moves into the history as
+the bytes that were stored.
 """
 
 import json
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn
 
 from app.errors import StoreError
 from app.model import MAX_VERSION, NEVER_SET, Author, Change, Setting
@@ -24,54 +27,42 @@ _MAX_IDENTIFIER: Final = 64
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")  # JSON can escape a lone surrogate, which UTF-8 cannot encode
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChange:
-    """A change and its generated ID. Unlike a caller's request ID, it never repeats."""
+def new_change(setting: Setting, time: Sequence[bytes], author: Author) -> Change:
+    """Return a change with a new ID. `time` is Redis's reply to TIME: seconds and microseconds.
 
-    change: Change
-    change_id: str
+    Raises StoreError if the version is above MAX_VERSION.
+    """
+    if setting.version > MAX_VERSION:
+        raise StoreError(f"the setting has the highest version, {MAX_VERSION}, and cannot be changed again")
+    seconds, microseconds = map(int, time)
+    changed_at = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=microseconds // 1000)
+    return Change(setting, changed_at, author, uuid.uuid4().hex)
 
-    @property
-    def version(self) -> int:
-        """The version of the setting after the change."""
-        return self.change.setting.version
 
-    def encode(self) -> str:
-        """Return the stored form."""
-        fields = {
-            "enabled": self.change.setting.enabled,
-            "version": self.version,
-            "at": round(self.change.changed_at.timestamp() * 1000),
-            "by": self.change.author.subject,
-            "request": self.change.author.request_id,
-            "id": self.change_id,
-        }
-        return json.dumps(fields, separators=(",", ":"))
+def encode(change: Change) -> str:
+    """Return the stored form of a change."""
+    fields = {
+        "enabled": change.setting.enabled,
+        "version": change.setting.version,
+        "at": round(change.changed_at.timestamp() * 1000),
+        "by": change.author.subject,
+        "request": change.author.request_id,
+        "id": change.id,
+    }
+    return json.dumps(fields, separators=(",", ":"))
 
-    @classmethod
-    def make(cls, setting: Setting, time: Sequence[bytes], author: Author) -> Self:
-        """Return a new change with a new ID. `time` is Redis's reply to TIME: seconds and microseconds.
 
-        Raises StoreError if the version is above MAX_VERSION.
-        """
-        if setting.version > MAX_VERSION:
-            raise StoreError(f"the setting has the highest version, {MAX_VERSION}, and cannot be changed again")
-        seconds, microseconds = map(int, time)
-        changed_at = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=microseconds // 1000)
-        return cls(Change(setting, changed_at, author), uuid.uuid4().hex)
+def decode(key: str, value: bytes, version: int | None = None) -> Change:
+    """Return the change that is stored under `key`, or in the field `version` of the hash `key`.
 
-    @classmethod
-    def decode(cls, key: str, value: bytes, version: int | None = None) -> Self:
-        """Return the change that is stored under `key`, or in the field `version` of the hash `key`.
-
-        Raises StoreError if the value is damaged, or if its version is not `version`.
-        """
-        location = key if version is None else f"{key} {version}"
-        enabled, stored_version, at, by, request, change_id = _fields(location, value)
-        if version not in {None, stored_version}:
-            raise StoreError(f"{location}: version: expected {version}, found {stored_version}")
-        changed_at = datetime.fromtimestamp(at / 1000, UTC)
-        return cls(Change(Setting(enabled, stored_version), changed_at, Author(by, request)), change_id)
+    Raises StoreError if the value is damaged, or if its version is not `version`.
+    """
+    location = key if version is None else f"{key} {version}"
+    enabled, stored_version, at, by, request, change_id = _fields(location, value)
+    if version not in {None, stored_version}:
+        raise StoreError(f"{location}: version: expected {version}, found {stored_version}")
+    changed_at = datetime.fromtimestamp(at / 1000, UTC)
+    return Change(Setting(enabled, stored_version), changed_at, Author(by, request), change_id)
 
 
 def setting_of(key: str, value: bytes | None) -> Setting:

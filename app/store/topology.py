@@ -9,7 +9,7 @@ from urllib.parse import quote
 from app.store.cluster import ClusterTopology
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork, T
-from app.store.redis_url import Address, HostPort, format_host_port
+from app.store.redis_url import Address, HostPort
 from app.store.sentinel import SentinelOptions, SentinelTopology
 
 _DEFAULT_OPTIONS: Final = SentinelOptions()
@@ -89,9 +89,13 @@ def connections_for(
 
     None is opened yet. `on_connect` runs first on each.
     """
-    scheme = "rediss" if address.tls else "redis"
+    # The host is not part of the URL. Sentinels and nodes may name one that would change the meaning of a URL.
+    host, port = host_port
     return ServerConnections.to(
-        f"{scheme}://{format_host_port(host_port)}/{address.database}",
+        "rediss://" if address.tls else "redis://",
+        host=host,
+        port=port,
+        db=address.database,
         tls_verify=tls_verify,
         on_connect=on_connect,
         username=address.username,

@@ -9,7 +9,7 @@ from typing import Final
 
 from app.errors import ServiceError
 from app.feed.subscriber import Subscriber
-from app.model import ChangeEvent
+from app.model import ChangeEvent, EventId
 from app.web.change_json import change_fields
 
 _log = logging.getLogger(__name__)
@@ -50,6 +50,6 @@ async def event_stream(
 
 
 def _encode(event: ChangeEvent) -> bytes:
-    data = change_fields(event.change)
     kind = "reset" if event.is_reset else "change"
-    return f"id: {data['version']}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+    data = json.dumps(change_fields(event.change))
+    return f"id: {EventId.of(event.change)}\nevent: {kind}\ndata: {data}\n\n".encode()

@@ -573,6 +573,22 @@ def test_sentinel_findings_are_printed_with_the_error(valkey: ValkeyServer) -> N
         assert done.stdout.startswith(f"warning {place}: this sentinel names no primary: {reason}; ")
 
 
+def test_cluster_node_without_a_usable_hostname_is_reported(tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        node = nodes.nodes[0]
+        for each in nodes.nodes:
+            each.ask("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+        assert eventually(lambda: node.ask("CLUSTER", "SLOTS")[0][2][0] == "?")
+        unnamed = check(nodes.url)
+        node.ask("CONFIG", "SET", "cluster-announce-hostname", "nowhere.invalid")
+        for each in nodes.nodes:
+            assert eventually(lambda each=each: "nowhere.invalid" in str(each.ask("CLUSTER", "SLOTS")))  # type: ignore[misc]
+        unusable = check(nodes.url)
+    assert (unnamed.returncode, unnamed.stderr) == (0, "")
+    assert unusable.returncode == 5
+    assert f"error   nowhere.invalid:{node.port}: the store cannot be used: cannot connect to it" in unusable.stderr
+
+
 def test_unavailable_nodes_are_reported(valkey: ValkeyServer) -> None:
     nowhere = f"127.0.0.1:{reserve_port()}"
     here = f"127.0.0.1:{valkey.port}"

@@ -1,5 +1,6 @@
 """Failures of `oms-config`: one line that names the cause and an exit status, never a traceback or a token."""
 
+import gzip
 import json
 import os
 import re
@@ -316,3 +317,22 @@ def test_control_characters_in_a_change_are_escaped(verb: tuple[str, ...], tmp_p
                 row = watcher.line()
     assert row.startswith(r"2  on   \x1b[2J\n  \x1b[3J")
     assert row.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("verb", "headers", "body"),
+    [
+        ("history", "", b"x" * (2 << 20)),
+        ("history", "Content-Encoding: gzip\r\n", gzip.compress(b'{"changes": []}')),
+        ("watch", "", b"x" * (2 << 20)),
+        ("watch", "", b"data: x\n" * (1 << 18)),
+        ("watch", "Content-Encoding: gzip\r\n", gzip.compress(b"\n" * 99)),
+    ],
+    ids=["response", "compressed response", "line", "event", "compressed stream"],
+)
+def test_response_that_could_grow_without_bound_is_not_read(verb: str, headers: str, body: bytes) -> None:
+    kind = "text/event-stream" if verb == "watch" else "application/json"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{headers}\r\n"
+    with FakeServer(head.encode() + body, then_close=False) as server:
+        line = failure(oms_config(verb, url=server.url, token=TOKEN), 5)
+    assert "returned 200: the response is not from the service" in line

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -75,6 +76,24 @@ def test_watch_warns_if_changes_may_be_missing(
         assert watcher.line().startswith("1  on ")
 
 
+def test_watch_warns_if_its_last_change_was_lost(
+    stoppable: Service, tenant: str, client: Client, raw: Any, tmp_path: Path
+) -> None:
+    """The version of the lost change was given again."""
+    client.change(True, False)
+    saved = {key: raw.dump(key) for key in raw.keys(f"*{{{tenant}}}*")}
+    client.change(True)
+    with watch(tmp_path, url=stoppable.url, token=make_token(tenant)) as watcher:
+        assert watcher.line().startswith("3  on ")
+        stoppable.stop()
+        for key, value in saved.items():
+            raw.restore(key, 0, value, replace=True)
+        client.change(True, False)
+        stoppable.start()
+        assert watcher.line().startswith("4  off ")
+        assert "changes may be missing" in watcher.errors
+
+
 def test_watch_ends_when_its_token_expires(service: Service, tenant: str, tmp_path: Path) -> None:
     token = make_token(tenant, exp=int(time.time()) + 12)
     with watch(tmp_path, "--json", url=service.url, token=token) as watcher:
@@ -86,15 +105,15 @@ def test_watch_ends_when_its_token_expires(service: Service, tenant: str, tmp_pa
     assert rejected["message"].endswith(" returned 401: The token has expired.")
 
 
-def test_watch_reconnects_with_its_last_version(tmp_path: Path) -> None:
+def test_watch_reconnects_with_its_last_event_id(tmp_path: Path) -> None:
     data = '{"version": 7, "enabled": true, "changed_at": "x", "changed_by": null}'
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-    stream = f"{head}id: 7\nevent: change\ndata: {data}\n\n".encode()
+    stream = f"{head}id: 7-5d3f2a10\nevent: change\ndata: {data}\n\n".encode()
     with FakeServer(stream) as server, watch(tmp_path, url=server.url, token="a.b.c") as watcher:
         assert [watcher.line(), watcher.line()] == ["7  on   x  -"] * 2
     first, second, *_ = server.requests
     assert b"last-event-id" not in first.lower()
-    assert b"last-event-id: 7\r\n" in second.lower()
+    assert b"last-event-id: 7-5d3f2a10\r\n" in second.lower()
 
 
 def test_watch_ends_after_its_output_is_closed(service: Service, tenant: str) -> None:

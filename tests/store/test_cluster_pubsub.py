@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from app.store.cluster_pubsub import ClusterSubscriptions
 from app.store.connections import ServerConnections
 from app.store.redis_url import HostPort
+from app.store.slot_map import SlotMap
 from tests.conftest import Run
 from tests.waiting import PATIENCE
 
 ADDRESS: HostPort = ("127.0.0.1", 6379)
+OTHER: HostPort = ("127.0.0.1", 6380)
 MESSAGES = 5000
 
 
@@ -31,22 +33,60 @@ class FastPublisher:
         await asyncio.Event().wait()
 
 
+class SilentNode:
+    """A fake node that publishes nothing."""
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, _channel: str, _limit: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._messages()
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+
+def subscriptions_to(node: object, slot_map: Callable[[], SlotMap]) -> ClusterSubscriptions:
+    def refresh() -> asyncio.Future[None]:
+        refreshed = asyncio.get_running_loop().create_future()
+        refreshed.set_result(None)
+        return refreshed
+
+    return ClusterSubscriptions("x", 1.0, lambda _: cast(ServerConnections, node), refresh, slot_map)
+
+
 def test_full_queue_slows_the_nodes_down_and_loses_no_message(run: Run) -> None:
     async def listen() -> None:
-        node = FastPublisher()
-        subscriptions = ClusterSubscriptions("x", 1.0, lambda _: cast(ServerConnections, node), lambda: None)
-        subscriptions.set_nodes({ADDRESS})
-        await subscriptions.wait_for_first_attempts()
+        node, slots = FastPublisher(), SlotMap([(0, 16383, ADDRESS)])
+        subscriptions = subscriptions_to(node, lambda: slots)
+        await subscriptions.start()
         taken = -1
         while taken != node.taken:  # until the node has to wait
             taken = node.taken
             for _ in range(100):
                 await asyncio.sleep(0)
         assert 0 < taken < MESSAGES / 2
-        messages = subscriptions.messages(lambda: {ADDRESS})
+        messages = subscriptions.messages()
         async with asyncio.timeout(PATIENCE):
             received = [await anext(messages) for _ in range(1 + MESSAGES)]
         assert received == [None, *(b"%d" % number for number in range(MESSAGES))]
+        subscriptions.close()
+
+    run(listen())
+
+
+def test_slot_that_moves_between_known_nodes_may_have_lost_messages(run: Run) -> None:
+    async def listen() -> None:
+        slots = [SlotMap([(0, 8191, ADDRESS), (8192, 16383, OTHER)])]
+        subscriptions = subscriptions_to(SilentNode(), lambda: slots[-1])
+        await subscriptions.start()
+        messages = subscriptions.messages()
+        async with asyncio.timeout(PATIENCE):
+            assert [await anext(messages) for _ in slots[0].nodes] == [None, None]  # each node is subscribed now
+            next_message = asyncio.ensure_future(anext(messages))
+            await asyncio.sleep(0)
+            assert not next_message.done()
+            slots.append(SlotMap([(0, 8192, ADDRESS), (8193, 16383, OTHER)]))
+            assert await next_message is None
         subscriptions.close()
 
     run(listen())

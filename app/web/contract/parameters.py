@@ -15,7 +15,7 @@ _MAX_PARAMETERS = 99
 
 
 class ParameterParser:
-    """Replaces Connexion's ParameterValidator. Parses strings in the path, and integers in the query and in headers.
+    """Replaces Connexion's ParameterValidator: strings in the path, integers in the query, and strings in headers.
 
     Connexion's class accepts everything that Python's `int` accepts ("1_0", " 5", "٣") and uses the last of several
     values. The values, or the document's defaults, go to the operation through the request's context. Raises TypeError
@@ -27,7 +27,7 @@ class ParameterParser:
 
     def validate(self, scope: Scope) -> None:
         """Read the parameters of a request. Raises BadRequest if one violates the document."""
-        values: dict[str, int | None] = {}
+        values: dict[str, int | str | None] = {}
         query = _query(scope) if self._parameters else {}
         for parameter, argument, validator in self._parameters:
             place, name = parameter["in"], parameter["name"]
@@ -58,21 +58,30 @@ def _header(scope: Scope, parameter: str) -> list[str]:
 
 
 def _validator(parameter: dict[str, Any]) -> Draft4Validator:
-    schema = parameter["schema"]
-    if parameter["in"] == "path":
-        is_supported = schema == {"type": "string"}
-    else:
-        is_supported = parameter["in"] in {"query", "header"} and schema.get("type") == "integer"
-        is_supported = is_supported and not parameter.get("required")
-    if not is_supported:
-        raise TypeError(f"parameter {parameter['name']}: expected a string in the path, or an optional integer")
+    schema, is_optional = parameter["schema"], not parameter.get("required")
+    is_supported = {
+        "path": schema == {"type": "string"},
+        "query": schema.get("type") == "integer" and is_optional,
+        "header": schema.get("type") == "string" and "pattern" in schema and is_optional,
+    }
+    if not is_supported.get(parameter["in"]):
+        kinds = "a string in the path, an optional integer in the query, or an optional header with a pattern"
+        raise TypeError(f"parameter {parameter['name']}: expected {kinds}")
     return Draft4Validator(schema)
 
 
-def _read(parameter: dict[str, Any], values: list[str], validator: Draft4Validator) -> int:
-    if len(values) == 1 and _INTEGER.fullmatch(values[0]) and validator.is_valid(number := int(values[0])):
-        return number
+def _read(parameter: dict[str, Any], values: list[str], validator: Draft4Validator) -> int | str:
     schema = parameter["schema"]
+    is_text = schema["type"] == "string"
+    if len(values) == 1 and (is_text or _INTEGER.fullmatch(values[0])):
+        value = values[0] if is_text else int(values[0])
+        if validator.is_valid(value):
+            return value
+    raise BadRequest(f"{parameter['in']}.{parameter['name']}: expected one {_expected(schema)}.")
+
+
+def _expected(schema: dict[str, Any]) -> str:
+    if schema["type"] == "string":
+        return f"value that matches {schema['pattern']}"
     bounds = f", at least {schema['minimum']}" if "minimum" in schema else ""
-    bounds += f", at most {schema['maximum']}" if "maximum" in schema else ""
-    raise BadRequest(f"{parameter['in']}.{parameter['name']}: expected one whole number{bounds}.")
+    return f"whole number{bounds}" + (f", at most {schema['maximum']}" if "maximum" in schema else "")

