@@ -95,9 +95,9 @@ EXACT = [field.metadata["variable"] for field in dataclasses.fields(Settings) if
 
 
 @pytest.mark.parametrize("variable", EXACT)
-@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}", "{}\t", "\n"])
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}", "{}\t", "\n", "\ufeff{}", "{}\u200b"])
 def test_white_space_around_a_value_is_named(variable: str, around: str) -> None:
-    reason = "it begins or ends with white space, such as a line end"
+    reason = "it begins or ends with white space or an invisible character, such as a line end"
     value = around.format("x" * 64)
     assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
 

@@ -61,8 +61,8 @@ def one_of(*words: str) -> Parser:
 
 def require_plain(value: str) -> None:
     """Raise Mistake for white space or quotation marks around a value: files and `docker run --env-file` keep them."""
-    if value != value.strip():
-        raise Mistake("it begins or ends with white space, such as a line end")
+    if value != value.strip() or not (value[0] + value[-1]).isprintable():  # also a byte order mark
+        raise Mistake("it begins or ends with white space or an invisible character, such as a line end")
     if value[0] in "\"'" and value[0] == value[-1]:
         raise Mistake("it is in quotation marks, which are a part of the value")
 

@@ -22,10 +22,8 @@ _SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
 _OPTIONS: Final = {
     "db": "write the database as the path, such as /1",
     "ssl_cert_reqs": "set REDIS_TLS_VERIFY",
-    "ssl_check_hostname": "set REDIS_TLS_VERIFY",
     "ssl_ca_certs": "set SSL_CERT_FILE",
     "socket_timeout": "set REDIS_TIMEOUT",
-    "socket_connect_timeout": "set REDIS_TIMEOUT",
     "ssl": "write rediss:// or ?tls=true",
 }
 
@@ -62,16 +60,12 @@ class Address:
             raise Mistake("it contains a line end or another control character, possibly at the end of the password")
         # The last @ ends the login, as for other clients. A path of a Unix socket may contain one too.
         login, _, place = ("", "", rest) if rest.startswith("/") else rest.rpartition("@")
-        # Other clients, such as redis-cli, would read the rest of the password as the address.
-        if any(each in login for each in "/?#"):
-            raise Mistake("in a user or password, write / as %2F, ? as %3F and # as %23")
+        user, secret = _login(login)
         place, fragment, _ = place.partition("#")
         place, _, query = place.partition("?")
         hosts, _, path = place.partition("/")
         if fragment:
             raise Mistake("# is not allowed after the host")
-        username, _, password = login.partition(":")
-        user, secret = unquote(username) or None, unquote(password) or None
         if scheme == "unix":
             if not path or hosts or query:
                 raise Mistake("a Unix socket has a path that begins with /, and no host or option")
@@ -110,6 +104,17 @@ def format_host_port(host_port: HostPort) -> str:
     """Return `host:port`, with an IPv6 host in brackets, as in a URL."""
     host, port = host_port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _login(text: str) -> tuple[str | None, str | None]:
+    """Return the user and the password in front of the hosts."""
+    # Other clients, such as redis-cli, would read the rest of the password as the address.
+    if any(each in text for each in "/?#"):
+        raise Mistake("in a user or password, write / as %2F, ? as %3F and # as %23")
+    username, colon, password = text.partition(":")
+    if username and not colon:
+        raise Mistake("the login has no colon: write user:password@, or :password@ without a user")
+    return unquote(username) or None, unquote(password) or None
 
 
 def _host_port(text: str, default_port: int) -> HostPort:

@@ -52,6 +52,7 @@ CONTROL = "it contains a line end or another control character, possibly at the 
         *((f"redis://u:p{each}hunter2@h/0", LOGIN) for each in "/?#"),
         ("redis+sentinel://:/hunter2@h,i/s", LOGIN),
         ("unix://u:hunter2#@/x", LOGIN),
+        ("redis://hunter2@h", "the login has no colon: write user:password@, or :password@ without a user"),
         ("hunter2", "its scheme is none of these"),
         ("http://h", "its scheme is none of these"),
         ("redis+sentinels://h/s", "its scheme is none of these"),
