@@ -13,6 +13,7 @@ ServiceError
         StoreError
             OutcomeUnknown
         KeyUnavailable
+Mistake
 
 They have no HTTP statuses: `app.web.middleware.error_responses` chooses the response.
 """
@@ -42,6 +43,10 @@ class RejectionReason(enum.StrEnum):
     HOST = "host"
 
 
+class Mistake(ValueError):
+    """A mistake in a value from an operator or an identity provider. The text names it and contains no secret."""
+
+
 class ServiceError(Exception):
     """Base class of the exceptions that the service raises. The client receives the text, except for Unavailable."""
 
@@ -59,11 +64,15 @@ class FlagNotFound(ServiceError):
 
 
 class RejectedToken(ServiceError):
-    """The request's token is missing or rejected. The text gives the reason and quotes nothing from the token."""
+    """The request's token is missing or rejected. The text gives the reason and quotes nothing from the token.
 
-    def __init__(self, text: str, reason: RejectionReason) -> None:
+    `detail` is the text for the log. It may also name settings, and the fault of an issuer's keys.
+    """
+
+    def __init__(self, text: str, reason: RejectionReason, detail: str | None = None) -> None:
         super().__init__(text)
         self.reason = reason
+        self.detail = detail or text
 
 
 class Unauthorized(RejectedToken):

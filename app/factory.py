@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.jwks import JwksFetcher, JwksKeySource
-from app.auth.keys import Key, KeySource, StaticKeySource, public_key
+from app.auth.keys import Key, KeySource, StaticKeySource
 from app.auth.token_cache import TokenCache
 from app.auth.tokens import TokenVerifier
 from app.feed.feed import Feed
@@ -96,11 +96,9 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
 
 def _key_source(settings: Settings) -> KeySource:
     """Return the source of the keys that verify tokens."""
-    if settings.jwt_secret is not None:
-        previous = settings.jwt_secret_previous and Key(settings.jwt_secret_previous, settings.algorithms)
-        return StaticKeySource(Key(settings.jwt_secret, settings.algorithms, previous or None))
-    if settings.jwt_public_key is not None:
-        return StaticKeySource(Key(public_key(settings.jwt_public_key), settings.algorithms))
+    static = (settings.jwt_secret, settings.jwt_secret_previous, settings.jwt_public_key)
+    if keys := tuple(Key(material, settings.algorithms) for material in static if material is not None):
+        return StaticKeySource(keys)
     fetcher = JwksFetcher(discover=settings.jwt_jwks_url is None)
     return JwksKeySource(fetcher, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
 

@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE
 
 Behaviour = Literal[
     "good", "hang", "drip", "html", "huge", "30 MB", "unpacks", "redirect", "error", "lie", "plain", "empty", "deep",
-    "no keys", "far", "101 keys", "garbage",
+    "no keys", "far", "101 keys", "garbage", "own type",
 ]  # fmt: skip
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -126,6 +126,8 @@ class Provider:
             MISBEHAVIOURS[behaviour](send)
         elif behaviour == "redirect" and not handler.path.endswith("/again"):
             send(302, b"", ("Location", f"{handler.path}/again"))
+        elif behaviour == "own type" and "application/jwk-set+json" not in (handler.headers["Accept"] or ""):
+            send(406, b"{}")
         elif behaviour == "no keys" and handler.path.endswith("/keys"):
             send(404, b"{}")
         else:

@@ -24,7 +24,7 @@ LIBRARIES = {*FOLDERS, "starlette", "httpx", "swagger_ui_bundle"}
 PUBLIC = re.compile(
     r"(uvicorn|httptools|connexion|flask|jwt|httpx|hiredis|structlog|prometheus_client|swagger_ui_bundle)(\.[A-Z]\w*)?"
     r"|click|httpx_sse\.(EventSource|SSEError)|jsonschema\.(\w+Validator|ValidationError|exceptions\.best_match)"
-    r"|cryptography\.(exceptions|hazmat\.primitives\.(serialization|asymmetric\.\w+))\.\w+"
+    r"|cryptography\.(exceptions|x509|hazmat\.primitives\.(serialization|asymmetric\.\w+))\.\w+"
     r"|redis\.(asyncio|exceptions(\.\w+)?|backoff\.NoBackoff|asyncio\.retry\.Retry|crc)|prometheus_client\.\w+"
     r"|starlette\.(types|requests|responses|exceptions|datastructures|staticfiles)\.\w+"
     r"|starlette\.routing\.(BaseRoute|Route|Router|Mount|Match)"

@@ -1,12 +1,13 @@
 import contextlib
 import dataclasses
+import re
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, unknown_variables
 from app.store.redis_url import Address
 from tests.provider import RSA_KEYS, pem
 
@@ -72,6 +73,97 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "parsed"),
+    [
+        ("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json"),
+        ("REDIS_TLS_VERIFY", "False", False), ("REDIS_TLS_VERIFY", "TRUE", True),
+        ("JWT_ALGORITHMS", "hs512,HS256", ("HS512", "HS256")),
+    ],
+)  # fmt: skip
+def test_words_may_have_upper_and_lower_case(variable: str, value: str, parsed: object) -> None:
+    settings = Settings.read(REQUIRED | {"JWT_SECRET": "s" * 64, variable: value})
+    assert getattr(settings, variable.lower()) == parsed
+
+
+@pytest.mark.parametrize("names", ["EdDSA", "Ed25519", "eddsa", "ED25519"])
+def test_ed25519_is_another_name_of_eddsa(names: str) -> None:
+    provider = {"JWT_SECRET": "", "JWT_ISSUER": "https://id.example", "JWT_ALGORITHMS": names}
+    assert Settings.read(REQUIRED | provider).algorithms == ("EdDSA",)
+
+
+EXACT = [field.metadata["variable"] for field in dataclasses.fields(Settings) if field.name != "jwt_public_key"]
+
+
+@pytest.mark.parametrize("variable", EXACT)
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}", "{}\t", "\n", "\ufeff{}", "{}\u200b"])
+def test_white_space_around_a_value_is_named(variable: str, around: str) -> None:
+    reason = "it begins or ends with white space or an invisible character, such as a line end"
+    value = around.format("x" * 64)
+    assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
+
+
+@pytest.mark.parametrize("variable", EXACT)
+@pytest.mark.parametrize("value", ['""', "''", '"' + "x" * 64 + '"', "'" + "x" * 64 + "'", '"'])
+def test_quotation_marks_around_a_value_are_named(variable: str, value: str) -> None:
+    reason = "it is in quotation marks, which are a part of the value"
+    assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
+
+
+@pytest.mark.parametrize("variable", ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_READ_SCOPE", "JWT_WRITE_SCOPE", "TENANT_HOST"])
+def test_check_without_a_value_is_rejected(variable: str) -> None:
+    expected = f"bad settings: {variable} is empty: set it, or remove it so that it is not checked"
+    assert faults(**{variable: ""}) == expected
+
+
+def test_misspelt_variables_are_found() -> None:
+    environment = REQUIRED | {
+        "JWT_ISUER": "x", "JWT_AUD": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
+    }  # fmt: skip
+    assert unknown_variables(environment) == {
+        "JWT_AUD": None, "JWT_ISUER": "JWT_ISSUER", "REDIS_TIME_OUT": "REDIS_TIMEOUT", "TENANT_HOSTS": "TENANT_HOST",
+        "jwt_audience": "JWT_AUDIENCE",
+    }  # fmt: skip
+    assert Settings.read(environment) == Settings.read(REQUIRED)
+
+
+def test_variables_of_platforms_are_not_taken_for_misspelt_ones() -> None:
+    platform = (
+        "REDIS_TLS_URL", "REDIS_TEMPORARY_URL", "REDIS_URL_1", "HEROKU_REDIS_COPPER_URL", "REDIS_HOST", "REDIS_PORT",
+        "REDIS_PASSWORD", "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "SSL_CERT_FILE", "PORT0", "HOST", "DYNO",
+        "TZ", "PATH", "HOSTNAME", "VALKEY_URL", "LOG_DIR", "WEB_MEMORY", "OMS_CONFIG_URL", "DATABASE_URL",
+    )  # fmt: skip
+    assert unknown_variables(REQUIRED | {"PORT": "1"} | dict.fromkeys(platform, "x")) == {}
+
+
+def test_error_names_similar_unknown_variables() -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.read({"REDIS_URLS": "redis://h", "JWT_SECRETS": "hunter2"})
+    assert str(raised.value).endswith(
+        "; JWT_SECRETS is unknown; similar: JWT_SECRET; REDIS_URLS is unknown; similar: REDIS_URL"
+    )
+
+
+def test_public_key_may_come_from_an_environment_file() -> None:
+    for value in (PEM.replace("\n", "\\n"), PEM + "\n\n", '"' + PEM.replace("\n", "\\n") + '"'):
+        settings = Settings.read(REQUIRED | {"JWT_SECRET": "", "JWT_PUBLIC_KEY": value})
+        assert settings.jwt_public_key == RSA_KEYS[0].public_key()
+
+
+@pytest.mark.parametrize("variable", ["JWT_SECRET", "JWT_SECRET_PREVIOUS"])
+def test_public_key_is_no_secret(variable: str) -> None:
+    expected = r"; it is a key in PEM, which belongs into JWT_PUBLIC_KEY$"
+    assert re.search(f"{variable} must be [^;]+{expected}", faults(**{variable: PEM.replace("\n", "\\n")}))
+
+
+def test_unusable_public_key_is_described() -> None:
+    weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - tests a weak key
+    assert faults(JWT_SECRET="", JWT_PUBLIC_KEY=pem(weak)).startswith(
+        "bad settings: JWT_PUBLIC_KEY must be a public key or certificate in PEM: RSA of 2048 to 8192 bits, "
+        "EC (P-256, P-384, P-521) or Ed25519; it is an RSA key of 1024 bits with an exponent of 17 bits"
+    )
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         *(("PORT", value) for value in ("0", "65536", "-1", "80.0", " 80", "8_0", "٨٠", "1e3", "9" * 5000)),
@@ -83,14 +175,14 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
                 "localhost", "http://localhost", "redis://", "redis://h:port", "redis://h:0", "redis://h/x", "unix:",
                 "redis://[::1", "redis://h/0?foo=bar", "redis://h/0?socket_timeout=abc", "unix:///x?db=1",
                 "redis://h/0#x", "redis://h,i", "redis+sentinel://h", "redis+sentinel://h/s/x", "redis+sentinel://h,/s",
-                "redis+sentinel://h/s?tls=yes", "redis+cluster://h/0", "redis+cluster://", "redis+cluster://h:0",
-                "redis+cluster://h?x=1", "rediss+cluster://h", "unix://h/path",
-                "redis+sentinel://oms:6379/s3cret@host:26379",
+                "redis+sentinel://h/s?tls=yes", "redis+cluster://h/1", "redis+cluster://", "redis+cluster://h:0",
+                "redis+cluster://h?x=1", "rediss+cluster://h?tls=false", "unix://h/path", "redis-sentinel://h/s",
+                "redis+sentinel://oms:6379/s3cret@host:26379", "unix:///", "redis:///0", "redis://h?tls=true&tls=true",
             )
         ),
-        *(("REDIS_TLS_VERIFY", value) for value in ("no", "True", "0")),
+        *(("REDIS_TLS_VERIFY", value) for value in ("no", "0")),
         *(("REDIS_MIN_REPLICAS", value) for value in ("-1", "11", "x", "0" * 19 + "999")),
-        *(("REDIS_SENTINEL_QUORUM", value) for value in ("all", "2", "Majority")),
+        *(("REDIS_SENTINEL_QUORUM", value) for value in ("all", "2")),
         *((f"REDIS_SENTINEL_{name}", "\udcff") for name in ("USERNAME", "PASSWORD")),
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_SECRET_PREVIOUS", value) for value in ("x" * 31, "\udcff" * 40)),
@@ -122,7 +214,7 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
             ("JWT_ISSUER", value)
             for value in ("https://{tenant}.id.example/{tenant}", "https://x/{Tenant}", "https://x/ ", "x\n")
         ),
-        *(("JWT_ALGORITHMS", value) for value in ("none", "HS256,none", "HS1", ",", "hs256", "RS256;ES256")),
+        *(("JWT_ALGORITHMS", value) for value in ("none", "HS256,none", "HS1", ",", "RS256;ES256", "Ed448")),
         *(("JWT_JWKS_TTL", value) for value in ("9", "86401", "x")),
         *(("JWT_READ_SCOPE", value) for value in ("a b", 'a"b', "a\\b", "\u00e4")),
         *(("JWT_WRITE_SCOPE", value) for value in (" ",)),
@@ -130,15 +222,23 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
         *(("METRICS_TOKEN", value) for value in ("m" * 15, "m" * 15 + " ", "\u00e4" * 16)),
         *(("UI_NOTE", value) for value in ("x" * 501, "a\nb", "\x00")),
         ("LOG_FORMAT", "xml"),
-        ("LOG_LEVEL", "info"),
+        ("LOG_LEVEL", "quiet"),
     ],
 )  # fmt: skip
 def test_bad_value_is_rejected(variable: str, value: str) -> None:
     assert faults(**{variable: value}).startswith(f"bad settings: {variable} must be ")
 
 
-def test_no_value_is_quoted() -> None:
-    assert "hunter" not in faults(REDIS_URL="redis://:hunter2@host:port", JWT_SECRET="hunter3", METRICS_TOKEN="hunter4")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "hunter2", "hunter2\n", '"hunter2"', "redis://:hunter2@host:port", "redis://hunter2/?@h", "redis://h?hunter2",
+        "-----BEGIN PUBLIC KEY-----hunter2-----END ", "https://hunter2@id.example/{tenant}/{tenant}", "hunter2,RS256",
+    ],
+)  # fmt: skip
+def test_no_value_is_quoted(value: str) -> None:
+    variables = [field.metadata["variable"] for field in dataclasses.fields(Settings)]
+    assert "hunter" not in faults(**dict.fromkeys(variables, value))
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ MAX_FETCHES: Final = 64  # at the same time
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_ADDRESS_CHARACTERS: Final = 2048
 MAX_FAILURE: Final = 300  # characters of a failure's text, which may contain text from the provider
+MAX_CANDIDATES: Final = 4  # keys that a token is verified with, if its kid and alg do not choose one
 ASK_AGAIN_SECONDS: Final = 5.0  # minimum time between two fetches from one issuer
 ABSENT_SECONDS: Final = 60.0  # pause after an issuer without cached keys answered 404
 OUTAGE_SECONDS: Final = 3600.0  # how long keys are used after their TTL while their issuer fails
@@ -64,8 +65,10 @@ class JwksKeySource:
         self._lookups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
         self._fetches = 0
 
-    async def find(self, issuer: str | None, key_id: str | None) -> Key:
+    async def find(self, issuer: str | None, key_id: str | None, algorithm: object) -> Sequence[Key]:
         """See `KeySource`."""
+        if algorithm not in self._accepted:
+            raise Unauthorized("The token is signed with an algorithm that is not accepted.", RejectionReason.ALGORITHM)
         state = self._state_of(self._location or issuer or "")
         age = self._clock() - state.fetched_at
         if age > self._ttl + OUTAGE_SECONDS:
@@ -74,22 +77,24 @@ class JwksKeySource:
             fetched = self._fetch(state)
             if state.failure is None:  # during an outage, only the first lookup waits
                 await fetched
-        key = state.key(key_id)
-        if key is None and self._may_fetch(state):
+        found = state.find(key_id, algorithm)
+        if not found and self._may_fetch(state):
             await self._fetch(state)
-            key = state.key(key_id)
-        if key is None and state.is_not_found:
-            raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER)
-        if key is None:
-            raise Unauthorized("The token's key is not in its issuer's key set.", RejectionReason.KEY)
-        return key
+            found = state.find(key_id, algorithm)
+        if not found and state.is_not_found:
+            detail = f"{state.location} has no discovery document: it answered 404"
+            raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER, detail)
+        if not 0 < len(found) <= MAX_CANDIDATES:
+            detail = f"{len(found)} keys of {state.location} fit the token's kid and alg; {state.ignored}"
+            raise Unauthorized("The token's key is not in its issuer's key set.", RejectionReason.KEY, detail)
+        return found
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
         state = self._issuers.get(self._location or issuer or "")
         if state is None or self._clock() - state.fetched_at > self._ttl:
             return False
-        return any(key is each for each in state.keys.values())
+        return any(key is each for each in state.keys)
 
     async def close(self) -> None:
         """See `KeySource`."""
@@ -141,16 +146,18 @@ class JwksKeySource:
     async def _run_fetch(self, state: "_IssuerState") -> None:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                keys = keys_from_jwks(await self._fetcher.fetch(state.location), self._accepted)
+                keys, ignored = keys_from_jwks(await self._fetcher.fetch(state.location), self._accepted)
         except DocumentNotFound:
             if not state.keys:  # an issuer that had keys may come back soon
                 state.next_fetch_at = self._clock() + ABSENT_SECONDS
-            state.keys, state.fetched_at, state.is_not_found, state.failure = {}, _NEVER, True, None
+            state.keys, state.fetched_at, state.is_not_found, state.failure = [], _NEVER, True, None
         except (FetchError, TimeoutError, ValueError) as error:
             state.is_not_found, state.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
             _log.warning("keys not fetched", extra={"issuer": state.location, "cause": state.failure})
         else:
-            state.update(keys, self._clock())
+            state.update(keys, ignored, self._clock())
+            if not keys:
+                _log.warning("no usable keys", extra={"issuer": state.location, "cause": state.ignored})
         finally:
             state.fetch_task = None
             self._fetches -= 1
@@ -171,7 +178,8 @@ class _IssuerState:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self.keys: Mapping[str | None, Key] = {}  # of the last successful fetch
+        self.keys: Sequence[Key] = []  # of the last successful fetch
+        self.ignored = ""  # the other keys of that fetch, with reasons
         self.fetched_at = self.next_fetch_at = _NEVER
         self.is_not_found = False
         self.failure: str | None = None  # reason, if the last fetch failed
@@ -182,16 +190,18 @@ class _IssuerState:
         """The number of keys that it counts as."""
         return max(1, len(self.keys))
 
-    def key(self, key_id: str | None) -> Key | None:
-        """Return the key with this ID, or None. Without an ID, return the only key if there is exactly one."""
-        if key_id is None and len(self.keys) == 1:
-            return next(iter(self.keys.values()))
-        return self.keys.get(key_id)
+    def find(self, key_id: str | None, algorithm: object) -> Sequence[Key]:
+        """Return the keys for a token: those with its key ID, or else those without one. No ID means any key."""
+        fitting = [key for key in self.keys if algorithm in key.algorithms]
+        if key_id is None:
+            return fitting
+        return [key for key in fitting if key.key_id == key_id] or [key for key in fitting if key.key_id is None]
 
-    def update(self, keys: Mapping[str | None, Key], now: float) -> None:
+    def update(self, keys: Sequence[Key], ignored: Sequence[str], now: float) -> None:
         """Store fetched keys. An unchanged key stays the same object, so that cached tokens remain valid."""
-        old = self.keys
-        self.keys = {key_id: old[key_id] if old.get(key_id) == key else key for key_id, key in keys.items()}
+        old = {(key.key_id, key.algorithms): key for key in self.keys}
+        self.keys = [known if (known := old.get((key.key_id, key.algorithms))) == key else key for key in keys]
+        self.ignored = f"{len(ignored)} other keys are ignored: {'; '.join(ignored)}"[:MAX_FAILURE]
         self.fetched_at, self.is_not_found, self.failure = now, False, None
 
 
@@ -210,7 +220,11 @@ class JwksFetcher:
             timeout=FETCH_SECONDS,
             # No limit, because a hung issuer occupies a connection that others would wait for. MAX_FETCHES applies.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            # RFC 7517, section 8.5.2, defines a type for key sets. Any other type may contain JSON too.
+            headers={
+                "Accept": "application/json, application/jwk-set+json, */*;q=0.5",
+                "Accept-Encoding": "identity",
+            },
         )
 
     async def fetch(self, location: str) -> object:
@@ -225,8 +239,9 @@ class JwksFetcher:
     async def _jwks_uri(self, issuer: str) -> str:
         """Return the `jwks_uri` of an issuer (OpenID Connect Discovery 1.0, sections 3 and 4)."""
         document = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", not_found=DocumentNotFound)
-        if not isinstance(document, dict) or document.get("issuer") != issuer:
-            raise FetchError("the discovery document has another issuer")
+        named = document.get("issuer") if isinstance(document, dict) else None
+        if named != issuer:
+            raise FetchError(f"the discovery document has another issuer: {named!r}")
         address = document.get("jwks_uri")
         if not isinstance(address, str) or not is_trusted_address(address):
             raise FetchError(

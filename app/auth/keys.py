@@ -1,15 +1,20 @@
 """Keys that verify tokens, and the algorithms that each key may be used with."""
 
+import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.x509 import InvalidVersion, load_der_x509_certificate
+
+from app.errors import Mistake
 
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -24,27 +29,30 @@ _RSA_BITS = range(2048, 8193)  # RFC 7518, section 3.3, sets the minimum
 _MAX_EXPONENT_BITS = 32
 MAX_KEYS = 100  # in a JWK Set, unusable keys included
 _MAX_KEY_ID = 255
+_MAX_SHOWN = 20  # characters of an unknown algorithm
 _KEY_TYPES = ("RSA", "EC", "OKP")
 PUBLIC_KEY_ALGORITHMS = (*_RSA_ALGORITHMS, "ES256", "ES384", "ES512", *_ED25519_ALGORITHMS)
 
 
+_ARMOR: Final = re.compile("-----BEGIN [^-]+-----([^-]+)-----END ")
+# Line ends, also those that an environment file holds as two characters, and the quotation marks around the value.
+_NO_BASE64: Final = re.compile(r"\\[nr]|[\s\"']")
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the only algorithms that it may be used with (RFC 8725, section 3.1).
-
-    During a rotation, `previous` is the key that it replaces. Signatures of either key are accepted.
-    """
+    """A key and the only algorithms that it may be used with (RFC 8725, section 3.1)."""
 
     material: Any = field(repr=False)
     algorithms: tuple[str, ...]
-    previous: "Key | None" = None
+    key_id: str | None = None
 
 
 class KeySource(Protocol):
     """A source of keys."""
 
-    async def find(self, issuer: str | None, key_id: str | None) -> Key:
-        """Return the key for a token whose unverified `iss` is `issuer` and whose unverified `kid` is `key_id`.
+    async def find(self, issuer: str | None, key_id: str | None, algorithm: object) -> Sequence[Key]:
+        """Return the keys that may have signed a token with this unverified `iss`, `kid` and `alg`: one or a few.
 
         Raises Unauthorized if there is no such key, and KeyUnavailable if the issuer's keys cannot be fetched now.
         """
@@ -58,31 +66,45 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StaticKeySource:
-    """A `KeySource` that returns the key from the settings for every issuer and every `kid`."""
+    """A `KeySource` that returns the keys from the settings for every token. During a rotation, there are two."""
 
-    key: Key
+    keys: tuple[Key, ...]
 
-    async def find(self, issuer: str | None, key_id: str | None) -> Key:
+    async def find(self, issuer: str | None, key_id: str | None, algorithm: object) -> Sequence[Key]:
         """See `KeySource`."""
-        return self.key
+        return self.keys
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
-        return key is self.key
+        return any(key is each for each in self.keys)
 
     async def close(self) -> None:
         """See `KeySource`."""
 
 
-def public_key(pem: str) -> Any:
-    """Return the RSA, EC or Ed25519 public key in `pem`. Raises ValueError for anything else, also a private key."""
+def public_key(text: str) -> Any:
+    """Return the RSA, EC or Ed25519 public key in `text`: a public key or certificate, as PEM, its base64 or both.
+
+    A certificate's dates and issuer are not checked. Raises Mistake for anything else, also for a private key.
+    """
+    if "PRIVATE KEY" in text:
+        raise Mistake("it is a private key")
+    armored = _ARMOR.search(text)
     try:
-        key = load_pem_public_key(pem.encode())
-    except UnsupportedAlgorithm as error:
-        raise ValueError("unsupported key") from error
-    if not algorithms_for(key):
-        raise ValueError("unsupported key")
-    return key
+        der = base64.b64decode(_NO_BASE64.sub("", armored[1] if armored else text), validate=True)
+    except ValueError as error:
+        raise Mistake("it is neither PEM nor base64") from error
+    if der.startswith(b"-----BEGIN "):
+        return public_key(der.decode("ascii", "replace"))
+    for load in (load_der_public_key, lambda der: load_der_x509_certificate(der).public_key()):
+        try:
+            key = load(der)
+        except (ValueError, UnsupportedAlgorithm, InvalidVersion):
+            continue
+        if not algorithms_for(key):
+            raise Mistake(f"it is {_described(key)}")
+        return key
+    raise Mistake("it contains neither a public key nor a certificate")
 
 
 def algorithms_for(key: object) -> tuple[str, ...]:
@@ -99,42 +121,62 @@ def _is_bounded(key: RSAPublicKey) -> bool:
     return key.key_size in _RSA_BITS and key.public_numbers().e.bit_length() <= _MAX_EXPONENT_BITS
 
 
-def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> dict[str | None, Key]:
-    """Return the keys of a JWK Set by `kid` that can verify with at least one of the `accepted` algorithms.
+def _described(key: object) -> str:
+    """Return the kind of a public key, with its size or curve."""
+    if isinstance(key, RSAPublicKey):
+        return f"an RSA key of {key.key_size} bits with an exponent of {key.public_numbers().e.bit_length()} bits"
+    if isinstance(key, EllipticCurvePublicKey):
+        return f"an EC key on the curve {key.curve.name}"
+    return "an Ed25519 key" if isinstance(key, Ed25519PublicKey) else "a key of another type"
 
-    Other keys are ignored, as RFC 7517, section 5, recommends: shared secrets, private keys, encryption keys,
-    unsupported types and algorithms, unreasonable sizes. Raises ValueError if `jwks` is not a JWK Set or has more than
-    `MAX_KEYS` keys.
+
+def canonical(algorithm: object) -> object:
+    """Return the name of a signature algorithm that `Key` uses: RFC 9864 renames EdDSA with an Ed25519 key."""
+    return "EdDSA" if algorithm == "Ed25519" else algorithm
+
+
+def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> tuple[list[Key], list[str]]:
+    """Return the keys of a JWK Set that can verify with an `accepted` algorithm, and why each other key is ignored.
+
+    RFC 7517, section 5, recommends to ignore keys: shared secrets, private keys, encryption keys, unsupported types and
+    algorithms, unreasonable sizes. Raises Mistake if `jwks` is not a JWK Set or has more than `MAX_KEYS` keys.
     """
     members = jwks.get("keys") if isinstance(jwks, dict) else None
     if not isinstance(members, list):
-        raise ValueError("the document is not a JWK Set")  # noqa: TRY004 - fetched data, not a wrong argument type
+        raise Mistake("the document is not a JWK Set")
     if len(members) > MAX_KEYS:
-        raise ValueError(f"the JWK Set has {len(members)} keys; expected at most {MAX_KEYS}")
-    found: dict[str | None, Key] = {}
-    for member in members:
-        if isinstance(member, dict) and _is_key_id(kid := member.get("kid")):
-            material = _material(member)
-            declared = member.get("alg")
-            fitting = algorithms_for(material)
-            algorithms = tuple(name for name in accepted if name in fitting and (declared is None or declared == name))
-            if algorithms:
-                found[kid] = Key(material, algorithms)
-    return found
+        raise Mistake(f"the JWK Set has {len(members)} keys; expected at most {MAX_KEYS}")
+    keys, ignored = [], []
+    for number, member in enumerate(members, 1):
+        try:
+            keys.append(_key(member, accepted))
+        except Mistake as mistake:
+            ignored.append(f"key {number}: {mistake}")
+    return keys, ignored
 
 
-def _is_key_id(kid: object) -> bool:
-    return kid is None or (isinstance(kid, str) and len(kid) <= _MAX_KEY_ID)
-
-
-def _material(member: Mapping[str, Any]) -> object:
-    """Return the public key of a JWK, or None if it is malformed or not meant for signatures."""
-    operations = member.get("key_ops", ["verify"])
-    usable = member.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
-    if not usable or "d" in member or member.get("kty") not in _KEY_TYPES:
-        return None
+def _key(member: object, accepted: Sequence[str]) -> Key:
+    """Return the key of a JWK. Raises Mistake if it cannot verify signatures with an accepted algorithm."""
+    if not isinstance(member, dict):
+        raise Mistake("it is not an object")
+    # Some libraries write members without a value.
+    jwk = {name: value for name, value in member.items() if value not in (None, "", [])}
+    key_id, declared = jwk.get("kid"), canonical(jwk.pop("alg", None))
+    operations = jwk.get("key_ops", ["verify"])
+    if key_id is not None and not (isinstance(key_id, str) and len(key_id) <= _MAX_KEY_ID):
+        raise Mistake(f"its kid is not a string of at most {_MAX_KEY_ID} characters")
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise Mistake("its use or key_ops is not for verifying signatures")
+    if "d" in jwk or jwk.get("kty") not in _KEY_TYPES:
+        raise Mistake(f"it is not a public key of type {', '.join(_KEY_TYPES)}")
     try:
-        # Leave out `alg`, because PyJWK would accept any algorithm in it, also those of shared secrets and "none".
-        return jwt.PyJWK({name: value for name, value in member.items() if name != "alg"}).key
-    except (jwt.PyJWTError, LookupError, TypeError, ValueError, AttributeError):
-        return None  # PyJWT 2.15 does not check the types of members
+        # Without `alg`, because PyJWK would accept any algorithm in it, also those of shared secrets and "none".
+        material = jwt.PyJWK(jwk).key
+    except (jwt.PyJWTError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Mistake("its values are malformed") from error  # PyJWT 2.15 does not check the types of members
+    fitting = algorithms_for(material)
+    algorithms = tuple(name for name in accepted if name in fitting and declared in (None, name))
+    if not algorithms:
+        use = "" if declared is None else f" for the alg {str(declared)[:_MAX_SHOWN]}"
+        raise Mistake(f"it is {_described(material)}{use}, and JWT_ALGORITHMS is {','.join(accepted)}")
+    return Key(material, algorithms, key_id)

@@ -1,37 +1,65 @@
 """Verification of tokens: signature, times, issuer, audience and the claims that the service uses."""
 
+import contextlib
 import functools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jwt
 
-from app.auth.keys import Key, KeySource
+from app.auth.keys import Key, KeySource, canonical
 from app.errors import RejectionReason, Unauthorized
 from app.model import TENANT_PATTERN, Principal, is_tenant_name
 
 # Identity providers issue tokens of up to about 4 KiB. PyJWT takes up to 0.2 ms per KiB before it checks the signature.
 MAX_TOKEN_CHARACTERS = 16 * 1024
 _TIMES = frozenset({"exp", "nbf", "iat"})
+_MAX_DETAIL = 200
 _MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; each change stores the subject
 _MAX_TIME = 2**53  # above it, JSON numbers are not exact (RFC 8259, section 6)
 TENANT_PLACEHOLDER = "{tenant}"
 
-# The message and the rejection reason for each error of PyJWT. The error's nearest base class in the table applies.
-_REASONS: Mapping[type[Exception], tuple[str, RejectionReason]] = {
-    jwt.ExpiredSignatureError: ("The token has expired.", RejectionReason.EXPIRED),
-    jwt.ImmatureSignatureError: ("The token is not valid yet.", RejectionReason.NOT_YET_VALID),
-    jwt.InvalidAudienceError: ("The token is meant for another audience.", RejectionReason.AUDIENCE),
-    jwt.InvalidIssuerError: ("The token comes from another issuer.", RejectionReason.ISSUER),
-    jwt.MissingRequiredClaimError: ("The token lacks a required claim.", RejectionReason.CLAIM),
+jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))  # see `canonical`; PyJWT 2.15 lacks it
+
+# For each error of PyJWT: the message, the rejection reason, and the detail for the log, if it says more. The error's
+# nearest base class in the table applies. The text of a DecodeError quotes at most one byte of the token.
+_REASONS: Mapping[type[Exception], tuple[str, RejectionReason, str]] = {
+    jwt.ExpiredSignatureError: ("The token has expired.", RejectionReason.EXPIRED, "'exp' is in the past"),
+    jwt.ImmatureSignatureError: (
+        "The token is not valid yet.",
+        RejectionReason.NOT_YET_VALID,
+        "'nbf' is in the future",
+    ),
+    jwt.InvalidAudienceError: (
+        "The token is meant for another audience.",
+        RejectionReason.AUDIENCE,
+        "'aud' does not contain JWT_AUDIENCE, or is neither a string nor a list of strings",
+    ),
+    jwt.InvalidIssuerError: (
+        "The token comes from another issuer.",
+        RejectionReason.ISSUER,
+        "'iss' is not JWT_ISSUER",
+    ),
+    jwt.MissingRequiredClaimError: (
+        "The token lacks a required claim.",
+        RejectionReason.CLAIM,
+        "'{error.claim}' is missing or empty",
+    ),
     jwt.InvalidAlgorithmError: (
         "The token is signed with an algorithm that is not accepted.",
         RejectionReason.ALGORITHM,
+        "the header's 'alg' is not in JWT_ALGORITHMS",
     ),
-    jwt.InvalidSignatureError: ("The token's signature does not match.", RejectionReason.SIGNATURE),
-    jwt.InvalidTokenError: ("The token is malformed.", RejectionReason.MALFORMED),
+    jwt.InvalidSignatureError: ("The token's signature does not match.", RejectionReason.SIGNATURE, ""),
+    jwt.exceptions.InvalidJTIError: ("The token is malformed.", RejectionReason.MALFORMED, "'jti' is not a string"),
+    jwt.DecodeError: ("The token is malformed.", RejectionReason.MALFORMED, "{error}"),
+    jwt.InvalidTokenError: (
+        "The token is malformed.",
+        RejectionReason.MALFORMED,
+        "the header's 'kid', 'crit' or 'b64' is invalid",
+    ),
 }
 
 
@@ -84,11 +112,12 @@ class TokenVerifier:
             text = f"The token is longer than {MAX_TOKEN_CHARACTERS} characters."
             raise Unauthorized(text, RejectionReason.MALFORMED)
         try:
-            issuer, key_id = self._unverified_issuer_and_key_id(token)
-            key = await self.keys.find(issuer, key_id)
-            claims = self._claims(token, key, issuer)
+            header = jwt.get_unverified_header(token)
+            issuer = self._unverified_issuer(token)
+            keys = await self.keys.find(issuer, header.get("kid") or None, canonical(header.get("alg")))
+            key, claims = self._claims(token, keys, issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
-            raise Unauthorized(*_reason(error)) from error
+            raise self._rejection(token, error) from error
         for claim in _TIMES & claims.keys():
             # PyJWT accepts all that `int()` accepts. RFC 7519, section 2, requires a JSON number ("NumericDate").
             if type(claims[claim]) not in {int, float} or not abs(claims[claim]) < _MAX_TIME:
@@ -103,35 +132,50 @@ class TokenVerifier:
         """Close the connections of the key source."""
         await self.keys.close()
 
-    def _claims(self, token: str, key: Key, issuer: str | None) -> dict[str, Any]:
-        try:
-            return jwt.decode(
-                token,
-                key.material,
-                algorithms=key.algorithms,
-                audience=self.audience,
-                issuer=issuer,
-                leeway=self.leeway,
-                options={
-                    "require": ["exp"] if self._realms else ["exp", self.tenant_claim],
-                    "verify_aud": self.audience is not None,
-                    "enforce_minimum_key_length": True,
-                },
-            )
-        except jwt.InvalidSignatureError:
-            if key.previous is None:
-                raise
-            return self._claims(token, key.previous, issuer)
+    def _claims(self, token: str, keys: Sequence[Key], issuer: str | None) -> tuple[Key, dict[str, Any]]:
+        """Return the verified claims, and the one of `keys` that has signed them."""
+        for key in keys[:-1]:
+            with contextlib.suppress(jwt.InvalidSignatureError):
+                return key, self._claims_signed_by(key, token, issuer)
+        return keys[-1], self._claims_signed_by(keys[-1], token, issuer)
 
-    def _unverified_issuer_and_key_id(self, token: str) -> tuple[str | None, str | None]:
-        """Return the expected issuer that the token names, and the key ID. Raises PyJWTError for another issuer."""
-        key_id = jwt.get_unverified_header(token).get("kid")
+    def _claims_signed_by(self, key: Key, token: str, issuer: str | None) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key.material,
+            algorithms=(*key.algorithms, "Ed25519") if "EdDSA" in key.algorithms else key.algorithms,
+            audience=self.audience,
+            issuer=issuer,
+            leeway=self.leeway,
+            options={
+                "require": ["exp"] if self._realms else ["exp", self.tenant_claim],
+                "verify_aud": self.audience is not None,
+                "verify_iat": False,  # informational (RFC 7519, section 4.1.6), and clocks differ
+                "verify_sub": False,  # `_principal` checks it
+                "enforce_minimum_key_length": True,
+            },
+        )
+
+    def _unverified_issuer(self, token: str) -> str | None:
+        """Return the expected issuer that the token names. Raises PyJWTError for another issuer."""
         if self._realms is None:
-            return self.issuer, key_id
-        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+            return self.issuer
+        issuer = _unverified_claims(token).get("iss")
         if not isinstance(issuer, str) or not self._realms.fullmatch(issuer):
             raise jwt.InvalidIssuerError
-        return issuer, key_id
+        return issuer
+
+    def _rejection(self, token: str, error: Exception) -> Unauthorized:
+        kinds = type(error).__mro__
+        kind = next((kind for kind in kinds if kind in _REASONS), jwt.InvalidTokenError)
+        text, reason, detail = _REASONS[kind]
+        if kind is jwt.InvalidIssuerError and self._differs_in_slash(_unverified_claims(token).get("iss")):
+            detail += ": they differ in the slash at the end"
+        return Unauthorized(text, reason, detail.format(error=error)[:_MAX_DETAIL])
+
+    def _differs_in_slash(self, issuer: object) -> bool:
+        other = f"{issuer}/".removesuffix("//")
+        return self._realms.fullmatch(other) is not None if self._realms else other == self.issuer
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = claims.get("sub")
@@ -164,9 +208,8 @@ class TokenVerifier:
         return frozenset(scope for scope in self.scopes if scope in words)
 
 
-def _reason(error: Exception) -> tuple[str, RejectionReason]:
-    kinds = type(error).__mro__
-    return next((_REASONS[kind] for kind in kinds if kind in _REASONS), _REASONS[jwt.InvalidTokenError])
+def _unverified_claims(token: str) -> dict[str, Any]:
+    return jwt.decode(token, options={"verify_signature": False})
 
 
 def _is_text(value: object, max_length: int) -> bool:

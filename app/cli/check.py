@@ -20,7 +20,7 @@ from app.preflight.inspection import (
     inspect_store,
     tls_mismatch,
 )
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, unknown_variables
 from app.store_factory import create_store
 
 _ERROR_STATUSES: Final = {"bad_settings": STATUSES["usage"], "store": STATUSES["failed"]}
@@ -49,6 +49,7 @@ def check() -> NoReturn:
         found, servers = [_store_error(failure_reason(error)), *about_sentinels], []
     if any(each.code == "store" for each in found) and (mistake := asyncio.run(tls_mismatch(settings))):
         found, servers = [_store_error(mistake), *about_sentinels], []
+    found += _misspelt()
     status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
     if wants_json():
@@ -57,6 +58,13 @@ def check() -> NoReturn:
     else:
         _print_lines(found, address, status)
     raise SystemExit(status)
+
+
+def _misspelt() -> list[Finding]:
+    return [
+        Finding("warning", "unknown_variable", f"{name} is not a setting" + (f"; {known} is" if known else ""))
+        for name, known in unknown_variables(os.environ).items()
+    ]
 
 
 def _store_error(reason: str) -> Finding:

@@ -14,7 +14,7 @@ from app.logs import install_log_hooks, logging_config, startup_error
 from app.server.graceful_shutdown import serve
 from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import listen
-from app.settings import METRICS_DIRECTORY, Settings, SettingsError
+from app.settings import METRICS_DIRECTORY, Settings, SettingsError, unknown_variables
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
         settings = Settings.read(os.environ)
         listening_socket = listen(settings.port)
     except SettingsError as error:
-        sys.exit(startup_error(str(error), os.environ.get("LOG_FORMAT")))
+        sys.exit(startup_error(str(error), os.environ.get("LOG_FORMAT", "").lower()))
     except OSError as error:
         reason = f"cannot listen on port {settings.port} (PORT): {os.strerror(error.errno or 0)}"
         sys.exit(startup_error(reason, settings.log_format))
@@ -46,7 +46,10 @@ def main() -> None:
     )
     _allow_many_connections()
     install_log_hooks()
-    logging.getLogger(__name__).info("listening", extra=settings.described())
+    log = logging.getLogger(__name__)
+    log.info("listening", extra=settings.described())
+    for variable, similar in unknown_variables(os.environ).items():
+        log.warning("unknown variable", extra={"variable": variable, **({"similar": similar} if similar else {})})
     with _metrics_directory(settings):
         serve(config, listening_socket)
 

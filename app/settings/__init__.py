@@ -4,11 +4,13 @@ parsers       parse the text of one variable
 cross_checks  find contradictions between variables
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, Self
 
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
+from app.errors import Mistake
 from app.settings import parsers as parse
 from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, default_algorithms
 from app.store.redis_url import Address
@@ -26,6 +28,7 @@ _REDIS_URLS: Final = (
     "redis://host:port/db, rediss://host:port/db, unix:///path, redis+sentinel://host:port,host:port/service/db or "
     "redis+cluster://host:port,host:port"
 )
+_PUBLIC_KEY: Final = "a public key or certificate in PEM: RSA of 2048 to 8192 bits, EC (P-256, P-384, P-521) or Ed25519"
 _SECRET: Final = f"{parse.MIN_SECRET_BYTES} bytes or more"
 
 
@@ -51,7 +54,7 @@ class Settings:
     redis_timeout: float = _setting("REDIS_TIMEOUT", "a number of seconds, 0.01 to 60", parse.seconds(0.01, 60), 1.0)
     redis_min_replicas: int = _setting("REDIS_MIN_REPLICAS", "a number of replicas, 0 to 10", parse.whole(0, 10), 0)
     redis_sentinel_quorum: Quorum = _setting(  # noqa: RUF009 - a Quorum is a string
-        "REDIS_SENTINEL_QUORUM", "majority or any", parse.text("majority|any"), "majority"
+        "REDIS_SENTINEL_QUORUM", "majority or any", parse.one_of("majority", "any"), "majority"
     )
     redis_sentinel_username: str | None = _setting(
         "REDIS_SENTINEL_USERNAME", "the user of the sentinels, in UTF-8", parse.utf8, None, shown=False
@@ -63,9 +66,7 @@ class Settings:
     jwt_secret_previous: str | None = _setting(
         "JWT_SECRET_PREVIOUS", f"the secret before JWT_SECRET, {_SECRET}", parse.secret, None, shown=False
     )
-    jwt_public_key: str | None = _setting(
-        "JWT_PUBLIC_KEY", "an RSA, EC (P-256, P-384, P-521) or Ed25519 public key in PEM", parse.pem, None
-    )
+    jwt_public_key: object = _setting("JWT_PUBLIC_KEY", _PUBLIC_KEY, public_key, None)
     jwt_jwks_url: str | None = _setting("JWT_JWKS_URL", "the https:// address of a JWK Set", parse.trusted_url, None)
     jwt_issuer: str | None = _setting(
         "JWT_ISSUER", "the 'iss' of valid tokens, with {tenant} at most once", parse.issuer, None
@@ -99,9 +100,14 @@ class Settings:
     metrics_directory: str | None = _setting(
         METRICS_DIRECTORY, "a directory that app.server creates for its workers", str, None, shown=False
     )
-    log_format: str = _setting("LOG_FORMAT", "logfmt, json or console", parse.text("logfmt|json|console"), "logfmt")
+    log_format: str = _setting(
+        "LOG_FORMAT", "logfmt, json or console", parse.one_of("logfmt", "json", "console"), "logfmt"
+    )
     log_level: str = _setting(
-        "LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL", parse.text("DEBUG|INFO|WARNING|ERROR|CRITICAL"), "INFO"
+        "LOG_LEVEL",
+        "DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        parse.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        "INFO",
     )
 
     @property
@@ -144,12 +150,35 @@ class Settings:
             given = environment.get(variable, "")
             if given:
                 try:
+                    if variable != "JWT_PUBLIC_KEY":  # whose parser accepts them
+                        parse.require_plain(given)
                     values[each.name] = each.metadata["parser"](given)
-                except ValueError:
-                    faults.append(f"{variable} must be {expected}")
+                except ValueError as error:
+                    # The text of any other error may quote the value.
+                    reason = f"; {error}" if isinstance(error, Mistake) else ""
+                    faults.append(f"{variable} must be {expected}{reason}")
             elif each.default is MISSING:
                 faults.append(f"{variable} is missing; it must be {expected}")
         faults += cross_check(environment, values)
         if faults:
+            faults += [f"{name} is unknown; similar: {known}" for name, known in unknown_variables(environment).items()]
             raise SettingsError("bad settings: " + "; ".join(faults))
         return cls(**values)
+
+
+_SIMILAR: Final = 0.85
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that look misspelt, each with the similar one that is not set, or None.
+
+    They are all unknown JWT_ variables, and names that are similar to those of settings.
+    """
+    known = {each.metadata["variable"] for each in fields(Settings)}
+    unset = sorted(known - environment.keys())
+    found: dict[str, str | None] = {}
+    for name in sorted(environment.keys() - known):
+        similar = difflib.get_close_matches(name.upper(), unset, 1, _SIMILAR)
+        if similar or name.upper().startswith("JWT_"):
+            found[name] = similar[0] if similar else None
+    return found

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.auth.jwks import is_trusted_address
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, public_key
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for
 from app.auth.tokens import TENANT_PLACEHOLDER
 from app.store.redis_url import Address
 
 OWN_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
 KEY_SOURCES = (*OWN_KEY_SOURCES, "JWT_ISSUER")
 _SECRETS = ("JWT_SECRET", "JWT_SECRET_PREVIOUS")
+# Without a value, these would check nothing.
+_CHECKS = ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_READ_SCOPE", "JWT_WRITE_SCOPE", "TENANT_HOST")
 _SENTINEL_LOGIN = ("REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD")
 
 
@@ -21,6 +23,9 @@ def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> It
     """
     given = [variable for variable in OWN_KEY_SOURCES if environment.get(variable)]
     issuer = environment.get("JWT_ISSUER", "")
+    for variable in _CHECKS:
+        if environment.get(variable) == "":
+            yield f"{variable} is empty: set it, or remove it so that it is not checked"
     yield from _sentinel_faults(environment, values.get("redis"))
     yield from _secret_faults(environment, values.get("jwt_algorithms", ()))
     if len(given) > 1:
@@ -55,12 +60,12 @@ def _secret_faults(environment: Mapping[str, str], algorithms: Sequence[str]) ->
             yield f"{variable} must be {longest} bytes or more for the algorithms in JWT_ALGORITHMS"
 
 
-def _fitting_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
+def _fitting_algorithms(public_key: object, *, secret: bool) -> tuple[str, ...]:
     if secret:
         return SECRET_ALGORITHMS
-    return PUBLIC_KEY_ALGORITHMS if pem is None else algorithms_for(public_key(pem))
+    return PUBLIC_KEY_ALGORITHMS if public_key is None else algorithms_for(public_key)
 
 
-def default_algorithms(pem: str | None, *, secret: bool) -> tuple[str, ...]:
-    """Return the default of JWT_ALGORITHMS: HS256 for a secret, what fits the public key `pem`, otherwise RS256."""
-    return _fitting_algorithms(pem, secret=secret)[:1]
+def default_algorithms(public_key: object, *, secret: bool) -> tuple[str, ...]:
+    """Return the default of JWT_ALGORITHMS: HS256 for a secret, what fits `public_key`, or RS256 if it is None."""
+    return _fitting_algorithms(public_key, secret=secret)[:1]

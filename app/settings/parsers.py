@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 
 from app.auth.jwks import is_trusted_address
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, canonical
 from app.auth.tokens import TENANT_PLACEHOLDER
+from app.errors import Mistake
 
 Parser = Callable[[str], str]
 
@@ -46,6 +47,26 @@ def text(pattern: str) -> Parser:
     return parse
 
 
+def one_of(*words: str) -> Parser:
+    """Return a parser of `words` in upper or lower case. It returns the word as it is in `words`."""
+
+    def parse(value: str) -> str:
+        for word in words:
+            if word.lower() == value.lower():
+                return word
+        raise ValueError
+
+    return parse
+
+
+def require_plain(value: str) -> None:
+    """Raise Mistake for white space or quotation marks around a value: files and `docker run --env-file` keep them."""
+    if value != value.strip() or not (value[0] + value[-1]).isprintable():  # also a byte order mark
+        raise Mistake("it begins or ends with white space or an invisible character, such as a line end")
+    if value[0] in "\"'" and value[0] == value[-1]:
+        raise Mistake("it is in quotation marks, which are a part of the value")
+
+
 _PLAIN = "[!-z|~]"  # printable ASCII without spaces and braces
 
 # RFC 6749, section 3.3: a scope has no space, no quotation mark and no backslash.
@@ -64,19 +85,15 @@ _origin = text(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 
 def boolean(value: str) -> bool:
     """Parse `true` or `false`."""
-    return text("true|false")(value) == "true"
+    return one_of("true", "false")(value) == "true"
 
 
 def secret(value: str) -> str:
     """Accept a secret of at least MIN_SECRET_BYTES bytes."""
     if len(value.encode()) < MIN_SECRET_BYTES:
         raise ValueError
-    return value
-
-
-def pem(value: str) -> str:
-    """Accept a public key in PEM."""
-    public_key(value)
+    if "-----BEGIN " in value:  # anyone who knows a public key could sign tokens
+        raise Mistake("it is a key in PEM, which belongs into JWT_PUBLIC_KEY")
     return value
 
 
@@ -94,10 +111,8 @@ def web_url(value: str) -> str:
 
 def algorithms(value: str) -> tuple[str, ...]:
     """Parse a comma-separated list of signature algorithms."""
-    names = tuple(name.strip() for name in value.split(","))
-    if not set(names) <= {*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS}:
-        raise ValueError
-    return names
+    parse = one_of(*SECRET_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS, "Ed25519")
+    return tuple(str(canonical(parse(name.strip()))) for name in value.split(","))
 
 
 def tenant_host(value: str) -> str:

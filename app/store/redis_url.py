@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from app.errors import Mistake
+
 Kind = Literal["server", "sentinels", "cluster"]
 HostPort = tuple[str, int]
 
@@ -12,7 +14,17 @@ _SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
     "redis": ("server", False),
     "rediss": ("server", True),
     "redis+sentinel": ("sentinels", False),
+    "rediss+sentinel": ("sentinels", True),
     "redis+cluster": ("cluster", False),
+    "rediss+cluster": ("cluster", True),
+}
+# Options in the addresses of other clients, and what replaces them.
+_OPTIONS: Final = {
+    "db": "write the database as the path, such as /1",
+    "ssl_cert_reqs": "set REDIS_TLS_VERIFY",
+    "ssl_ca_certs": "set SSL_CERT_FILE",
+    "socket_timeout": "set REDIS_TIMEOUT",
+    "ssl": "write rediss:// or ?tls=true",
 }
 
 
@@ -34,27 +46,35 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse an address. Raises ValueError if it is malformed.
+        """Parse an address. Raises Mistake if it is malformed.
 
         The schemes are `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/database` and
-        `redis+cluster://host:port,host:port`. The last two accept `?tls=true`. All accept `user:password@`.
+        `redis+cluster://host:port,host:port`, all also with `valkey`. All accept `user:password@`, and all but `unix`
+        accept `?tls=true`.
         """
-        url = urlsplit(text)
-        credentials, _, hosts = url.netloc.rpartition("@")
-        username, _, password = credentials.partition(":")
-        user, secret = unquote(username) or None, unquote(password) or None
-        if url.scheme == "unix":
-            if not url.path or hosts or url.query or url.fragment:
-                raise ValueError
-            return cls(path=unquote(url.path), username=user, password=secret)
-        # A slash in the password would end the hosts, and `shown` would print the rest of the password as the path.
-        if url.scheme not in _SCHEMES or url.fragment or "@" in url.path:
-            raise ValueError
-        kind, tls = _SCHEMES[url.scheme]
+        scheme, separator, rest = text.partition("://")
+        scheme = scheme.lower().replace("valkey", "redis", 1)
+        if not separator or scheme not in {*_SCHEMES, "unix"}:
+            raise Mistake("its scheme is none of these")
+        if not text.isprintable():
+            raise Mistake("it contains a line end or another control character, possibly at the end of the password")
+        # The last @ ends the login, as for other clients. A path of a Unix socket may contain one too.
+        login, _, place = ("", "", rest) if rest.startswith("/") else rest.rpartition("@")
+        user, secret = _login(login)
+        place, fragment, _ = place.partition("#")
+        place, _, query = place.partition("?")
+        hosts, _, path = place.partition("/")
+        if fragment:
+            raise Mistake("# is not allowed after the host")
+        if scheme == "unix":
+            if not path or hosts or query:
+                raise Mistake("a Unix socket has a path that begins with /, and no host or option")
+            return cls(path=unquote(f"/{path}"), username=user, password=secret)
+        kind, tls = _SCHEMES[scheme]
         host_ports = tuple(_host_port(host, _PORTS[kind]) for host in hosts.split(","))
-        if kind == "server" and (len(host_ports) > 1 or url.query):
-            raise ValueError
-        service, database = _path(kind, url.path.strip("/"))
+        if kind == "server" and len(host_ports) > 1:
+            raise Mistake("several hosts need redis+sentinel:// or redis+cluster://")
+        service, database = _path(kind, path.strip("/"))
         return cls(
             kind=kind,
             hosts=host_ports,
@@ -62,7 +82,7 @@ class Address:
             database=database,
             username=user,
             password=secret,
-            tls=tls or _tls(url.query),
+            tls=_tls(query, default=tls),
         )
 
     @property
@@ -86,26 +106,48 @@ def format_host_port(host_port: HostPort) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _login(text: str) -> tuple[str | None, str | None]:
+    """Return the user and the password in front of the hosts."""
+    # Other clients, such as redis-cli, would read the rest of the password as the address.
+    if any(each in text for each in "/?#"):
+        raise Mistake("in a user or password, write / as %2F, ? as %3F and # as %23")
+    username, colon, password = text.partition(":")
+    if username and not colon:
+        raise Mistake("the login has no colon: write user:password@, or :password@ without a user")
+    return unquote(username) or None, unquote(password) or None
+
+
 def _host_port(text: str, default_port: int) -> HostPort:
-    url = urlsplit(f"//{text}")  # handles IPv6; raises ValueError for an invalid port
-    port = default_port if url.port is None else url.port
-    if not url.hostname or port == 0:
-        raise ValueError
-    return url.hostname, port
+    try:
+        url = urlsplit(f"//{text}")  # handles IPv6; raises ValueError for an invalid host or port
+        host, port = url.hostname, default_port if url.port is None else url.port
+    except ValueError as error:
+        raise Mistake("a host or port is invalid, or @ is missing after the password") from error
+    if not host or port == 0:
+        raise Mistake("a host is missing, or its port is 0")
+    return host, port
 
 
 def _path(kind: Kind, path: str) -> tuple[str, int]:
-    """Return the service and the database in the path. Raises ValueError if the kind of store does not allow them."""
+    """Return the service and the database in the path. Raises Mistake if the kind of store does not allow them."""
     service, _, database = path.partition("/") if kind == "sentinels" else ("", "", path)
-    if (kind == "sentinels" and not service) or (kind == "cluster" and database):
-        raise ValueError
+    if kind == "sentinels" and not service:
+        raise Mistake("the name of the service is missing after the hosts")
     if database and not (database.isascii() and database.isdigit()):
-        raise ValueError
+        raise Mistake("the path must end with the number of a database")
+    if kind == "cluster" and int(database or 0):
+        raise Mistake("a cluster has only the database 0")
     return unquote(service), int(database or 0)
 
 
-def _tls(query: str) -> bool:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if pairs not in ([], [("tls", "true")], [("tls", "false")]):
-        raise ValueError
-    return pairs == [("tls", "true")]
+def _tls(query: str, *, default: bool) -> bool:
+    """Return the value of the only option. Raises Mistake for any other."""
+    options = parse_qsl(query, keep_blank_values=True)
+    if not options:
+        return default
+    name, value = options[0]
+    if name in _OPTIONS:
+        raise Mistake(f"instead of the option {name}, {_OPTIONS[name]}")
+    if len(options) > 1 or name != "tls" or value not in {"true", "false"} or (default and value == "false"):
+        raise Mistake("the only option is tls=true or tls=false, and rediss means tls=true")
+    return value == "true"

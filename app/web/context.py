@@ -58,8 +58,10 @@ class RequestContext:
     event_stream: EventStream | None = None
     # middleware/request_observers: the status of the application's response, 0 until the response has started.
     status: int = 0
-    # middleware/error_responses: the reason for rejecting the token, and the cause of a 500 (for the log only).
+    # middleware/error_responses: the reason for rejecting the token, its detail, and the cause of a 500 (both for the
+    # log only).
     rejection_reason: RejectionReason | None = None
+    rejection_detail: str | None = None
     error_cause: str | None = None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.processes import Service
@@ -18,6 +18,7 @@ from tests.provider import RSA_KEYS, Provider, jwk
 
 OURS, SECOND, THEIRS = RSA_KEYS
 CURVE = ec.generate_private_key(ec.SECP256R1())
+EDWARDS = ed25519.Ed25519PrivateKey.generate()
 
 
 def encode(part: object) -> bytes:
@@ -71,6 +72,10 @@ ATTACKS: dict[str, tuple[str, Callable[[Provider], str]]] = {
         "3.1", lambda p: jwt.encode(claims(p), CURVE, "ES256", headers={"kid": "first"}),
     ),
     "another's key under our kid": ("3.8", lambda p: jwt.encode(claims(p), THEIRS, "RS256", headers={"kid": "first"})),
+    "another's key without a kid": ("3.8", lambda p: p.token("acme", THEIRS, kid=None)),
+    "another's Ed25519 key under our kid": (
+        "3.1", lambda p: jwt.encode(claims(p), EDWARDS, "Ed25519", headers={"kid": "first"}),
+    ),
     "a kid that the issuer does not have": ("3.10", lambda p: with_header(p, kid="nobody's")),
     "a kid that is a path": ("3.10", lambda p: with_header(p, kid="../../../../dev/null")),
     "a kid that is an injection": ("3.10", lambda p: with_header(p, kid="x' UNION SELECT 'secret")),

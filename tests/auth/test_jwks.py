@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.auth import jwks
 from app.auth.jwks import (
     ABSENT_SECONDS,
     ASK_AGAIN_SECONDS,
     LOOK_UP_SECONDS,
+    MAX_CANDIDATES,
     MAX_FAILURE,
     MAX_LOOK_UPS,
     OUTAGE_SECONDS,
@@ -47,8 +50,12 @@ class Source:
     async def __aexit__(self, *_error: object) -> None:
         await self.keys.close()
 
-    async def find(self, realm: str = "acme", key_id: str | None = "first") -> Key:
-        return await self.keys.find(self._provider.issuer(realm), key_id)
+    async def find(self, realm: str = "acme", key_id: str | None = "first", algorithm: object = "RS256") -> Key:
+        (key,) = await self.candidates(realm, key_id, algorithm)
+        return key
+
+    async def candidates(self, realm: str, key_id: str | None, algorithm: object = "RS256") -> Sequence[Key]:
+        return await self.keys.find(self._provider.issuer(realm), key_id, algorithm)
 
     def is_current(self, key: Key, realm: str = "acme") -> bool:
         return self.keys.is_current(self._provider.issuer(realm), key)
@@ -83,13 +90,123 @@ def test_configured_key_set_address_serves_every_issuer(run: Run, provider: Prov
     assert provider.requests == ["/realms/acme/keys"]
 
 
-def test_token_without_kid_uses_the_only_key(run: Run, provider: Provider) -> None:
+def test_token_without_kid_may_be_of_any_key_with_its_algorithm(run: Run, provider: Provider) -> None:
+    provider.publish("many", FIRST, SECOND, jwk(RSA_KEYS[2], alg="RS512"), jwk(RSA_KEYS[2], use="enc"))
+
     async def find() -> None:
         async with Source(provider) as source:
             assert await source.find(key_id=None) is await source.find()
-            provider.publish("two", FIRST, SECOND)
-            with pytest.raises(Unauthorized):
-                await source.find("two", key_id=None)
+            assert [key.key_id for key in await source.candidates("many", None)] == ["first", "second"]
+
+    run(find())
+
+
+def test_number_of_candidates_is_bounded(run: Run, provider: Provider) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            provider.publish("limit", *[jwk(RSA_KEYS[0])] * MAX_CANDIDATES)
+            assert len(await source.candidates("limit", None)) == MAX_CANDIDATES
+            provider.publish("above", *[jwk(RSA_KEYS[0])] * (MAX_CANDIDATES + 1))
+            with pytest.raises(Unauthorized) as raised:
+                await source.candidates("above", None)
+            assert raised.value.detail.startswith(f"{MAX_CANDIDATES + 1} keys of {provider.issuer('above')} fit")
+
+    run(find())
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_keys_with_one_kid_are_chosen_by_algorithm(run: Run, provider: Provider, declared: bool) -> None:
+    curve = ec.generate_private_key(ec.SECP256R1())
+    algorithms: dict[str, Any] = (
+        {"RS256": RSA_KEYS[0], "RS512": RSA_KEYS[1]} if declared else {"RS256": RSA_KEYS[0], "ES256": curve}
+    )
+    keys = [jwk(key, kid="one", alg=name if declared else None) for name, key in algorithms.items()]
+    provider.publish("acme", *keys)
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            for algorithm, key in algorithms.items():
+                found = await source.find(key_id="one", algorithm=algorithm)
+                assert found.material.public_numbers() == key.public_key().public_numbers()
+                assert source.is_current(found)
+            source.clock.now += TTL + 1
+            assert await source.find(key_id="one", algorithm=algorithm) is found
+
+    run(find())
+
+
+def test_token_with_a_kid_may_be_of_a_key_without_one(run: Run, provider: Provider) -> None:
+    provider.publish("acme", jwk(RSA_KEYS[0]), SECOND)
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            assert (await source.find(key_id="first")).key_id is None
+            assert (await source.find(key_id="second")).key_id == "second"
+
+    run(find())
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "none", "RS1", None, ["RS256"], {}])
+def test_unaccepted_algorithm_is_rejected_without_a_fetch(run: Run, provider: Provider, algorithm: object) -> None:
+    async def find() -> None:
+        async with Source(provider) as source:
+            with pytest.raises(Unauthorized, match="an algorithm that is not accepted"):
+                await source.find(algorithm=algorithm)
+
+    run(find())
+    assert provider.requests == []
+
+
+def test_key_set_may_have_its_own_media_type(run: Run, provider: Provider) -> None:
+    provider.behaviours["acme"] = "own type"
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            assert (await source.find()).key_id == "first"
+
+    run(find())
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        (
+            jwk(RSA_KEYS[0], kid="first", alg="RS1"),
+            "an RSA key of 2048 bits with an exponent of 17 bits for the alg RS1",
+        ),
+        (jwk(RSA_KEYS[0], kid="first", use="enc"), "its use or key_ops is not for verifying signatures"),
+        (None, "0 other keys are ignored"),
+    ],
+)
+def test_log_says_why_a_key_set_has_no_usable_key(
+    run: Run, provider: Provider, caplog: pytest.LogCaptureFixture, member: dict[str, object] | None, reason: str
+) -> None:
+    provider.publish("acme", *[member] if member else [])
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            with pytest.raises(Unauthorized) as raised:
+                await source.find()
+            assert reason in raised.value.detail
+            assert reason not in str(raised.value)
+
+    with caplog.at_level(logging.WARNING):
+        run(find())
+    (record,) = caplog.records
+    assert (record.getMessage(), record.__dict__["issuer"]) == ("no usable keys", provider.issuer("acme"))
+    assert reason in record.__dict__["cause"]
+
+
+def test_rejection_names_the_keys_that_are_ignored_in_bounded_text(run: Run, provider: Provider) -> None:
+    provider.publish("acme", FIRST, *[jwk(RSA_KEYS[1], kid="second", alg=["x" * 2000])] * 90)
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            with pytest.raises(Unauthorized) as raised:
+                await source.find(key_id="second")
+            detail = raised.value.detail
+            assert "90 other keys are ignored: key 2: it is an RSA key" in detail
+            assert len(detail) < MAX_FAILURE + 200
 
     run(find())
 
@@ -173,7 +290,7 @@ CAUSES: dict[Behaviour, str] = {
     "unpacks": "answered with a Content-Encoding that was not requested",
     "redirect": "answered 302",
     "error": "answered 503",
-    "lie": "the discovery document has another issuer",
+    "lie": "the discovery document has another issuer: 'http://127.0.0.1:",
     "plain": "the discovery document's jwks_uri is not an https URL",
     "empty": "answered with a body that is not JSON",
     "deep": "answered with a body that is not JSON",
@@ -284,8 +401,9 @@ def test_absence_of_an_issuer_is_cached_for_a_while(run: Run, provider: Provider
     async def find() -> None:
         async with Source(provider) as source:
             for _ in range(5):
-                with pytest.raises(Unauthorized):
+                with pytest.raises(Unauthorized) as raised:
                     await source.find("nobody")
+            assert raised.value.detail.startswith(f"{provider.issuer('nobody')} has no discovery document")
             assert len(provider.requests) == 1
             provider.publish("nobody", FIRST)
             source.clock.now += ABSENT_SECONDS

@@ -32,7 +32,7 @@ class CacheHarness:
     """A token cache with a counting verifier, and a clock that the test moves."""
 
     def __init__(self, *, max_tokens: int = 100, leeway: float = 0.0) -> None:
-        self.verifier = CountingVerifier(StaticKeySource(Key(SECRET, ("HS256",))), leeway=leeway)
+        self.verifier = CountingVerifier(StaticKeySource((Key(SECRET, ("HS256",)),)), leeway=leeway)
         self.clock = Clock(time.time())
         self.tokens = TokenCache(self.verifier, max_tokens=max_tokens, clock=self.clock)
 
@@ -82,7 +82,9 @@ def test_cache_is_bounded_and_evicts_the_oldest_token() -> None:
 
 def test_cached_token_uses_bounded_memory() -> None:
     number, issuer = 300, "https://id.example.net/realms/{tenant}"
-    verifier = TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",))), issuer=issuer, scopes={"oms:read", "oms:write"})
+    verifier = TokenVerifier(
+        StaticKeySource((Key(SECRET, ("HS256",)),)), issuer=issuer, scopes={"oms:read", "oms:write"}
+    )
     cache = TokenCache(verifier)
     claims = {
         "sub": "\U0001f600" * 255,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.auth.keys import SECRET_ALGORITHMS, Key, StaticKeySource
 from app.auth.tokens import MAX_TOKEN_CHARACTERS, TokenVerifier
-from app.errors import Unauthorized
+from app.errors import RejectionReason, Unauthorized
 from app.model import Principal
 from tests.processes import SECRET, make_token
 from tests.provider import RSA_KEYS, PrivateKey
@@ -20,7 +20,7 @@ NOW = int(time.time())
 
 
 def make_verifier(secret: str = SECRET, algorithms: tuple[str, ...] = ("HS256",), **options: Any) -> TokenVerifier:
-    return TokenVerifier(StaticKeySource(Key(secret, algorithms)), **options)
+    return TokenVerifier(StaticKeySource((Key(secret, algorithms),)), **options)
 
 
 VERIFIER = make_verifier()
@@ -34,11 +34,16 @@ def verify(token: str, verifier: TokenVerifier = VERIFIER) -> Principal:
     return principal
 
 
-def rejection(token: str, verifier: TokenVerifier = VERIFIER) -> str:
-    """Return the error message for a rejected token."""
+def rejected(token: str, verifier: TokenVerifier = VERIFIER) -> Unauthorized:
+    """Return the error for a rejected token."""
     with pytest.raises(Unauthorized) as raised:
         verifier.verify(token).send(None)
-    return str(raised.value)
+    return raised.value
+
+
+def rejection(token: str, verifier: TokenVerifier = VERIFIER) -> str:
+    """Return the error message for a rejected token."""
+    return str(rejected(token, verifier))
 
 
 def encode(part: object) -> str:
@@ -88,7 +93,6 @@ def test_missing_or_null_required_claim_is_rejected(claim: str) -> None:
         ({"exp": NOW - 1}, "The token has expired."),
         ({"exp": 0}, "The token has expired."),
         ({"nbf": NOW + 3600}, "The token is not valid yet."),
-        ({"iat": NOW + 3600}, "The token is not valid yet."),
         ({"exp": str(NOW + 3600)}, "The token's claim 'exp' must be a number."),
         ({"exp": True}, "The token has expired."),
         ({"exp": [NOW + 3600]}, "The token is malformed."),
@@ -98,10 +102,10 @@ def test_missing_or_null_required_claim_is_rejected(claim: str) -> None:
         ({"nbf": True}, "The token's claim 'nbf' must be a number."),
         ({"nbf": "soon"}, "The token is malformed."),
         ({"nbf": []}, "The token is malformed."),
-        ({"iat": "soon"}, "The token is malformed."),
-        ({"iat": {}}, "The token is malformed."),
-        ({"sub": 1}, "The token is malformed."),
-        ({"sub": ["anna"]}, "The token is malformed."),
+        ({"iat": "soon"}, "The token's claim 'iat' must be a number."),
+        ({"iat": {}}, "The token's claim 'iat' must be a number."),
+        ({"sub": 1}, "The token's claim 'sub' must be a string of at most 255 characters."),
+        ({"sub": ["anna"]}, "The token's claim 'sub' must be a string of at most 255 characters."),
         ({"sub": "\ud800"}, "The token's claim 'sub' must be a string of at most 255 characters."),
         ({"sub": "x" * 256}, "The token's claim 'sub' must be a string of at most 255 characters."),
         ({"jti": 1}, "The token is malformed."),
@@ -136,6 +140,79 @@ def test_a_token_that_is_too_long_is_rejected_without_parsing() -> None:
     assert verify(make_token("acme", padding="x" * room)).tenant == "acme"
     assert rejection(make_token("acme", padding="x" * MAX_TOKEN_CHARACTERS)) == reason
     assert rejection("." * 50_000_000) == reason
+
+
+def test_issue_time_may_be_in_the_future() -> None:
+    assert verify(make_token("acme", iat=NOW + 3600)).tenant == "acme"
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf"])
+def test_leeway_is_exact_for_expiry_and_start(claim: str) -> None:
+    late, early = (NOW - 60, NOW + 3600) if claim == "exp" else (NOW + 3600, NOW - 3600)
+    assert verify(make_token("acme", **{claim: early})).tenant == "acme"
+    rejection(make_token("acme", **{claim: late}))
+    assert verify(make_token("acme", **{claim: late}), make_verifier(leeway=7200)).tenant == "acme"
+
+
+DETAILS: list[tuple[dict[str, object], RejectionReason, str]] = [
+    ({"aud": None}, RejectionReason.CLAIM, "'aud' is missing or empty"),
+    ({"aud": []}, RejectionReason.CLAIM, "'aud' is missing or empty"),
+    ({"aud": "x"}, RejectionReason.AUDIENCE,
+     "'aud' does not contain JWT_AUDIENCE, or is neither a string nor a list of strings"),
+    ({"iss": None}, RejectionReason.CLAIM, "'iss' is missing or empty"),
+    ({"iss": "https://x"}, RejectionReason.ISSUER, "'iss' is not JWT_ISSUER"),
+    ({"iss": "https://id.example/"}, RejectionReason.ISSUER,
+     "'iss' is not JWT_ISSUER: they differ in the slash at the end"),
+    ({"tenant": None}, RejectionReason.CLAIM, "'tenant' is missing or empty"),
+    ({"tenant": "Acme"}, RejectionReason.CLAIM, "The token's claim 'tenant' does not name a tenant."),
+    ({"exp": None}, RejectionReason.CLAIM, "'exp' is missing or empty"),
+    ({"exp": NOW - 1}, RejectionReason.EXPIRED, "'exp' is in the past"),
+    ({"exp": {}}, RejectionReason.MALFORMED, "Expiration Time claim (exp) must be an integer."),
+    ({"exp": str(NOW + 3600)}, RejectionReason.CLAIM, "The token's claim 'exp' must be a number."),
+    ({"nbf": NOW + 3600}, RejectionReason.NOT_YET_VALID, "'nbf' is in the future"),
+    ({"sub": 1}, RejectionReason.CLAIM, "The token's claim 'sub' must be a string of at most 255 characters."),
+    ({"jti": 1}, RejectionReason.MALFORMED, "'jti' is not a string"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claims", "reason", "detail"), DETAILS)
+def test_detail_names_the_claim(claims: dict[str, object], reason: RejectionReason, detail: str) -> None:
+    verifier = make_verifier(audience="oms", issuer="https://id.example")
+    good: dict[str, object] = {"aud": "oms", "iss": "https://id.example", "tenant": "acme", "exp": NOW + 3600}
+    token = sign(json.dumps({name: value for name, value in (good | claims).items() if value is not None}))
+    error = rejected(token, verifier)
+    assert (error.reason, error.detail) == (reason, detail)
+
+
+@pytest.mark.parametrize("issuer", ["https://id.example/realms/{tenant}", "https://id.example/realms/{tenant}/"])
+def test_detail_names_a_slash_at_the_end_of_the_realm(issuer: str) -> None:
+    given = f"{issuer.replace('{tenant}', 'acme')}/".removesuffix("//")
+    error = rejected(make_token(None, iss=given), make_verifier(issuer=issuer))
+    assert error.detail == "'iss' is not JWT_ISSUER: they differ in the slash at the end"
+
+
+@pytest.mark.parametrize(
+    ("header", "detail"),
+    [
+        ({"alg": "HS512"}, "the header's 'alg' is not in JWT_ALGORITHMS"),
+        ({"alg": "Ed25519"}, "the header's 'alg' is not in JWT_ALGORITHMS"),
+        ({"alg": "HS256", "kid": 1}, "the header's 'kid', 'crit' or 'b64' is invalid"),
+        ({"alg": "HS256", "crit": ["s3cret"]}, "the header's 'kid', 'crit' or 'b64' is invalid"),
+        ([], "Invalid header string: must be a json object"),
+    ],
+)
+def test_detail_names_the_member_of_the_header(header: object, detail: str) -> None:
+    assert rejected(sign("{}", json.dumps(header))).detail == detail
+
+
+def test_detail_is_bounded_and_quotes_no_value() -> None:
+    verifier = make_verifier(audience="oms", issuer="https://id.example")
+    good = {"aud": "oms", "iss": "https://id.example", "tenant": "acme", "exp": NOW + 3600, "padding": "s3cret" * 100}
+    for claims, _, _ in DETAILS:
+        secret = {name: "s3cret" * 100 if isinstance(value, str) else value for name, value in claims.items()}
+        detail = rejected(sign(json.dumps(good | secret)), verifier).detail
+        assert "s3cret" not in detail
+        assert len(detail) <= 200
 
 
 def test_leeway_accepts_a_recently_expired_token() -> None:
@@ -248,7 +325,7 @@ def test_rejection_does_not_quote_the_token() -> None:
 
 
 def test_previous_secret_is_accepted_and_its_rejections_stay_specific() -> None:
-    verifier = TokenVerifier(StaticKeySource(Key("x" * 32, ("HS256",), previous=Key(SECRET, ("HS256",)))))
+    verifier = TokenVerifier(StaticKeySource((Key("x" * 32, ("HS256",)), Key(SECRET, ("HS256",)))))
     new = jwt.encode({"tenant": "acme", "sub": "new", "exp": NOW + 3600}, "x" * 32)
     assert verify(new, verifier) == Principal("acme", "new")
     assert verify(make_token("acme", sub="previous"), verifier) == Principal("acme", "previous")
@@ -281,10 +358,28 @@ def test_every_secret_algorithm_can_be_accepted() -> None:
     ],
 )
 def test_every_kind_of_public_key_verifies(key: PrivateKey, algorithm: str) -> None:
-    verifier = TokenVerifier(StaticKeySource(Key(key.public_key(), (algorithm,))))
+    verifier = TokenVerifier(StaticKeySource((Key(key.public_key(), (algorithm,)),)))
     token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, key, algorithm)
     assert verify(token, verifier).tenant == "acme"
     assert rejection(token[:-8] + "AAAAAAAA", verifier) == "The token's signature does not match."
+
+
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_both_names_of_ed25519_verify(name: str) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    token = jwt.encode({"tenant": "acme", "exp": NOW + 3600}, key, name)
+    assert verify(token, TokenVerifier(StaticKeySource((Key(key.public_key(), ("EdDSA",)),)))).tenant == "acme"
+    curve = TokenVerifier(StaticKeySource((Key(key.public_key(), ("ES256",)),)))
+    assert rejected(token, curve).reason is RejectionReason.ALGORITHM
+
+
+def test_token_is_accepted_if_one_of_several_keys_signed_it() -> None:
+    keys = tuple(Key(key.public_key(), ("RS256",)) for key in RSA_KEYS)
+    verifier = TokenVerifier(StaticKeySource(keys[:2]))
+    claims = {"tenant": "acme", "exp": NOW + 3600}
+    for key in RSA_KEYS[:2]:
+        assert verify(jwt.encode(claims, key, "RS256"), verifier).tenant == "acme"
+    assert rejected(jwt.encode(claims, RSA_KEYS[2], "RS256"), verifier).reason is RejectionReason.SIGNATURE
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,14 @@ def test_store_that_may_evict_settings_fails_the_check(tmp_path: Path, policy: s
     assert "the release can proceed" not in done.stdout
 
 
+def test_misspelt_variables_are_reported_without_their_values(tmp_path: Path) -> None:
+    with store(tmp_path) as server:
+        done = check(server.connection_url, JWT_ISUER="hunter2", JWT_EXPIRY="hunter2")
+    assert done.returncode == 0
+    assert "warning JWT_EXPIRY is not a setting\nwarning JWT_ISUER is not a setting; JWT_ISSUER is\n" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-lfu", "volatile-ttl", "volatile-random"])
 def test_store_that_evicts_no_settings_passes_the_check(tmp_path: Path, policy: str) -> None:
     with store(tmp_path, maxmemory_policy=policy) as server:

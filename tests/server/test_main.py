@@ -33,6 +33,20 @@ def test_start_without_store_and_key_fails(workers: str) -> None:
     assert "set one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL and JWT_ISSUER" in done.stderr
 
 
+def test_misspelt_variable_is_logged_at_the_start_without_its_value(tmp_path: Path, redis_url: str) -> None:
+    settings = {"JWT_ISUER": "hunter2", "JWT_EXPIRY": "hunter2", "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path / "log", redis_url, **settings) as service:
+        assert service.has_started(2)
+    assert service.log.count('event="unknown variable"') == 2
+    assert 'level=warning event="unknown variable" variable=JWT_EXPIRY\n' in service.log
+    assert 'level=warning event="unknown variable" variable=JWT_ISUER similar=JWT_ISSUER\n' in service.log
+    assert "hunter2" not in service.log
+
+
+def test_start_error_is_json_if_the_format_is_in_upper_case() -> None:
+    assert "REDIS_URL is missing" in json.loads(start(LOG_FORMAT="JSON").stderr)["event"]
+
+
 def test_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("", 0)) as taken:
         port = str(taken.getsockname()[1])

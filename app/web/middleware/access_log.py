@@ -18,8 +18,8 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     """Log a finished request. This is a request observer.
 
     The status is 0 if the client left without a response. Fields without a value are left out: `tenant` without a
-    verified token, `refusal` (the rejection reason) unless the token was rejected, `cause` unless the service failed,
-    `method` and `path` if the server refused the request before it read them.
+    verified token, `refusal` (the rejection reason) and `detail` unless the token was rejected, `cause` unless the
+    service failed, `method` and `path` if the server refused the request before it read them.
     """
     context = request_context(scope)
     route = route_template(scope)
@@ -37,6 +37,7 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
         "duration_ms": round(seconds * 1000, 3),
         "tenant": context.principal and context.principal.tenant,
         "refusal": context.rejection_reason,
+        "detail": context.rejection_detail,
         "cause": context.error_cause,
         **trace_of(scope),
     }

@@ -146,6 +146,8 @@ class ErrorResponses:
             response = error_response_for(error)
             if isinstance(error, RejectedToken | KeyUnavailable):
                 context.rejection_reason = error.reason
+            if isinstance(error, RejectedToken):
+                context.rejection_detail = error.detail
             if context.status or response is INTERNAL:
                 _report(error, context)
             if context.status:

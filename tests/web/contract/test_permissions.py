@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -181,8 +182,46 @@ def test_invented_kids_and_realms_cause_few_requests_to_the_issuer(
     assert service.client(provider.token("acme")).get().status == 200
 
 
-def test_configured_public_key_verifies_tokens(tmp_path: Path, redis_url: str) -> None:
-    settings = {"JWT_SECRET": "", "JWT_PUBLIC_KEY": pem(RSA_KEYS[0])}
+@pytest.mark.parametrize(
+    ("claims", "refusal", "detail"),
+    [
+        ({"aud": None}, "claim", "'aud' is missing or empty"),
+        ({"sub": 7}, "claim", "The token's claim 'sub' must be a string of at most 255 characters."),
+        ({"nbf": 2**40}, "not_yet_valid", "'nbf' is in the future"),
+        ({"kid": "other"}, "unknown_key", "0 keys of "),
+    ],
+)
+def test_log_names_the_claim_of_a_rejected_token(
+    tmp_path: Path, redis_url: str, claims: dict[str, Any], refusal: str, detail: str
+) -> None:
+    with ServiceWithProvider(tmp_path, redis_url, JWT_AUDIENCE="oms") as (service, provider):
+        provider.publish("acme", jwk(RSA_KEYS[0], kid="first"))
+        answer = service.client(provider.token("acme", **claims)).get()
+        assert answer.status == 401
+        assert "JWT_" not in answer.content.decode()
+        assert service.logs(f"request_id={answer.headers['x-request-id']}")
+        assert f'refusal={refusal} detail="{detail}' in service.log
+
+
+@pytest.mark.parametrize("configured", ["/realms/acme", "/realms/acme/"])
+def test_log_names_an_issuer_with_another_slash_at_the_end(tmp_path: Path, redis_url: str, configured: str) -> None:
+    with Provider() as provider:
+        provider.publish("acme", jwk(RSA_KEYS[0], kid="first"))
+        settings = {"JWT_SECRET": "", "JWT_ISSUER": provider.base + configured}
+        with Service(tmp_path / "log", redis_url, **settings) as service:
+            sent = f"{provider.base}{configured}/".removesuffix("//")
+            status = service.client(provider.token("acme", tenant="acme", iss=sent)).get().status
+            if configured.endswith("/"):
+                assert status == 500
+                assert service.logs(f"the discovery document has another issuer: '{provider.issuer('acme')}'")
+            else:
+                assert status == 401
+                assert service.logs("'iss' is not JWT_ISSUER: they differ in the slash at the end")
+
+
+@pytest.mark.parametrize("key", [pem(RSA_KEYS[0]), pem(RSA_KEYS[0]).replace("\n", "\\n")])
+def test_configured_public_key_verifies_tokens(tmp_path: Path, redis_url: str, key: str) -> None:
+    settings = {"JWT_SECRET": "", "JWT_PUBLIC_KEY": key}
     with Provider() as provider, Service(tmp_path / "log", redis_url, **settings) as service:
         assert service.client(provider.token("acme", tenant="acme")).get().status == 200
         assert service.client(provider.token("acme", RSA_KEYS[1], tenant="acme")).get().status == 401

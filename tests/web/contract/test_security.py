@@ -66,7 +66,7 @@ def test_missing_token_is_a_401_before_the_body_is_checked(service: Service) -> 
 
 
 def test_a_request_holds_no_second_copy_of_its_token(run: Run) -> None:
-    tokens = TokenCache(TokenVerifier(StaticKeySource(Key(SECRET, ("HS256",)))))
+    tokens = TokenCache(TokenVerifier(StaticKeySource((Key(SECRET, ("HS256",)),))))
     token = make_token("acme", padding="x" * 10_000)
     verified = run(tokens.verify(token))
     security = BearerSecurity(tokens, Permissions())
