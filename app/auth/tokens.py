@@ -21,8 +21,6 @@ _MAX_SUBJECT = 255  # OpenID Connect Core 1.0, section 2; each change stores the
 _MAX_TIME = 2**53  # above it, JSON numbers are not exact (RFC 8259, section 6)
 TENANT_PLACEHOLDER = "{tenant}"
 
-jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))  # see `canonical`; PyJWT 2.15 lacks it
-
 # For each error of PyJWT: the message, the rejection reason, and the detail for the log, if it says more. The error's
 # nearest base class in the table applies. The text of a DecodeError quotes at most one byte of the token.
 _REASONS: Mapping[type[Exception], tuple[str, RejectionReason, str]] = {
@@ -92,6 +90,10 @@ class TokenVerifier:
     issuer: str | None = None
     leeway: float = 0.0
     scopes: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        with contextlib.suppress(ValueError):  # registered already; see `canonical`; PyJWT 2.15 lacks it
+            jwt.register_algorithm("Ed25519", jwt.get_algorithm_by_name("EdDSA"))
 
     @functools.cached_property
     def _realms(self) -> re.Pattern[str] | None:
