@@ -6,6 +6,7 @@ from typing import cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from app.server.close_delimited import CloseDelimitedCycle
 from app.server.lingering_close import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_head import MALFORMED, MalformedHead
 from app.server.request_parsing import RequestParsing
@@ -106,7 +107,12 @@ class HttpProtocol(RequestParsing):
         self._upgrade = upgrades and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
             return  # `_parse_without_upgrade` parses the head again
+        is_http_1_0 = self._framing.version == "1.0"
+        if is_http_1_0:
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
         super().on_headers_complete()
+        if is_http_1_0:
+            self.cycle.__class__ = CloseDelimitedCycle  # uvicorn has no parameter for the class
         self._framing.begin_body(length)
         if length is None:
             self.headers = []  # trailers are ignored
@@ -164,7 +170,10 @@ class HttpProtocol(RequestParsing):
 
     def _is_streaming(self) -> bool:
         """Return True if a response without a length is being sent."""
-        return self._is_answering and bool(self.cycle.chunked_encoding)
+        if not self._is_answering:
+            return False
+        cycle = self.cycle
+        return cycle.is_close_delimited if isinstance(cycle, CloseDelimitedCycle) else bool(cycle.chunked_encoding)
 
     def _schedule_check(self, seconds: float) -> None:
         self._check_timer.cancel()
