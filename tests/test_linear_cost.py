@@ -131,6 +131,7 @@ REQUEST_PARSERS: Mapping[str, Case] = {
         HEADER_SIZE,
         lambda data: expected_versions([(b"if-match", each) for each in data.split(b",")]),
     ),
+    "If-Match with one tag": (HEADER_SIZE, lambda data: expected_versions(header(b"if-match", b'"' + data))),
     "If-None-Match": (HEADER_SIZE, lambda data: is_not_modified(header(b"if-none-match", data), 1)),
     "traceparent": (HEADER_SIZE, lambda data: trace_of({"headers": header(b"traceparent", data)})),
     "X-Request-ID": (HEADER_SIZE, lambda data: request_context({"headers": header(b"x-request-id", data)})),

@@ -107,12 +107,7 @@ class HttpProtocol(RequestParsing):
         self._upgrade = upgrades and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
             return  # `_parse_without_upgrade` parses the head again
-        is_http_1_0 = self._framing.version == "1.0"
-        if is_http_1_0:
-            self.expect_100_continue = False  # RFC 9110, section 10.1.1
         super().on_headers_complete()
-        if is_http_1_0:
-            self.cycle.__class__ = CloseDelimitedCycle  # uvicorn has no parameter for the class
         self._framing.begin_body(length)
         if length is None:
             self.headers = []  # trailers are ignored
@@ -120,7 +115,10 @@ class HttpProtocol(RequestParsing):
             # Close after the response: the body may not come, no request follows CONNECT, or the body may be longer
             # than what is discarded.
             self.cycle.keep_alive = False
-        self._is_last = not self.cycle.keep_alive
+        self._is_last = is_last = not self.cycle.keep_alive
+        if is_last and self._framing.version == "1.0":
+            self.cycle.__class__ = CloseDelimitedCycle  # uvicorn has no parameter for the class
+            self.cycle.waiting_for_100_continue = False  # RFC 9110, section 10.1.1
 
     def on_body(self, body: bytes) -> None:
         """Handle a part of a body. Called by the parser. After the response, the rest is discarded up to a limit."""
