@@ -5,17 +5,16 @@ import contextlib
 import itertools
 import json
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from app.errors import ConcurrentUpdate, StoreError
+from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author
 from app.store import Store
 from tests.contract import HISTORY_PATH, PATH
 from tests.processes import make_token
-from tests.register import Entry, Operation, violations
+from tests.register import Entry, Operation, Outcome, violations
 
 
 class Conflict(Exception):
@@ -30,12 +29,23 @@ class UnknownOutcome(Exception):
     """The result of the operation is not known."""
 
 
+class Failed(Exception):
+    """The operation failed, and nothing was stored."""
+
+
+class Left(Exception):
+    """The client left before the result."""
+
+
 class Register(Protocol):
-    """One tenant's setting, as one client sees it. Raises Conflict and UnknownOutcome."""
+    """One tenant's setting, as one client sees it. Raises Conflict, UnknownOutcome, Failed and Left."""
 
     async def read(self) -> tuple[int, bool]: ...
 
     async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]: ...
+
+
+_OUTCOMES: Final[dict[type[Exception], Outcome]] = {UnknownOutcome: "unknown", Failed: "failed", Left: "left"}
 
 
 @dataclass
@@ -52,8 +62,13 @@ class Load:
     def total(self) -> int:
         return sum(map(len, self.operations.values()))
 
-    async def client(self, tenant: str, register: Register, operations: int, seed: int) -> None:
-        """Run one client: two reads for each write. Half of the writes expect the version that it saw last."""
+    async def client(
+        self, tenant: str, register: Register, operations: int, seed: int | str, pause: float = 0.0
+    ) -> None:
+        """Run one client: two reads for each write. Half of the writes expect the version that it saw last.
+
+        Between two operations, it waits for `pause` seconds on average.
+        """
         chance = random.Random(seed)  # noqa: S311 - generates load, not secrets
         seen: int | None = None
         for _ in range(operations):
@@ -62,18 +77,21 @@ class Load:
             operation = await self._operate(register, wanted, expected)
             self.operations.setdefault(tenant, []).append(operation)
             seen = operation.version if operation.version is not None else seen
+            if pause:
+                await asyncio.sleep(chance.expovariate(1 / pause))
 
     async def _operate(self, register: Register, wanted: bool | None, expected: int | None) -> Operation:
-        started = Operation(f"operation-{next(self.names)}", time.monotonic(), wanted=wanted, expected=expected)
+        started = Operation(f"operation-{next(self.names)}", _now(), wanted=wanted, expected=expected)
         try:
             call = register.read() if wanted is None else register.write(started.name, wanted, expected)
             version, enabled = await call
         except Conflict as conflict:
-            return replace(started, end=time.monotonic(), outcome="conflict", version=conflict.version)
-        except UnknownOutcome:
+            return replace(started, end=_now(), outcome="conflict", version=conflict.version)
+        except (UnknownOutcome, Failed, Left) as error:
+            ended = replace(started, end=_now(), outcome=_OUTCOMES[type(error)])
             await asyncio.sleep(0.01)  # the store may be down: do not retry at once
-            return replace(started, end=time.monotonic())
-        return replace(started, end=time.monotonic(), outcome="answered", version=version, enabled=enabled)
+            return ended
+        return replace(started, end=_now(), outcome="answered", version=version, enabled=enabled)
 
     def violations(self, histories: dict[str, list[Entry]]) -> list[str]:
         return [
@@ -91,7 +109,10 @@ class StoreRegister:
         self._tenant = tenant
 
     async def read(self) -> tuple[int, bool]:
-        setting = await self._store.current(self._tenant)
+        try:
+            setting = await self._store.current(self._tenant)
+        except StoreError as error:
+            raise Failed from error
         return setting.version, setting.enabled
 
     async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]:
@@ -100,8 +121,10 @@ class StoreRegister:
             setting = await self._store.change(self._tenant, enabled, Author("client", name), condition)
         except ConcurrentUpdate as error:
             raise Conflict(error.version) from error
-        except StoreError as error:
+        except OutcomeUnknown as error:
             raise UnknownOutcome from error
+        except StoreError as error:
+            raise Failed from error
         return setting.version, setting.enabled
 
     async def history(self) -> list[Entry]:
@@ -180,3 +203,7 @@ async def in_background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[No
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

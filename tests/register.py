@@ -1,21 +1,26 @@
-"""A checker for registers with versions. It decides if one register explains everything that the clients saw."""
+"""A checker for registers with versions. It decides if one register explains everything that the clients saw.
+
+Behind several servers, a failover may lose changes. The checker is then given the lost changes, too.
+"""
 
 import bisect
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-Outcome = Literal["answered", "conflict", "unknown"]
+# A failed write has stored nothing. A write with an unknown outcome, or whose client left, may have happened or not.
+Outcome = Literal["answered", "conflict", "failed", "unknown", "left"]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """The request and the response of one client.
 
-    `wanted` is None for a read. `expected` is None for a write without a condition. An unknown outcome has no version
-    and no value.
+    `wanted` is None for a read. `expected` is None for a write without a condition. Only an answer has a version and a
+    value, and a conflict has a version.
     """
 
     name: str
@@ -37,14 +42,33 @@ class Entry:
     name: str
 
 
-def violations(operations: Sequence[Operation], history: Sequence[Entry]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What failovers and crashes have done: changes that were stored and then `lost`.
+
+    `excused` has the names of the writes that may be lost even though they were answered. During the times in
+    `unsettled`, clients may see a server that others have left, so nothing is promised about the order.
+    """
+
+    lost: Sequence[Entry] = ()
+    excused: AbstractSet[str] = frozenset()
+    unsettled: Sequence[tuple[float, float]] = ()
+
+
+NO_LOSS: Final = Loss()
+
+
+def violations(operations: Sequence[Operation], history: Sequence[Entry], loss: Loss = NO_LOSS) -> Iterator[str]:
     """Yield each contradiction. `history` is complete, oldest first. An unknown write may have happened or not."""
     yield from _history_violations(history)
-    values = {0: False} | {entry.version: entry.enabled for entry in history}
+    stored = [*history, *loss.lost]
+    values = {0: False} | {entry.version: entry.enabled for entry in stored}
     for operation in operations:
         yield from _value_violations(operation, values)
-    yield from _author_violations({each.name: each for each in operations if each.wanted is not None}, history)
-    yield from _order_violations(operations)
+    writes = {each.name: each for each in operations if each.wanted is not None}
+    yield from _author_violations(writes, stored)
+    yield from _loss_violations(writes, loss)
+    yield from _order_violations(operations, {entry.name for entry in history}, loss.unsettled)
 
 
 def _history_violations(history: Sequence[Entry]) -> Iterator[str]:
@@ -79,7 +103,7 @@ def _author_violations(writes: dict[str, Operation], history: Sequence[Entry]) -
     made: dict[str, int] = {}
     for entry in history:
         write = writes.get(entry.name)
-        if write is None or write.outcome == "conflict" or write.wanted != entry.enabled:
+        if write is None or write.outcome in {"conflict", "failed"} or write.wanted != entry.enabled:
             yield f"{entry} was made by {write}"
         elif write.outcome == "answered" and write.version != entry.version:
             yield f"{entry} was made by {write}, which was answered with another version"
@@ -93,6 +117,14 @@ def _author_violations(writes: dict[str, Operation], history: Sequence[Entry]) -
         if write.outcome == "answered" and write.expected is not None and not kept:
             yield f"{write} was answered with neither its expected version nor its own change"
     yield from _conflict_violations(writes.values(), [writes[name] for name in made if name in writes])
+
+
+def _loss_violations(writes: dict[str, Operation], loss: Loss) -> Iterator[str]:
+    """Check that no answered write was lost, except for those that are excused."""
+    for entry in loss.lost:
+        write = writes.get(entry.name)
+        if write is not None and write.outcome == "answered" and entry.name not in loss.excused:
+            yield f"{write} was answered, and {entry} was lost"
 
 
 def _conflict_violations(writes: Iterable[Operation], changes: Sequence[Operation]) -> Iterator[str]:
@@ -110,9 +142,21 @@ def _conflict_violations(writes: Iterable[Operation], changes: Sequence[Operatio
             yield f"{write} was a conflict without a rival write"
 
 
-def _order_violations(operations: Sequence[Operation]) -> Iterator[str]:
-    """Check that no operation saw an older version than an operation that had ended before its start."""
+def _order_violations(
+    operations: Sequence[Operation], kept: AbstractSet[str], unsettled: Sequence[tuple[float, float]]
+) -> Iterator[str]:
+    """Check the order between two unsettled times. Answered writes that were kept are seen after them, too."""
     seen = [operation for operation in operations if operation.version is not None]
+    starts = [-math.inf, *(end for _, end in unsettled)]
+    ends = [*(start for start, _ in unsettled), math.inf]
+    for start, end in zip(starts, ends, strict=True):
+        settled = [each for each in seen if start <= each.start and each.end <= end]
+        earlier = [each for each in seen if each.end < start and each.outcome == "answered" and each.name in kept]
+        yield from _older_versions([*earlier, *settled])
+
+
+def _older_versions(seen: Sequence[Operation]) -> Iterator[str]:
+    """Check that no operation saw an older version than an operation that had ended before its start."""
     ended: Iterable[Operation] = iter(sorted(seen, key=lambda each: each.end))
     pending = next(iter(ended), None)
     newest: Operation | None = None

@@ -16,7 +16,7 @@ from tests.clients import Load, StoreRegister
 from tests.conftest import Run
 from tests.connections import UnwatchedConnections
 from tests.proof import prove
-from tests.register import Entry, Operation, violations
+from tests.register import Entry, Loss, Operation, violations
 
 TIMEOUT = 5.0
 HISTORY_LENGTH = 100_000
@@ -121,7 +121,7 @@ def observed_faults(run: Run, url: str, tenant: str, make: Callable[[str], Store
         last = correct(url)
         history = await StoreRegister(last, tenant).history()
         await last.close()
-        assert observed.count("unknown") == 0
+        assert observed.count("unknown") == observed.count("failed") == 0
         return observed.violations({tenant: history})
 
     observed: list[str] = run(work())
@@ -178,3 +178,32 @@ def test_operations_possible_on_one_register_have_no_fault() -> None:
 )
 def test_operations_impossible_on_one_register_are_a_fault(operations: list[Operation], history: list[Entry]) -> None:
     assert list(violations(operations, history)) != []
+
+
+FORK = [HISTORY[0], Entry(2, enabled=False, name="c")]  # "b" was lost, and "c" took its version
+C = replace(READ, wanted=False)
+OLD = Operation("d", 6.0, 7.0, "answered", version=1, enabled=True)
+
+
+def test_excused_loss_of_a_write_is_no_fault() -> None:
+    loss = Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])
+    assert list(violations([A, B, C], FORK, loss)) == []
+    assert list(violations([A, B, OLD], HISTORY[:1], loss)) == []
+
+
+def test_older_version_is_no_fault_in_an_unsettled_time() -> None:
+    assert list(violations([A, B, OLD], HISTORY, Loss(unsettled=[(3.5, 6.5)]))) == []
+
+
+@pytest.mark.parametrize(
+    ("operations", "loss"),
+    [
+        ([A, B, C], Loss([HISTORY[1]])),  # an answered write was lost
+        ([A, replace(B, outcome="failed"), C], Loss([HISTORY[1]], frozenset("b"))),  # a failed write was stored
+        ([A, replace(B, wanted=True), C], Loss([HISTORY[1]], frozenset("b"))),  # it did not want what was lost
+        ([A, B, C, OLD], Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])),
+        ([A, C, OLD], Loss(unsettled=[(5.1, 5.5)])),  # a kept write is unseen
+    ],
+)
+def test_impossible_losses_are_a_fault(operations: list[Operation], loss: Loss) -> None:
+    assert list(violations(operations, FORK, loss)) != []

@@ -51,7 +51,7 @@ class Feed:
             self._topics[tenant] = Topic(tenant, self._store, self._new_outage)
         topic = self._topics[tenant]
         subscriber = Subscriber(topic, self._remove)
-        topic.subscribers.add(subscriber)
+        topic.subscribers[subscriber] = None
         try:
             async with asyncio.timeout(self._limit):
                 await asyncio.shield(self._subscribe())
@@ -70,7 +70,7 @@ class Feed:
     def _remove(self, subscriber: Subscriber) -> None:
         """Remove a subscriber that has ended. The last one also ends the subscription."""
         topic = subscriber.topic
-        topic.subscribers.discard(subscriber)
+        topic.subscribers.pop(subscriber, None)
         if not topic.subscribers and self._topics.get(topic.tenant) is topic:
             del self._topics[topic.tenant]
         if not self._topics and self._subscription is not None:

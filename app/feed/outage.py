@@ -30,7 +30,7 @@ class Outage:
         lasted = now - self._began
         if not isinstance(error, StoreError) or lasted >= self._max_outage:
             return None
-        pause = max(self._retry, lasted / 4) * random.SystemRandom().uniform(0.5, 1)
+        pause = max(self._retry, lasted / 4) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         return min(pause, self._max_outage - lasted)
 
     def end(self) -> None:

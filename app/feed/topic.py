@@ -27,7 +27,7 @@ class Topic:
 
     def __init__(self, tenant: str, store: Store, new_outage: Callable[[], Outage]) -> None:
         self.tenant = tenant
-        self.subscribers: set[Subscriber] = set()
+        self.subscribers: dict[Subscriber, None] = {}  # in the order of their arrival, so that a run can be repeated
         self.newest: Change | None = None
         self.new_outage = new_outage
         self._store = store

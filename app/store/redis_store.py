@@ -91,7 +91,11 @@ class RedisStore:
         *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
-            return setting_of(key, *await pipeline(("GET", key))), True
+            (current_value,) = await pipeline(("GET", key))
+            if current_value == value:
+                # A cluster that moves the history to another node modifies a watched key too.
+                raise StoreError("the store aborted the transaction although no other writer changed the setting")
+            return setting_of(key, current_value), True
         await self._wait_for_replicas(pipeline)
         return attempt.sent.setting, False
 

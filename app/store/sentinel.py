@@ -51,7 +51,10 @@ class Answer:
 
 
 async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
-    """Ask one sentinel for the primary of `service`. Raises StoreConnectionError if it does not know the service."""
+    """Ask one sentinel for the primary of `service`.
+
+    Raises StoreConnectionError if it does not know the service, or if its reply is not a sentinel's.
+    """
     asked = asyncio.get_running_loop().time()
     # The epoch comes first, so that it is never newer than the address.
     commands = ("SENTINEL", "MASTER", service), ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
@@ -61,9 +64,12 @@ async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
     for reply in (address, master):
         if isinstance(reply, Exception):
             raise reply
-    fields = dict(zip(master[::2], master[1::2], strict=True))
-    primary = address[0].decode(), int(address[1])
-    return Answer(primary, int(fields[b"config-epoch"]), int(fields[b"num-other-sentinels"]) + 1, asked)
+    try:
+        fields = dict(zip(master[::2], master[1::2], strict=True))
+        primary = address[0].decode(), int(address[1])
+        return Answer(primary, int(fields[b"config-epoch"]), int(fields[b"num-other-sentinels"]) + 1, asked)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StoreConnectionError("its reply is not a sentinel's") from error
 
 
 class SentinelTopology:

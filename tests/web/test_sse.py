@@ -463,19 +463,6 @@ def test_stream_of_a_half_closed_connection_ends_at_once(tmp_path: Path) -> None
     store.stop()
 
 
-def test_garbage_behind_a_stream_ends_it(tmp_path: Path) -> None:
-    store = start_store(tmp_path / "data")
-    with (
-        Service(tmp_path / "log", url := f"{store.connection_url}/0") as service,
-        socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection,
-    ):
-        connection.sendall(HEAD % (make_token("acme").encode(), b""))
-        assert connection.recv(1000)
-        connection.sendall(b"nonsense\r\n\r\n")
-        assert eventually(lambda: subscriptions_of(url) == 0)
-    store.stop()
-
-
 def test_malformed_announcements_are_ignored(service: Service, client: Client, redis_url: str, tenant: str) -> None:
     with EventStream(service.port, make_token(tenant), 0) as stream, redis.Redis.from_url(redis_url) as store:
         for garbage in (b"", b"\xff\xfe", b"x" * 100_000, tenant.encode()):

@@ -1,4 +1,4 @@
-"""Event streams end whatever fails between the operation and the last chunk."""
+"""Event streams end if anything fails between the operation and the last chunk."""
 
 from collections.abc import AsyncIterator
 from typing import Any
