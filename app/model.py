@@ -1,7 +1,7 @@
 """Frozen values that the parts of the service exchange, and the rules for a valid tenant name."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -124,7 +124,7 @@ def version_of(change: Change | None) -> int:
 
 
 # The versions that a conditional change accepts as the current one. None accepts any version.
-Expected = frozenset[int] | None
+Expected = Container[int] | None
 
 
 def is_tenant_name(value: object) -> bool:

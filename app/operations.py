@@ -1,8 +1,8 @@
 """The operations of the OpenAPI documents: one coroutine for each operationId.
 
 The first argument of an operation is the store or the feed. `app.web.contract.views` fills the others by name:
-`principal`, `request_id`, `expected` (the versions in `If-Match`, None for any version), parameters that the document
-declares, and properties that it requires in the body. Every operation raises StoreError if the store fails.
+`principal`, `request_id`, `expected` (the versions that a write may replace, None for any version), parameters that the
+document declares, and properties that it requires in the body. Every operation raises StoreError if the store fails.
 """
 
 from collections.abc import Callable, Coroutine, Mapping

@@ -78,6 +78,7 @@ SHAPES: Mapping[str, Shape] = {
     "commas and spaces": repeated(" ,\t,"),
     "entity tags": repeated('"1", '),
     "entity tags and an end": followed('W/"1", ', "x"),
+    "entity tag with codings": followed("-gzip", '"'),
     "colons": repeated(":1"),
     "parameters": repeated(";a=b"),
     "parameters without end": repeated(';a="'),

@@ -24,10 +24,10 @@ class Event:
 class EventStream:
     """One event stream. `last_event_id` resumes an earlier one."""
 
-    def __init__(self, port: int, token: str, last_event_id: object = None) -> None:
+    def __init__(self, port: int, token: str, last_event_id: object = None, query: str = "") -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         resumed = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
-        self._connection.request("GET", EVENTS_PATH, headers={"Authorization": f"Bearer {token}", **resumed})
+        self._connection.request("GET", EVENTS_PATH + query, headers={"Authorization": f"Bearer {token}", **resumed})
         self._response = self._connection.getresponse()
         self.status = self._response.status
         self.headers = {name.lower(): value for name, value in self._response.getheaders()}

@@ -36,7 +36,7 @@ from app.store.redis_url import Address
 from app.web.bearer_token import bearer_token
 from app.web.context import request_context
 from app.web.contract.json_body import parse
-from app.web.etags import if_match, is_not_modified
+from app.web.etags import expected_versions, is_not_modified
 from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 from bench.processes import cpu_seconds
@@ -126,11 +126,12 @@ def ofrep_error(data: bytes) -> None:
 
 
 REQUEST_PARSERS: Mapping[str, Case] = {
-    "If-Match": (HEADER_SIZE, lambda data: if_match(header(b"if-match", data))),
+    "If-Match": (HEADER_SIZE, lambda data: expected_versions(header(b"if-match", data))),
     "If-Match in several lines": (
         HEADER_SIZE,
-        lambda data: if_match([(b"if-match", each) for each in data.split(b",")]),
+        lambda data: expected_versions([(b"if-match", each) for each in data.split(b",")]),
     ),
+    "If-Match with one tag": (HEADER_SIZE, lambda data: expected_versions(header(b"if-match", b'"' + data))),
     "If-None-Match": (HEADER_SIZE, lambda data: is_not_modified(header(b"if-none-match", data), 1)),
     "traceparent": (HEADER_SIZE, lambda data: trace_of({"headers": header(b"traceparent", data)})),
     "X-Request-ID": (HEADER_SIZE, lambda data: request_context({"headers": header(b"x-request-id", data)})),

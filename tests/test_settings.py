@@ -31,7 +31,7 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
         "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
         "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
-        "max_body_bytes": 16384, "history_length": 1000, "cors_allow_origins": (),
+        "max_body_bytes": 16384, "keep_alive": 95, "history_length": 1000, "cors_allow_origins": (),
         "docs_url": "https://docs.newstore.net", "ui_note": None, "metrics_token": None, "metrics_directory": None,
         "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
@@ -46,7 +46,7 @@ def test_each_variable_is_read() -> None:
             "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
             "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
-            "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
+            "KEEP_ALIVE": "620", "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
             "METRICS_TOKEN": "m" * 16, "PROMETHEUS_MULTIPROC_DIR": "/metrics",
             "DOCS_URL": "http://docs.example/", "UI_NOTE": "Ask Änne.", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
         }
@@ -54,7 +54,7 @@ def test_each_variable_is_read() -> None:
     assert settings.redis == Address(kind="sentinels", hosts=(("host", 26379),), service="oms")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # compared above
         80, 2, None, False, 0.5, 1, "any", "oms", "päss", "x" * 64, None, None, None, "me",
-        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 50,
+        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 620, 50,
         ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "Ask Änne.",
         "m" * 16, "/metrics", "json", "DEBUG",
     )  # fmt: skip

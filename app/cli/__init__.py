@@ -8,6 +8,7 @@
     token        signs a token for development
     check        runs the preflight check
     client       HTTP client of the service
+    proxy        chooses the proxy for the service's address
     exit_status  exit statuses, and the error that ends a verb
     output       prints results as text or JSON
 
@@ -27,9 +28,13 @@ def main() -> None:
     from app.cli.commands import oms_config  # noqa: PLC0415 - Ctrl-C during this import must not print a traceback
     from app.cli.exit_status import STATUSES  # noqa: PLC0415 - same reason
 
-    try:
-        oms_config(prog_name="oms-config")
-    except OSError as error:
-        sys.stderr.write(f"error   cannot write the output: {error.strerror}\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit, and would fail again
-        sys.exit(STATUSES["failed"])
+    reason: str | None = "stdout is closed"
+    if sys.stdout is not None:  # otherwise click would print nothing and report success
+        try:
+            oms_config(prog_name="oms-config")
+        except OSError as error:
+            reason = error.strerror
+    if sys.stderr is not None:
+        sys.stderr.write(f"error   cannot write the output: {reason}\n")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit, and would fail again
+    sys.exit(STATUSES["failed"])

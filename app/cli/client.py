@@ -15,6 +15,7 @@ from httpx_sse import EventSource, SSEError
 
 from app.cli.exit_status import CommandError, Kind
 from app.cli.output import ChangeRecord, printable
+from app.cli.proxy import proxy_for
 from app.errors import system_reason
 
 _RESPONSE_TIMEOUT: Final = 10.0  # seconds until a response must be complete
@@ -24,7 +25,8 @@ _PATH: Final = "/config/sales_order/external_oms"
 _BASE: Final = "/v0"
 _MAX_BYTES: Final = 1 << 20  # of a response, or of one event
 _MAX_MESSAGE_LENGTH: Final = 300
-_ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})"')  # a proxy that compresses makes the ETag weak
+# A proxy that compresses makes the ETag weak or appends a suffix.
+_ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})(?:[^0-9a-zA-Z"][^"]*)?"')
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _KINDS: Final[dict[int, Kind]] = {401: "refused", 403: "refused", 409: "conflict"}
 _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -32,6 +34,7 @@ _VARIABLES: Final = {
     "OMS_CONFIG_URL": "set it to the service's address, such as http://127.0.0.1:8000",
     "OMS_CONFIG_TOKEN": "set it to an access token",
 }
+_NO_VERSION: Final = "a proxy in front of the service has removed or replaced the header ETag, which has the version"
 _NOT_THE_SERVICE: Final = "the response is not from the service; check OMS_CONFIG_URL, and any proxy in front of it"
 
 
@@ -64,7 +67,10 @@ async def open_client() -> AsyncIterator["ApiClient"]:
     base = _base_url(url)
     headers = {"Authorization": f"Bearer {token}", "User-Agent": "oms-config", "Accept-Encoding": "identity"}
     try:
-        http = httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT))
+        # With its own transport, httpx does not read NO_PROXY: it rejects some forms, and ignores networks.
+        transport = httpx.AsyncHTTPTransport(proxy=proxy_for(httpx.URL(base)))
+        timeout = httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT)
+        http = httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport)
     except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:  # the error may quote a password
         variables = "SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
         raise CommandError("usage", f"cannot use the certificates or the proxy that {variables} names") from error
@@ -169,9 +175,12 @@ class ApiClient:
         )
 
     async def _current_setting(self, response: httpx.Response) -> ChangeRecord:
-        content = await self._read_json(response)
-        own = {"version": _version(response), "request_id": response.headers["X-Request-ID"]}
-        return _change({"enabled": content["enabled"], **own})
+        content, version = await self._read_json(response), _version(response)
+        enabled, request_id = content["enabled"], response.headers["X-Request-ID"]
+        if isinstance(enabled, bool) and version is None:
+            text = f"{self._url} returned {response.status_code}: {_NO_VERSION}"
+            raise CommandError("failed", text, request_id=request_id, unknown_outcome=True)
+        return _change({"enabled": enabled, "version": version, "request_id": request_id})
 
     async def _read_json(self, response: httpx.Response) -> Any:
         response.stream = _BoundedBody(response.stream)

@@ -127,7 +127,7 @@ def token(*, tenant: str, subject: str, hours: int) -> None:
     """Sign a token for development.
 
     Reads JWT_SECRET and the other JWT_ variables of the web process. If no variable provides a key, reads the secret
-    that bin/serve created in this directory. If an identity provider issues the tokens, this command fails.
+    that bin/serve created in its checkout. If an identity provider issues the tokens, this command fails.
 
     With --json: {"token", "tenant", "subject", "seconds"}.
     """

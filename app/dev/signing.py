@@ -9,7 +9,7 @@ from app.auth.tokens import TENANT_PLACEHOLDER
 from app.dev import SUBJECT, TENANT
 from app.settings import Settings
 
-DATA = Path(".data")  # the data of `bin/serve`, in the checkout
+DATA = Path(".data")  # the data of `bin/serve`, which runs in the checkout's directory
 SECRET_FILE = DATA / "secret"
 
 

@@ -4,7 +4,8 @@
 
 http_protocol      one HTTP connection: order of responses, time limits, errors
 request_parsing    passes input to httptools and limits its size
-request_head       checks `Host` and `Transfer-Encoding`
+request_head       checks `Host` and `Transfer-Encoding`, reads the host of the target
+close_delimited    responses to HTTP/1.0 clients
 framing            finds where each request head and body ends
 lingering_close    closes or resets a connection
 graceful_shutdown  runs the worker processes and stops them without dropping requests

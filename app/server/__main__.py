@@ -41,8 +41,8 @@ def main() -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
-        # The side that closes an idle connection first may cut off a request. Heroku's router closes after 90 s.
-        timeout_keep_alive=95,
+        # The side that closes an idle connection first may cut off a request.
+        timeout_keep_alive=settings.keep_alive,
     )
     _allow_many_connections()
     install_log_hooks()

@@ -6,6 +6,7 @@ from typing import cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from app.server.close_delimited import CloseDelimitedCycle
 from app.server.lingering_close import MAX_DISCARDED_BYTES, LingeringTransport
 from app.server.request_head import MALFORMED, MalformedHead
 from app.server.request_parsing import RequestParsing
@@ -114,7 +115,10 @@ class HttpProtocol(RequestParsing):
             # Close after the response: the body may not come, no request follows CONNECT, or the body may be longer
             # than what is discarded.
             self.cycle.keep_alive = False
-        self._is_last = not self.cycle.keep_alive
+        self._is_last = is_last = not self.cycle.keep_alive
+        if is_last and self._framing.version == "1.0":
+            self.cycle.__class__ = CloseDelimitedCycle  # uvicorn has no parameter for the class
+            self.cycle.waiting_for_100_continue = False  # RFC 9110, section 10.1.1
 
     def on_body(self, body: bytes) -> None:
         """Handle a part of a body. Called by the parser. After the response, the rest is discarded up to a limit."""
@@ -164,7 +168,10 @@ class HttpProtocol(RequestParsing):
 
     def _is_streaming(self) -> bool:
         """Return True if a response without a length is being sent."""
-        return self._is_answering and bool(self.cycle.chunked_encoding)
+        if not self._is_answering:
+            return False
+        cycle = self.cycle
+        return cycle.is_close_delimited if isinstance(cycle, CloseDelimitedCycle) else bool(cycle.chunked_encoding)
 
     def _schedule_check(self, seconds: float) -> None:
         self._check_timer.cancel()

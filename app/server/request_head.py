@@ -23,6 +23,7 @@ _HOST: Final = re.compile(
     rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::(?P<port>[0-9]{0,5}))?"
 )
 _MAX_PORT: Final = 65535
+_ABSOLUTE_FORM: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
 
 class MalformedHead(Exception):
@@ -59,6 +60,16 @@ def check_head(
     if coding.lower() != b"chunked" or version == "1.0" or b"content-length" in fields:
         raise MalformedHead(_ONLY_CHUNKED)
     return host, None
+
+
+def target_host(target: bytes) -> bytes | None:
+    """Return the host and port in a request target in absolute form, None in any other form. Raises MalformedHead."""
+    match = _ABSOLUTE_FORM.match(target)
+    if match is None:
+        return None
+    if not match[1] or not is_valid_host(match[1]):
+        raise MalformedHead(_VALID_HOST)
+    return match[1]
 
 
 def is_valid_host(value: bytes) -> bool:

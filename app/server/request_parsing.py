@@ -8,11 +8,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.server.framing import MAX_HEAD_BYTES, Framing
 from app.server.lingering_close import LingeringTransport
-from app.server.request_head import MALFORMED, MalformedHead, check_head
+from app.server.request_head import MALFORMED, MalformedHead, check_head, target_host
 from app.web.middleware.error_responses import ErrorResponse
 
 # Each header costs about 110 bytes in addition to its text. A head of 32 KiB could have 8,000 headers.
 MAX_HEADERS: Final = 128
+_SLASH: Final = ord("/")
 _HEAD_TOO_LARGE = ErrorResponse(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
 _TOO_MANY_HEADERS = ErrorResponse(431, f"Expected at most {MAX_HEADERS} headers.")
 
@@ -77,6 +78,9 @@ class RequestParsing(HttpToolsProtocol):
         """Return the length of the body, None if it is chunked. Raises MalformedHead."""
         self._check_size()
         self._host, length = check_head(self.headers, self._framing.version, self._host)
+        if self.url[0] != _SLASH and (host := target_host(self.url)) is not None:
+            # Servers must ignore `Host` then: RFC 9112, section 3.2.2.
+            self.headers[:] = [(b"host", host), *(each for each in self.headers if each[0] != b"host")]
         return length
 
     def _check_size(self) -> None:

@@ -82,6 +82,8 @@ class Settings:
     jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one scope", parse.scope, None)
     tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} once", parse.tenant_host, None)
     max_body_bytes: int = _setting("MAX_BODY_BYTES", "a size in bytes, 64 to 1048576", parse.whole(64, 1 << 20), 16384)
+    # Longer than Heroku's router, which closes after 90 s.
+    keep_alive: int = _setting("KEEP_ALIVE", "a number of seconds, 1 to 3600", parse.whole(1, 3600), 95)
     history_length: int = _setting("HISTORY_LENGTH", "a number of changes, 1 to 100000", parse.whole(1, 100_000), 1000)
     cors_allow_origins: tuple[str, ...] = _setting(
         "CORS_ALLOW_ORIGINS", "* or a comma-separated list of http(s)://host or http(s)://host:port", parse.origins, ()

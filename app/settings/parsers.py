@@ -116,8 +116,8 @@ def algorithms(value: str) -> tuple[str, ...]:
 
 
 def tenant_host(value: str) -> str:
-    """Parse a host with the placeholder {tenant}. Return it in lower case."""
-    return _host_pattern(value.lower())
+    """Parse a host with the placeholder {tenant}. Return it in lower case, without a dot at the end."""
+    return _host_pattern(value.lower()).removesuffix(".")
 
 
 def origins(value: str) -> tuple[str, ...]:

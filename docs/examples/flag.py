@@ -1,5 +1,6 @@
 """Reads the setting with the OpenFeature client and prints `<version> on` or `<version> off`."""
 
+import logging
 import os
 import sys
 
@@ -14,6 +15,7 @@ def headers() -> dict[str, str]:
 
 def main() -> None:
     """Evaluate the flag at `OMS_CONFIG_URL` with the token in `OMS_CONFIG_TOKEN`."""
+    logging.getLogger("openfeature").addHandler(logging.NullHandler())  # otherwise it prints tracebacks
     api.set_provider_and_wait(OFREPProvider(os.environ["OMS_CONFIG_URL"], headers_factory=headers, timeout=2))
     flag = api.get_client().get_boolean_details("external_oms.enabled", default_value=False)
     if flag.error_code is not None:  # the value is then the default, not the setting
@@ -22,4 +24,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if missing := [name for name in ("OMS_CONFIG_URL", "OMS_CONFIG_TOKEN") if not os.environ.get(name)]:
+        sys.exit(f"cannot read the flag: {', '.join(missing)} must be set")
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

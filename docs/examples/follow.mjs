@@ -42,7 +42,7 @@ async function* follow(url, getToken) {
       }
     } catch (error) {
       if (error instanceof Rejected) throw error;
-      problem = [error.message, error.cause?.message].filter(Boolean).join(": ");
+      problem = [error.message, error.cause?.message || error.cause?.code].filter(Boolean).join(": ");
     } finally {
       clearTimeout(timer);
       connection.abort();
@@ -53,13 +53,16 @@ async function* follow(url, getToken) {
   }
 }
 
+process.stdout.on("error", () => process.exit(1)); // nothing reads the output any more
+
 try {
+  const missing = ["EVENTS_URL", "OMS_CONFIG_TOKEN"].filter((name) => !process.env[name]);
+  if (missing.length) throw new Error(`${missing.join(", ")} must be set`);
   const getToken = () => process.env.OMS_CONFIG_TOKEN;
   for await (const { version, enabled } of follow(new URL(process.env.EVENTS_URL), getToken)) {
     console.log(`${version} ${enabled ? "on" : "off"}`);
   }
 } catch (error) {
-  if (!(error instanceof Rejected)) throw error;
-  console.error(`rejected: ${error.message}`);
+  console.error(`${error instanceof Rejected ? "rejected" : "failed"}: ${error.message}`);
   process.exitCode = 1;
 }

@@ -44,8 +44,17 @@ def follow(url: str, get_token: Callable[[], str]) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    if missing := [name for name in ("EVENTS_URL", "OMS_CONFIG_TOKEN") if not os.environ.get(name)]:
+        sys.exit(f"failed: {', '.join(missing)} must be set")
     try:
         for setting in follow(os.environ["EVENTS_URL"], lambda: os.environ["OMS_CONFIG_TOKEN"]):
             print(setting["version"], "on" if setting["enabled"] else "off", flush=True)
     except PermissionError as error:
         sys.exit(f"rejected: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except BrokenPipeError:  # as in `follow.py | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit, and would fail again
+        sys.exit("nothing reads the output any more")
+    except (httpx.InvalidURL, ValueError, KeyError) as error:
+        sys.exit(f"failed: {type(error).__name__}: {error}")

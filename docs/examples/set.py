@@ -15,12 +15,14 @@ def change(url: str, token: str, decide: Callable[[bool, str], bool]) -> tuple[b
 
     `decide` gets the current value and its ETag. After a conflict, it is called again with the new ones.
 
-    Raise PermissionError if the service rejects the request, RuntimeError after ATTEMPTS conflicts, and httpx.HTTPError
-    if the setting may or may not have been set.
+    Raise PermissionError if the service rejects the request, and RuntimeError if nothing was set: after ATTEMPTS
+    conflicts, or without an ETag. After any other error, the setting may or may not have been set.
     """
     with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=10) as client:
         for _ in range(ATTEMPTS):
             current = checked(client.get(url))
+            if "ETag" not in current.headers:
+                raise RuntimeError("the response has no ETag: a proxy in front of the service removes it")
             enabled = decide(current.json()["enabled"], current.headers["ETag"])
             response = client.post(url, json={"enabled": enabled}, headers={"If-Match": current.headers["ETag"]})
             if response.status_code != HTTPStatus.CONFLICT:
@@ -45,6 +47,8 @@ def ask(enabled: bool, version: str) -> bool:
 
 
 if __name__ == "__main__":
+    if missing := [name for name in ("SETTING_URL", "OMS_CONFIG_TOKEN") if not os.environ.get(name)]:
+        sys.exit(f"nothing was set: {', '.join(missing)} must be set")
     try:
         now, version = change(os.environ["SETTING_URL"], os.environ["OMS_CONFIG_TOKEN"], ask)
         print("set:", "on" if now else "off", version)
@@ -52,3 +56,7 @@ if __name__ == "__main__":
         sys.exit(f"rejected: {error}")
     except RuntimeError as error:
         sys.exit(f"nothing was set: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        sys.exit(f"failed, the setting may or may not have been set: {type(error).__name__}: {error}")

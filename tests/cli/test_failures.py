@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -13,7 +14,8 @@ import pytest
 import trustme
 
 from tests.cli.command import COMMAND, FakeServer, failure, http_reply, oms_config, watch
-from tests.processes import ROOT, Service, clean_environment, make_token, reserve_port
+from tests.contract import Client
+from tests.processes import ROOT, SECRET, Service, clean_environment, make_token, reserve_port
 from tests.tls import TlsRelay
 from tests.waiting import PATIENCE
 
@@ -302,6 +304,26 @@ def test_unwritable_output_exits_with_status_5(service: Service, tenant: str, ar
             check=False,
         )
     assert (done.returncode, done.stderr) == (5, b"error   cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("arguments", ["set on", "get", "token", "--help", "--version"])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_output_exits_with_status_5_and_sends_nothing(
+    service: Service, tenant: str, client: Client, arguments: str, closed: str
+) -> None:
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant), "JWT_SECRET": SECRET}
+    command = f"{shlex.join(COMMAND)} {arguments} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=ROOT,
+        env=clean_environment(own),
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=False,
+    )
+    expected = b"" if "2>" in closed else b"error   cannot write the output: stdout is closed\n"
+    assert (done.returncode, done.stderr) == (5, expected)
+    assert client.history() == []
 
 
 @pytest.mark.parametrize("verb", [("history",), ("watch",)])

@@ -37,12 +37,24 @@ def test_token_matches_the_settings_of_the_service(tmp_path: Path, redis_url: st
         assert oms_config("set", "on", url=picky.url, token=token).returncode == 0
 
 
-def test_default_signing_secret_is_the_one_of_bin_serve(tmp_path: Path, service: Service, tenant: str) -> None:
-    (tmp_path / ".data").mkdir()
-    (tmp_path / ".data" / "secret").write_text(SECRET)
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A directory with `app/`, in which `bin/serve` has not run."""
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "app").symlink_to(ROOT / "app")
+    return tmp_path / "checkout"
+
+
+@pytest.mark.parametrize("directory", ["/", "."])
+def test_default_signing_secret_is_the_one_of_bin_serve(
+    checkout: Path, service: Service, tenant: str, directory: str
+) -> None:
+    (checkout / ".data").mkdir()
+    (checkout / ".data" / "secret").write_text(SECRET)
     done = subprocess.run(
-        [*COMMAND, "token", "--tenant", tenant], cwd=tmp_path, env=clean_environment({}), capture_output=True,
-        text=True, timeout=PATIENCE, check=True,
+        [*COMMAND, "token", "--tenant", tenant], cwd=checkout / directory,
+        env=clean_environment({"PYTHONPATH": str(checkout)}), capture_output=True, text=True, timeout=PATIENCE,
+        check=True,
     )  # fmt: skip
     assert oms_config("get", url=service.url, token=done.stdout).returncode == 0
 
@@ -50,19 +62,22 @@ def test_default_signing_secret_is_the_one_of_bin_serve(tmp_path: Path, service:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({}, "JWT_SECRET is not set, and .data/secret, the secret of bin/serve, cannot be read in this directory"),
+        (
+            {},
+            "JWT_SECRET is not set, and {checkout}/.data/secret, the secret of bin/serve, cannot be read: No such file",
+        ),
         ({"JWT_ISSUER": "https://id.example/{tenant}"}, "cannot sign a token without JWT_SECRET"),
         ({"JWT_JWKS_URL": "https://id.example/keys"}, "cannot sign a token without JWT_SECRET"),
         ({"JWT_SECRET": "hunter2"}, "bad settings: JWT_SECRET must be"),
         ({"JWT_SECRET": SECRET, "JWT_ALGORITHMS": "RS256"}, "bad settings: JWT_ALGORITHMS has RS256"),
     ],
 )
-def test_no_token_is_signed_without_a_valid_secret(variables: dict[str, str], words: str, tmp_path: Path) -> None:
+def test_no_token_is_signed_without_a_valid_secret(variables: dict[str, str], words: str, checkout: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, "token"], cwd=tmp_path, env=clean_environment(variables), capture_output=True, text=True,
-        timeout=PATIENCE, check=False,
+        [*COMMAND, "token"], cwd="/", env=clean_environment({"PYTHONPATH": str(checkout), **variables}),
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
-    assert failure(done, 2).startswith(words)
+    assert failure(done, 2).startswith(words.replace("{checkout}", str(checkout)))
     assert "hunter2" not in done.stderr
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.cli.command import FakeServer, http_reply
 from tests.contract import PATH, Client
-from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, skip_locally
+from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, reserve_port, skip_locally
 from tests.waiting import PATIENCE
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -39,16 +40,21 @@ followers = pytest.mark.parametrize("example", ["follow.py", "follow.mjs"])
 setters = pytest.mark.parametrize("example", ["set.py", "set.mjs"])
 
 
+def interpreter_of(example: str) -> str:
+    if not example.endswith(".mjs"):
+        return sys.executable
+    interpreter = shutil.which("node")
+    if interpreter is None:
+        skip_locally("node is not installed")
+    if not (EXAMPLES / "node_modules").is_dir():
+        skip_locally("docs/examples/node_modules is not there: npm ci --prefix docs/examples")
+    return interpreter
+
+
 @pytest.fixture
 def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
     """A function that starts the example with a token. The example ends with the test."""
-    interpreter = sys.executable
-    if example.endswith(".mjs"):
-        interpreter = shutil.which("node") or ""
-        if not interpreter:
-            skip_locally("node is not installed")
-        if not (EXAMPLES / "node_modules").is_dir():
-            skip_locally("docs/examples/node_modules is not there: npm ci --prefix docs/examples")
+    interpreter = interpreter_of(example)
     with ExitStack() as stack:
 
         def start(service: Service, token: str) -> Consumer:
@@ -112,6 +118,82 @@ def test_example_ends_with_a_clear_error_for_a_bad_token(consume: Consume, servi
     assert consumer.errors.startswith("rejected: 401: {")
     assert "unauthorized" in consumer.errors
     assert consumer.errors.count("\n") == 1  # no traceback
+
+
+VARIABLES = {
+    "follow.py": "EVENTS_URL", "follow.mjs": "EVENTS_URL", "set.py": "SETTING_URL", "set.mjs": "SETTING_URL",
+    "flag.py": "OMS_CONFIG_URL",
+}  # fmt: skip
+
+
+def run_example(example: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [interpreter_of(example), str(EXAMPLES / example)]
+    return subprocess.run(
+        command, env=clean_environment(environment), input="on\n", capture_output=True, text=True, timeout=PATIENCE,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("example", "variable"), VARIABLES.items())
+def test_example_names_missing_variables_in_one_line(example: str, variable: str) -> None:
+    done = run_example(example)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"{variable}, OMS_CONFIG_TOKEN must be set" in done.stderr
+    done = run_example(example, **{variable: "http://127.0.0.1:1"})
+    assert "TOKEN must be set" in done.stderr
+
+
+@pytest.mark.parametrize("example", ["set.py", "set.mjs", "flag.py"])
+def test_example_without_the_service_ends_with_one_line(example: str) -> None:
+    for url in (f"http://127.0.0.1:{reserve_port()}", "nonsense", "http://[::1"):
+        done = run_example(example, **{VARIABLES[example]: url}, OMS_CONFIG_TOKEN=make_token("acme"))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+        assert done.stderr.startswith(("failed, the setting may or may not have been set: ", "cannot read the flag: "))
+
+
+@pytest.mark.parametrize("example", ["set.py", "set.mjs"])
+def test_example_names_a_proxy_that_removes_the_version(example: str) -> None:
+    with FakeServer(http_reply("200 OK", body='{"enabled": false}')) as proxy:
+        done = run_example(example, SETTING_URL=proxy.url, OMS_CONFIG_TOKEN=make_token("acme"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "nothing was set: the response has no ETag: a proxy in front of the service removes it\n"
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("example", ["set.py", "set.mjs"])
+def test_example_reports_a_response_of_another_server_in_one_line(example: str) -> None:
+    with FakeServer(http_reply("200 OK", "text/html", "<html>", ETag='"x"')) as server:
+        done = run_example(example, SETTING_URL=server.url, OMS_CONFIG_TOKEN=make_token("acme"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("example", ["follow.py", "set.py"])
+def test_example_ends_with_one_line_after_ctrl_c(consume: Consume, service: Service, tenant: str) -> None:
+    consumer = consume(service, make_token(tenant))
+    assert consumer.line().startswith(("0 off", "off "))
+    consumer.interrupt()
+    assert consumer.ends() == 1
+    assert consumer.errors == "interrupted\n"
+
+
+@pytest.mark.parametrize("example", ["follow.py", "follow.mjs"])
+def test_example_ends_with_the_reader_of_its_output(
+    example: str, service: Service, tenant: str, client: Client
+) -> None:
+    own = {"EVENTS_URL": f"{service.url}{PATH}/events", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    process = subprocess.Popen(
+        [interpreter_of(example), str(EXAMPLES / example)], env=clean_environment(own), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "0 off\n"
+    process.stdout.close()
+    client.change(True, False)
+    assert process.wait(PATIENCE) == 1
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert errors.count("\n") <= 1
 
 
 def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProcess[str]":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.server.framing import MAX_HEAD_BYTES
 from app.server.request_parsing import MAX_HEADERS
-from tests.contract import PATH, Client, Wire, check
+from tests.contract import CONTRACT_FILE, PATH, Client, Wire, check
 from tests.processes import Service, make_token
 from tests.server_thread import ServerThread, serving
 from tests.waiting import PATIENCE, eventually
@@ -67,6 +68,67 @@ def megabytes_accepted(service: Service, beginning: bytes) -> int:
             except OSError:
                 return accepted
     return 60
+
+
+def answer_until_close(service: Service, request: bytes) -> tuple[bytes, bytes]:
+    """Send a request, and return the head and the body of the answer up to the end of the connection."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    return head.lower(), body
+
+
+def test_event_stream_of_an_http_1_0_client_has_no_chunks(service: Service, tenant: str) -> None:
+    """The token expires soon, so that the server ends the stream and with it the connection."""
+    token = make_token(tenant, exp=int(time.time()) + 3).encode()
+    request = b"GET " + PATH.encode() + b"/events HTTP/1.0\r\nAuthorization: Bearer " + token + b"\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
+        connection.sendall(request)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    assert re.fullmatch(rb"retry: 1000\n\nid: 0\nevent: change\ndata: \{.+\}\n\n(:\n\n)*", body)
+
+
+def test_event_stream_of_an_http_1_0_client_ends_with_a_half_close(service: Service, tenant: str) -> None:
+    auth = f"Authorization: Bearer {make_token(tenant)}".encode()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE / 4) as connection:
+        connection.sendall(b"GET " + PATH.encode() + b"/events HTTP/1.0\r\n" + auth + b"\r\n\r\n")
+        received = b""
+        while b"event: change" not in received:
+            received += connection.recv(65536)
+        connection.shutdown(socket.SHUT_WR)
+        assert eventually(lambda: connection.recv(65536) == b"")
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
+def test_http_1_0_client_gets_a_body_with_its_length(service: Service, method: bytes) -> None:
+    head, body = answer_until_close(service, method + b" /openapi.yaml HTTP/1.0\r\n\r\n")
+    assert b"connection: close" in head
+    if method == b"OPTIONS":
+        assert head.startswith(b"http/1.1 204 ")
+    else:
+        assert f"content-length: {CONTRACT_FILE.stat().st_size}".encode() in head
+    assert body == (CONTRACT_FILE.read_bytes() if method == b"GET" else b"")
+
+
+@pytest.mark.parametrize(
+    ("version", "line"), [(b"1.0", b"HTTP/1.1 200 OK\r\n"), (b"1.1", b"HTTP/1.1 100 Continue\r\n")]
+)
+def test_expect_is_ignored_in_http_1_0(service: Service, tenant: str, version: bytes, line: bytes) -> None:
+    auth = f"Authorization: Bearer {make_token(tenant)}".encode()
+    head = (
+        POST.replace(b"%AUTH%", auth).replace(b"1.1", version) + b"Expect: 100-continue\r\nContent-Length: 17\r\n\r\n"
+    )
+    with Wire("127.0.0.1", service.port) as wire:
+        wire.send(head)
+        if version == b"1.0":
+            wire.send(GOOD)
+        assert wire.readline() == line
 
 
 def test_a_head_of_60_mb_is_refused_long_before_its_end(service: Service) -> None:

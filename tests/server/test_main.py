@@ -67,6 +67,15 @@ def test_two_workers_answer_on_one_port_and_see_each_others_writes(tmp_path: Pat
     assert "Traceback" not in service.log
 
 
+def test_idle_connection_is_closed_after_the_configured_time(tmp_path: Path, redis_url: str) -> None:
+    with Service(tmp_path / "log", redis_url, KEEP_ALIVE="1") as service, Wire("127.0.0.1", service.port) as wire:
+        for _ in range(2):
+            wire.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert wire.answer("GET").status == 200
+        assert wire.read() == b""
+    assert "keep_alive=1 " in service.log
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_stops_the_service(tmp_path: Path, redis_url: str, workers: str) -> None:
     with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY=workers) as service:

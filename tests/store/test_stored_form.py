@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.model import MAX_VERSION
-from app.web.etags import if_match
+from app.web.etags import expected_versions
 from tests.contract import FLAGS_PATH, HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
 from tests.streams import EVENTS_PATH, EventStream
@@ -135,8 +135,8 @@ def test_highest_version_is_served_but_cannot_change(service: Service, client: C
 
 
 def test_if_match_accepts_versions_up_to_the_highest() -> None:
-    assert if_match([(b"if-match", f'"{MAX_VERSION}"'.encode())]) == frozenset({MAX_VERSION})
-    assert if_match([(b"if-match", f'"{MAX_VERSION + 1}"'.encode())]) == frozenset()
+    assert expected_versions([(b"if-match", f'"{MAX_VERSION}"'.encode())]) == frozenset({MAX_VERSION})
+    assert expected_versions([(b"if-match", f'"{MAX_VERSION + 1}"'.encode())]) == frozenset()
 
 
 @pytest.mark.parametrize("subject", ["\U0001f600" * 255, "\x00" * 255, "", None])

@@ -18,6 +18,16 @@ def test_the_etag_is_the_version(client: Client) -> None:
     assert client.get().headers["etag"] == client.request("HEAD").headers["etag"] == '"2"'
 
 
+TAGS_OF_NO_VERSION = [
+    '"00"', '"x"', '"-0"', '""', '"99999999999999999999"', '"\xe4"', '"0-"', '"0gzip"', '"0-gzip-"',
+    '"0-5d3f2a10"', '"-gzip"', '"0---gzip"',
+]  # fmt: skip
+CODED = pytest.mark.parametrize(
+    "suffix",
+    ["-gzip", "--gzip", ";gzip", ";gz", ":gzip", "+gzip", "-GZIP", "-br", ";br", "-zstd", "-deflate", "-x-gzip"],
+)
+
+
 @pytest.mark.parametrize("condition", ['"1"', 'W/"1"', '"0", "1"', '"x","1" , W/"y"', "*", ', "1",', '"a,b", "1"'])
 def test_unchanged_setting_is_a_304(client: Client, condition: str) -> None:
     client.post({"enabled": True})
@@ -43,13 +53,33 @@ def test_condition_may_span_several_header_lines(client: Client) -> None:
     assert client.raw(head)[0].status == 304
 
 
-@pytest.mark.parametrize("condition", ['"0"', '"7", "0"', "*", '"a,b", "0"', 'W/"0", "0"', ',"0",'])
+@CODED
+def test_tag_that_a_proxy_suffixed_is_the_version(client: Client, suffix: str) -> None:
+    """Apache, Caddy and Jetty append the coding when they compress, and pass on what the client sends back."""
+    client.change(True)
+    assert client.get(headers={"If-None-Match": f'"1{suffix}"'}).status == 304
+    assert client.get(headers={"If-None-Match": f'W/"1{suffix}"'}).status == 304
+    assert client.post({"enabled": False}, headers={"If-Match": f'"0{suffix}"'}).status == 409
+    assert client.post({"enabled": False}, headers={"If-Match": f'"1{suffix}"'}).headers["etag"] == '"2"'
+    assert client.post({"enabled": True}, headers={"If-Match": f'W/"2{suffix}"'}).headers["etag"] == '"3"'
+
+
+def test_rival_change_conflicts_despite_weak_tags(client: Client) -> None:
+    """As behind an nginx that compresses: a lost update is a conflict, and a write without a rival is none."""
+    seen = f"W/{client.get().headers['etag']}"
+    client.change(True, False)
+    conflict = client.post({"enabled": True}, headers={"If-Match": seen})
+    assert (conflict.status, conflict.headers["etag"]) == (409, '"2"')
+    assert client.post({"enabled": True}, headers={"If-Match": f"W/{conflict.headers['etag']}"}).status == 200
+
+
+@pytest.mark.parametrize("condition", ['"0"', '"7", "0"', "*", '"a,b", "0"', 'W/"0", "0"', ',"0",', 'W/"0"'])
 def test_change_that_expects_the_current_version_is_made(client: Client, condition: str) -> None:
     answer = client.post({"enabled": True}, headers={"If-Match": condition})
     assert (answer.status, answer.headers["etag"]) == (200, '"1"')
 
 
-@pytest.mark.parametrize("condition", ['"1"', 'W/"0"', '"00"', '"x"', '"-0"', '""', '"99999999999999999999"', '"\xe4"'])
+@pytest.mark.parametrize("condition", ['"1"', 'W/"1"', *TAGS_OF_NO_VERSION])
 @pytest.mark.parametrize("enabled", [True, False])
 def test_change_that_expects_another_version_is_a_409(client: Client, condition: str, enabled: bool) -> None:
     answer = client.post({"enabled": enabled}, headers={"If-Match": condition.encode("latin-1")})
@@ -64,6 +94,57 @@ def test_a_malformed_if_match_is_a_400(client: Client, condition: str) -> None:
     answer = client.post({"enabled": True}, headers={"If-Match": condition})
     assert (answer.status, answer.json["message"]) == (400, 'If-Match: expected * or entity tags, such as "3".')
     assert not client.enabled()
+
+
+@pytest.mark.parametrize("condition", ["*", '"1"', 'W/"1"', '"7", "1"', '"1-gzip"', '"1", "1"'])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_write_with_a_failed_if_none_match_is_a_409(client: Client, condition: str, enabled: bool) -> None:
+    client.change(True)
+    answer = client.post({"enabled": enabled}, headers={"If-None-Match": condition})
+    assert (answer.status, answer.headers["etag"]) == (409, '"1"')
+    assert (client.enabled(), len(client.history())) == (True, 1)
+
+
+def test_only_the_first_write_of_a_setting_meets_if_none_match(client: Client) -> None:
+    answers = [client.post({"enabled": True}, headers={"If-None-Match": "*"}) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 409]
+
+
+@pytest.mark.parametrize("condition", ['"0"', '"2", "x"', '"1x"', '""', 'W/"0"'])
+def test_write_with_if_none_match_of_another_version_is_made(client: Client, condition: str) -> None:
+    client.change(True)
+    answer = client.post({"enabled": False}, headers={"If-None-Match": condition})
+    assert (answer.status, answer.headers["etag"]) == (200, '"2"')
+
+
+@pytest.mark.parametrize(
+    ("match", "none_match", "status"),
+    [
+        ('"1"', '"0"', 200),
+        ('"1"', '"1"', 409),
+        ('"0", "1"', "*", 409),
+        ("*", "*", 409),
+        ("*", '"0"', 200),
+        ('"0"', '"0"', 409),
+    ],
+)
+def test_both_conditions_must_hold(client: Client, match: str, none_match: str, status: int) -> None:
+    client.change(True)
+    headers = {"If-Match": match, "If-None-Match": none_match}
+    assert client.post({"enabled": False}, headers=headers).status == status
+
+
+@pytest.mark.parametrize("condition", ["", "1", '"1', "**", '*, "1"', "null"])
+def test_malformed_if_none_match_of_a_write_is_a_400(client: Client, condition: str) -> None:
+    answer = client.post({"enabled": True}, headers={"If-None-Match": condition})
+    assert (answer.status, answer.json["message"]) == (400, 'If-None-Match: expected * or entity tags, such as "3".')
+    assert not client.enabled()
+
+
+def test_responses_with_a_version_may_not_be_transformed(client: Client) -> None:
+    """Proxies that compress would change or remove the ETag. Envoy, HAProxy and Cloudflare heed this directive."""
+    for answer in (client.get(), client.post({"enabled": True}), client.get(headers={"If-None-Match": "*"})):
+        assert answer.headers["cache-control"] == "no-store, no-transform"
 
 
 def test_one_of_many_writes_to_the_same_version_succeeds(client: Client) -> None:

@@ -1,5 +1,6 @@
 """Parses JSON bodies strictly (RFC 8259) and validates them against the schema of the document."""
 
+import codecs
 import json
 import math
 from typing import Any, NoReturn
@@ -15,6 +16,9 @@ from app.errors import BadRequest, InvalidBody
 from app.web.context import Header, header_values, request_context, single_header
 
 MAX_DEPTH = 32
+
+# Some clients on Windows start each text with one, and it is invisible there. RFC 8259, section 8.1, forbids it.
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class JsonBodyValidator:
@@ -47,8 +51,8 @@ class JsonBodyValidator:
 def _require_json(headers: list[Header]) -> None:
     is_encoded = any(value.lower() != b"identity" for value in header_values(headers, b"content-encoding"))
     media_type, options = parse_options_header(single_header(headers, b"content-type").decode("latin-1"))
-    charset = options.get("charset", "utf-8").lower()
-    if media_type.lower() != "application/json" or charset != "utf-8" or is_encoded:
+    is_utf8 = options.get("charset", "utf-8").lower() in {"utf-8", "utf8"}  # many clients leave out the hyphen
+    if media_type.lower() != "application/json" or not is_utf8 or is_encoded:
         raise HTTPException(415, "Content-Type: expected application/json in UTF-8, without Content-Encoding.")
 
 
@@ -74,6 +78,8 @@ def parse(content: bytes) -> Any:
     """
     if not content:
         raise BadRequest("body: expected JSON, found an empty body.")
+    if content.startswith(_BYTE_ORDER_MARKS):
+        raise BadRequest("body: expected UTF-8 without a byte order mark (BOM) at the start.")
     try:
         value = _DECODER.decode(content.decode())
         _check(value, MAX_DEPTH)

@@ -15,11 +15,13 @@ _MAX_PARAMETERS = 99
 
 
 class ParameterParser:
-    """Replaces Connexion's ParameterValidator: strings in the path, integers in the query, and strings in headers.
+    """Replaces Connexion's ParameterValidator: strings in the path, the query and headers, and integers in the query.
 
     Connexion's class accepts everything that Python's `int` accepts ("1_0", " 5", "٣") and uses the last of several
     values. The values, or the document's defaults, go to the operation through the request's context. Raises TypeError
     at start for parameters of other kinds.
+
+    An empty string counts as absent. If two parameters have the same argument name, the first that is given applies.
     """
 
     def __init__(self, parameters: list[dict[str, Any]]) -> None:
@@ -34,14 +36,18 @@ class ParameterParser:
             if place == "path":
                 values[argument] = scope["path_params"][name]
                 continue
-            given = _header(scope, name) if place == "header" else query.get(name)
-            values[argument] = _read(parameter, given, validator) if given else parameter["schema"].get("default")
+            given = _header(scope, name) if place == "header" else query.get(name, [])
+            if parameter["schema"]["type"] == "string":
+                given = [value for value in given if value]
+            value = _read(parameter, given, validator) if given else parameter["schema"].get("default")
+            if values.get(argument) is None:
+                values[argument] = value
         request_context(scope).parameters = values
 
 
 def argument_name(parameter: str) -> str:
-    """Return the name of the operation's argument for a parameter of the document."""
-    return parameter.lower().replace("-", "_")
+    """Return the name of the argument for a parameter: `last_event_id` for `Last-Event-ID` and `lastEventId`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", parameter).replace("-", "_").lower()
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:
@@ -59,13 +65,14 @@ def _header(scope: Scope, parameter: str) -> list[str]:
 
 def _validator(parameter: dict[str, Any]) -> Draft4Validator:
     schema, is_optional = parameter["schema"], not parameter.get("required")
+    is_text = schema.get("type") == "string" and "pattern" in schema and is_optional
     is_supported = {
         "path": schema == {"type": "string"},
-        "query": schema.get("type") == "integer" and is_optional,
-        "header": schema.get("type") == "string" and "pattern" in schema and is_optional,
+        "query": is_text or (schema.get("type") == "integer" and is_optional),
+        "header": is_text,
     }
     if not is_supported.get(parameter["in"]):
-        kinds = "a string in the path, an optional integer in the query, or an optional header with a pattern"
+        kinds = "a string in the path, an optional integer in the query, or an optional string with a pattern"
         raise TypeError(f"parameter {parameter['name']}: expected {kinds}")
     return Draft4Validator(schema)
 

@@ -71,5 +71,9 @@ class BearerSecurity:
 
 
 def _host(headers: list[Header]) -> str:
-    """Return the host in lower case without its port, or nothing if the request does not have exactly one."""
-    return re.sub(r":\d*$", "", single_header(headers, b"host").decode("latin-1").lower())
+    """Return the host in lower case, without its port and without the dot at the end of a fully qualified name.
+
+    Returns nothing if the request does not have exactly one host.
+    """
+    host = re.sub(r":\d*$", "", single_header(headers, b"host").decode("latin-1").lower())
+    return host.removesuffix(".")

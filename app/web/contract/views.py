@@ -15,12 +15,12 @@ from app.model import Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
 from app.web.context import EventStream, request_context
 from app.web.contract.parameters import argument_name
-from app.web.etags import entity_tag, if_match, is_not_modified
+from app.web.etags import entity_tag, expected_versions, is_not_modified
 from app.web.ofrep import evaluation_fields
 from app.web.sse import EVENT_STREAM_HEADERS, event_stream
 
 _FROM_CONTEXT = frozenset({"principal", "request_id"})
-_FROM_IF_MATCH = "expected"
+_FROM_CONDITIONS = "expected"
 
 
 # The key in the WSGI environment under which the bridge puts the ASGI scope.
@@ -33,15 +33,17 @@ def _encoded(content: object) -> bytes:
 
 _SETTINGS = {enabled: _encoded({"enabled": enabled}) for enabled in (False, True)}
 _JSON = ("Content-Type", "application/json")
-_NO_STORE = ("Cache-Control", "no-store")  # for one tenant only, and may be out of date soon
+# A response is for one tenant only, and may be out of date soon. A proxy that compresses it would change or remove its
+# ETag, or delay events.
+_NO_STORE = ("Cache-Control", "no-store, no-transform")
 
 
 class View:
     """Calls one operation with the arguments that its signature names.
 
-    `principal` and `request_id` come from the request's context, and `expected` from `If-Match`. An argument with the
-    name of a declared parameter gets its value. Every other argument comes from the body, whose schema must require it.
-    Raises TypeError at start for an argument without a source.
+    `principal` and `request_id` come from the request's context, and `expected` from the conditional headers. An
+    argument with the name of a declared parameter gets its value. Every other argument comes from the body, whose
+    schema must require it. Raises TypeError at start for an argument without a source.
     """
 
     def __init__(self, operation: AbstractOperation) -> None:
@@ -49,9 +51,9 @@ class View:
         arguments = inspect.signature(self._operation).parameters.keys()
         declared = {argument_name(parameter["name"]) for parameter in operation.parameters}
         self._from_context = tuple(arguments & _FROM_CONTEXT)
-        self._is_conditional = _FROM_IF_MATCH in arguments
+        self._is_conditional = _FROM_CONDITIONS in arguments
         self._from_parameters = tuple(arguments & declared)
-        self._from_body = tuple(arguments - _FROM_CONTEXT - declared - {_FROM_IF_MATCH})
+        self._from_body = tuple(arguments - _FROM_CONTEXT - declared - {_FROM_CONDITIONS})
         unknown = set(self._from_body) - set(operation.body_schema().get("required", ()))
         if unknown:
             raise TypeError(f"{operation.operation_id}: no parameter or required property for {sorted(unknown)}")
@@ -64,7 +66,7 @@ class View:
         arguments |= {name: context.parameters[name] for name in self._from_parameters}
         arguments |= {name: context.body[name] for name in self._from_body}
         if self._is_conditional:
-            arguments[_FROM_IF_MATCH] = if_match(scope["headers"])
+            arguments[_FROM_CONDITIONS] = expected_versions(scope["headers"])
         return response_for(await self._operation(**arguments), scope)
 
 

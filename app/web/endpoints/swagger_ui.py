@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ PAGE = Path(__file__).parent / "ui"
 PAGE_PATH = "/v0/ui/"
 
 _URL_CHARACTERS = "/?:@!$&'()*+,;=%"  # not percent-encoded in a path and a query: RFC 3986
-_ALLOWED = ("GET", "HEAD")
+_ALLOW = "GET, HEAD, OPTIONS"
 # Longest path of a file, in characters. File systems take more than linear time to resolve a path.
 _MAX_PATH = 512
 _SECURITY = {
@@ -43,7 +44,8 @@ def undocumented_paths(
     `note` as plain text. `/docs/…`, the contract's relative links, redirect to the same path and query at `docs_url`.
     `more_routes` are served in addition.
     """
-    urls = [{"name": yaml.safe_load(content)["info"]["title"], "url": path} for path, content in documents.items()]
+    titles = {path: yaml.safe_load(content)["info"]["title"] for path, content in documents.items()}
+    urls = [{"name": title, "url": f"../..{path}"} for path, title in titles.items()]  # relative to the page
 
     async def redirect_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
         # The raw path, because decoding would confuse `%3F` with the query and `%2F` with a slash.
@@ -55,21 +57,45 @@ def undocumented_paths(
     bundle = Files(directory=str(swagger_ui_bundle.swagger_ui_path))
     configuration = json.dumps({"urls": urls, "note": note}).encode()
     endpoints: dict[str, ASGIApp] = {
-        "/": RedirectResponse(PAGE_PATH),
-        PAGE_PATH.rstrip("/"): RedirectResponse(PAGE_PATH),
+        # Relative addresses, because a proxy may serve the service below a path.
+        "/": RedirectResponse(PAGE_PATH.lstrip("/")),
+        PAGE_PATH.rstrip("/"): RedirectResponse("ui/"),
         PAGE_PATH + "page.json": _constant(configuration, "application/json"),
         "/docs/{path:path}": redirect_to_docs,
         **{path: _constant(content, "application/yaml") for path, content in documents.items()},
     }
-    return Router(
-        [
-            *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),
-            Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
-            Mount(PAGE_PATH, PageHeaders(page_files)),
-            *more_routes,
-        ],
-        redirect_slashes=False,
-    )
+    routes = [
+        *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),
+        Mount(PAGE_PATH + "bundle", PageHeaders(bundle)),
+        Mount(PAGE_PATH, PageHeaders(page_files)),
+        *more_routes,
+    ]
+    return ReadOnly(Router(routes, redirect_slashes=False))
+
+
+class ReadOnly:
+    """Responds to OPTIONS for all paths of `router`, and for the whole server (`*`), as load balancers ask it.
+
+    `router` raises HTTPException 405 for methods other than GET and HEAD. `Allow` of the error is made complete.
+    """
+
+    def __init__(self, router: ASGIApp) -> None:
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["path"] == "*" and scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers={"Allow": f"{_ALLOW}, POST"})(scope, receive, send)
+            return
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
+            headers = {**(error.headers or {}), "Allow": _ALLOW}
+            if scope["method"] != "OPTIONS":
+                raise HTTPException(405, f"Expected one of the methods {_ALLOW}.", headers) from error
+            await Response(status_code=204, headers=headers)(scope, receive, send)
 
 
 def _constant(content: bytes, media_type: str) -> ASGIApp:
@@ -107,7 +133,7 @@ class PageHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request. Raises HTTPException 405 for other methods."""
+        """Handle one request. Raises HTTPException 405 for other methods, and those of the wrapped application."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -118,9 +144,8 @@ class PageHeaders:
                     headers["Cache-Control"] = "no-cache"
             await send(message)
 
-        if scope["method"] not in _ALLOWED:
-            allow = ", ".join(_ALLOWED)
-            raise HTTPException(405, f"Expected one of the methods {allow}.", {"Allow": allow, **_SECURITY})
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise HTTPException(405, headers=_SECURITY)
         without_range = [(name, value) for name, value in scope["headers"] if name != b"range"]
         try:
             await self._app({**scope, "headers": without_range}, receive, send_with_headers)

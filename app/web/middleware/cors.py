@@ -1,5 +1,6 @@
 """Cross-Origin Resource Sharing (Fetch Standard): lets web pages of other origins use the service."""
 
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -11,20 +12,23 @@ from app.web.middleware.response_headers import sender_with_headers
 
 _VARY: Final = (b"vary", b"Origin")
 _EXPOSED: Final = (b"access-control-expose-headers", b"ETag, X-Request-ID")
-_PREFLIGHT: Final = (
-    (b"access-control-allow-methods", b"GET, POST"),
-    (
-        b"access-control-allow-headers",
-        b"Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-Request-ID",
-    ),
-    (b"access-control-max-age", b"600"),
+_PREFLIGHT: Final = ((b"access-control-allow-methods", b"GET, POST"), (b"access-control-max-age", b"600"))
+_REQUEST_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "Last-Event-ID",
+    "X-Request-ID",
 )
+_HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, section 5.6.2
 
 
 class Cors:
     """Middleware that lets web pages of `origins` read all responses, errors included. `*` allows every origin.
 
-    A page must send a token. Cookies and other browser credentials are never allowed. Requests from other origins get a
+    A page must send a token, and may send any other header. Cookies and other browser credentials are never allowed.
+    Requests from other origins get a
     normal response without CORS headers, which the browser hides from the page. Starlette's CORSMiddleware would
     refuse their preflight requests with a body that is not the contract's.
     """
@@ -40,7 +44,8 @@ class Cors:
         cors_headers = self._headers(headers.get("origin"))
         if scope["method"] == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
             # A preflight request is only about CORS, so the application does not see it.
-            preflight = [*cors_headers, *_PREFLIGHT] if len(cors_headers) > 1 else cors_headers
+            allowed = _allowed_headers(headers.get("access-control-request-headers", ""))
+            preflight = [*cors_headers, *_PREFLIGHT, allowed] if len(cors_headers) > 1 else cors_headers
             await send({"type": "http.response.start", "status": 204, "headers": preflight})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -56,3 +61,15 @@ class Cors:
         if origin not in self._origins:
             return [_VARY]
         return [(b"access-control-allow-origin", origin.encode()), _EXPOSED, _VARY]
+
+
+def _allowed_headers(requested: str) -> Header:
+    """Return the header that allows the request headers that the service reads, and all in the list `requested`.
+
+    Tracing libraries add their own (`traceparent`, `baggage`, `sentry-trace`, …). If one of them is not allowed, the
+    browser blocks the request.
+    """
+    known = {name.lower() for name in _REQUEST_HEADERS}
+    names = [name.strip() for name in requested.split(",")]
+    others = [name for name in names if _HEADER_NAME.fullmatch(name) and name.lower() not in known]
+    return b"access-control-allow-headers", ", ".join([*_REQUEST_HEADERS, *others]).encode()

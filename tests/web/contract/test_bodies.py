@@ -52,6 +52,7 @@ def test_body_that_is_not_strict_json_is_a_400(client: Client, body: bytes) -> N
     [
         "application/json", "Application/JSON", "APPLICATION/JSON; charset=utf-8", 'application/json; charset="UTF-8"',
         "application/json ; charset=Utf-8", "application/json;charset=utf-8", "application/json; indent=2",
+        "application/json; charset=utf8", 'application/json;charset="UTF8"',
     ],
 )  # fmt: skip
 def test_json_media_type_is_accepted_in_any_spelling(client: Client, media_type: str) -> None:
@@ -64,6 +65,7 @@ def test_json_media_type_is_accepted_in_any_spelling(client: Client, media_type:
     [
         "", "text/plain", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
         "application/json; charset=klingon", "application/json;charset=utf-16", "application/json; charset=latin-1",
+        "application/json; charset=utf-7", "application/json; charset=utf88", "application/json; charset=us-ascii",
         "application/*", "*/*", "json", "application/json, application/json", "application/vnd.api+json", "\xff", ";;;",
         "application/json; charset*=utf-8''utf-16",
     ],

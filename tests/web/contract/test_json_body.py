@@ -22,6 +22,9 @@ def test_json_parses_as_in_the_standard_library(value: Any, ascii_only: bool) ->
     assert parse(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
 
 
+BYTE_ORDER_MARK = "body: expected UTF-8 without a byte order mark (BOM) at the start."
+
+
 @given(st.binary())
 def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
     try:
@@ -40,11 +43,11 @@ def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
         (b'{"a":1}{"a":1}', "body: expected JSON, found a syntax error at line 1 column 8."),
         (b"{'a':1}", "body: expected JSON, found a syntax error at line 1 column 2."),
         (b"[1 2]", "body: expected JSON, found a syntax error at line 1 column 4."),
-        (b"\xef\xbb\xbf{}", "body: expected JSON, found a syntax error at line 1 column 1."),
+        *((mark + b"{}", BYTE_ORDER_MARK) for mark in (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff\xfe\0\0")),
         (b'"\x00"', "body: expected JSON, found a syntax error at line 1 column 2."),
         (b'"\xff"', "body: expected valid UTF-8 without lone surrogates."),
         (b'"\xed\xa0\x80"', "body: expected valid UTF-8 without lone surrogates."),
-        ('{"a":1}'.encode("utf-16"), "body: expected valid UTF-8 without lone surrogates."),
+        ('{"a":1}'.encode("utf-16"), BYTE_ORDER_MARK),
         (rb'"\ud800"', "body: expected valid UTF-8 without lone surrogates."),
         (rb'{"\udfff":1}', "body: expected valid UTF-8 without lone surrogates."),
         (rb'[{"a":["\ud83d"]}]', "body: expected valid UTF-8 without lone surrogates."),

