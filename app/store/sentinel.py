@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
-from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T
+from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, parsing_reply_of
 from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Answer:
 async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
     """Ask one sentinel for the primary of `service`.
 
-    Raises StoreConnectionError if it does not know the service, or if its reply is not a sentinel's.
+    Raises StoreConnectionError if it does not know the service, or if its reply is not that of a sentinel.
     """
     asked = asyncio.get_running_loop().time()
     # The epoch comes first, so that it is never newer than the address.
@@ -64,12 +64,10 @@ async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
     for reply in (address, master):
         if isinstance(reply, Exception):
             raise reply
-    try:
+    with parsing_reply_of("sentinel"):
         fields = dict(zip(master[::2], master[1::2], strict=True))
         primary = address[0].decode(), int(address[1])
         return Answer(primary, int(fields[b"config-epoch"]), int(fields[b"num-other-sentinels"]) + 1, asked)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise StoreConnectionError("its reply is not a sentinel's") from error
 
 
 class SentinelTopology:
@@ -246,8 +244,9 @@ class SentinelTopology:
             with contextlib.suppress(*DRIVER_ERRORS):
                 async with asyncio.timeout(_POLL_TIMEOUT):
                     (replies,) = await sentinel.run(None, lambda pipeline: pipeline(command))
-                replicas = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replies]
-                return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in replicas]
+                with parsing_reply_of("sentinel"):
+                    replicas = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replies]
+                    return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in replicas]
         return []
 
 

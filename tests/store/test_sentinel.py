@@ -253,6 +253,20 @@ def test_quorum_any_writes_while_no_sentinel_answers(run: Run) -> None:
     run(follow())
 
 
+@pytest.mark.parametrize("replicas", [1, None, [[b"ip"]], [[b"ip", b"a"]], [[b"ip", b"a", b"port", b"x"]]])
+def test_sentinel_with_unusable_replicas_lists_none(run: Run, replicas: object) -> None:
+    class OddSentinel(FakeSentinel):
+        async def _reply(self, *commands: Command, errors: bool = False) -> list[Any]:
+            return [replicas] if commands[0][1] == "REPLICAS" else await super()._reply(*commands)
+
+    async def list_servers() -> None:
+        async with topology_of([OddSentinel(OLD, 0)]) as topology:
+            servers, replicas = await topology.servers()
+            assert (len(servers), replicas) == (1, [])
+
+    run(list_servers())
+
+
 def test_sentinel_that_is_listed_twice_counts_once() -> None:
     sentinels = sentinels_at(Address.parse("redis+sentinel://a,b:26379,a/oms"), SentinelOptions(), tls_verify=True)
     assert [each.name for each in sentinels] == ["a:26379", "b:26379"]
