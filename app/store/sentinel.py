@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
@@ -115,9 +116,11 @@ class SentinelTopology:
     async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
         primary = await self._current_primary()
-        if writes and self._quorum == "majority" and not self._is_confirmed():
+        if not writes or self._quorum == "any":
+            return await primary.run(key, work, fresh=fresh)
+        if not self._is_confirmed():
             primary = await self._confirmed_primary()
-        return await primary.run(key, work, fresh=fresh)
+        return await primary.run(key, partial(self._run_confirmed, work), fresh=fresh)
 
     async def check_reads(self, keys: Sequence[str]) -> None:
         """See `Topology`."""
@@ -151,6 +154,12 @@ class SentinelTopology:
         if self._primary is None:
             raise StoreConnectionError("no sentinel names a primary") from self._error()
         return self._primary
+
+    async def _run_confirmed(self, work: PipelineWork[T], pipeline: Pipeline) -> T:
+        """Run `work` if a majority confirms the primary still after the wait for a connection."""
+        if not self._is_confirmed():
+            await self._confirmed_primary()
+        return await work(pipeline)
 
     async def _confirmed_primary(self) -> ServerConnections:
         """Return the primary once a majority confirms it. Raises StoreConnectionError if the next poll finds none."""

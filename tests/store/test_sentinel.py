@@ -286,6 +286,25 @@ def test_write_after_a_stall_waits_for_a_new_confirmation(run: Run) -> None:
     run(stall())
 
 
+def test_write_that_waited_for_a_connection_is_confirmed_again(run: Run) -> None:
+    async def wait() -> None:
+        sentinels = [FakeSentinel(OLD, 0) for _ in range(3)]
+
+        class BusyServer(FakeServer):
+            async def run(
+                self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False
+            ) -> T:
+                for each in sentinels[1:]:
+                    each.answers.clear()
+                await has_polled(sentinels[0], times=5)
+                return await super().run(key, work)
+
+        async with topology_of(sentinels, connections_to=BusyServer) as topology:
+            assert await outcome(topology) == "2 of 3 sentinels must confirm the primary, 1 did"
+
+    run(wait())
+
+
 def test_sentinels_set_up_again_are_not_followed_but_reported(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def follow() -> None:
         sentinels = [FakeSentinel(NEW, 5) for _ in range(3)]
