@@ -95,7 +95,7 @@ class Subscriber:
             self._outage.end()
 
     async def _catch_up(self) -> None:
-        changes = await self.topic.after(self._last)
+        changes = await self.topic.after(self._last, must_have_last=True)
         newest = None if changes is not None else await self.topic.latest()
         if self._events:
             return  # a reset came in between, so `changes` are from a history that was replaced

@@ -54,11 +54,12 @@ class Topic:
         for subscriber in list(self.subscribers):
             subscriber.end()
 
-    async def after(self, last: EventId) -> list[Change] | None:
+    async def after(self, last: EventId, *, must_have_last: bool) -> list[Change] | None:
         """Return the next changes after the event `last`, oldest first, at most 100. Raises StoreError.
 
         Returns None if the history does not reach back to `last`, or if the store now has another change at that
-        version (after a restore or a failover).
+        version (after a restore or a failover). With `must_have_last`, it also returns None if `last` has a checksum
+        that cannot be compared, because the history begins with the next change.
         """
         version = last.version
         page = await self._page(version)
@@ -69,7 +70,8 @@ class Topic:
         at_version = [change for change in page if version_of(change) == version]
         changes = [change for change in reversed(page) if version_of(change) > version]
         is_replaced = at_version and not last.matches(at_version[0])
-        if is_replaced or (changes and version_of(changes[0]) != version + 1):
+        is_unknown = must_have_last and last.checksum and not at_version
+        if is_replaced or is_unknown or (changes and version_of(changes[0]) != version + 1):
             return None
         return changes if changes or at_version else None
 
@@ -116,17 +118,21 @@ class Topic:
         if not self._is_loaded:
             self.newest, self._is_loaded = await self.latest(), True
             return
-        changes = await self.after(EventId.of(self.newest))
+        changes = await self._after_newest()
         while changes:
             for change in changes:
                 self.newest = change
                 for subscriber in self.subscribers:
                     subscriber.deliver(change)
-            changes = await self.after(EventId.of(self.newest)) if len(changes) == _PAGE_SIZE else []
+            changes = await self._after_newest() if len(changes) == _PAGE_SIZE else []
         if changes is None:
             self.newest = await self.latest()
             for subscriber in self.subscribers:
                 subscriber.reset(self.newest)
+
+    async def _after_newest(self) -> list[Change] | None:
+        # With HISTORY_LENGTH=1, the history never has the change before the next one.
+        return await self.after(EventId.of(self.newest), must_have_last=False)
 
 
 def fail_future(future: asyncio.Future[None], error: Exception) -> None:

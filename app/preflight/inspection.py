@@ -19,6 +19,7 @@ from app.store.pipeline import (
     RedisError,
     ResponseError,
     StoreConnectionError,
+    parsing_reply_of,
 )
 from app.store.redis_url import Address, HostPort, format_host_port
 from app.store.sentinel import query_primary
@@ -124,7 +125,8 @@ async def _inspect(
     """Return the facts of one server, and the addresses of its replicas."""
     try:
         async with asyncio.timeout(limit):
-            return await connections.run(None, partial(_facts, connections.name, role))
+            with parsing_reply_of("Redis server"):
+                return await connections.run(None, partial(_facts, connections.name, role))
     except DRIVER_ERRORS as error:
         return UnreachableServer(server=connections.name, role=role, reason=_reason(error)), []
 

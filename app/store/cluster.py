@@ -17,6 +17,7 @@ from app.store.pipeline import (
     T,
     TryAgainError,
     key_slot,
+    parsing_reply_of,
 )
 from app.store.redis_url import HostPort
 from app.store.slot_map import SlotMap, known_host, parse_epochs, parse_slots
@@ -183,11 +184,13 @@ class ClusterTopology:
             try:
                 async with asyncio.timeout(_NODE_TIMEOUT):
                     (reply,) = await self._node(node).run(None, lambda pipeline: pipeline(("CLUSTER", "SLOTS")))
+                with parsing_reply_of("cluster node"):
+                    slots = SlotMap(parse_slots(reply, queried_host=node[0]), epochs[node][0])
             except DRIVER_ERRORS as error:
                 self._last_error = error
                 continue
-            if reply:
-                await self._replace_slots(SlotMap(parse_slots(reply, queried_host=node[0]), epochs[node][0]), epochs)
+            if slots.nodes:
+                await self._replace_slots(slots, epochs)
                 break
         self._next_refresh = asyncio.get_running_loop().time() + _REFRESH_PAUSE
 
@@ -196,12 +199,13 @@ class ClusterTopology:
         try:
             async with asyncio.timeout(_NODE_TIMEOUT):
                 (info,) = await self._node(node).run(None, lambda pipeline: pipeline(("CLUSTER", "INFO")))
+            with parsing_reply_of("cluster node"):
+                return parse_epochs(info)
         except ERROR_REPLY:  # an ACL or a managed service
             return 0, 0
         except DRIVER_ERRORS as error:
             self._last_error = error
             return None
-        return parse_epochs(info)
 
     async def _replace_slots(self, slots: SlotMap, epochs: Mapping[HostPort, tuple[int, int]]) -> None:
         """Use `slots` from now on, unless nothing has changed or they are older than the current ones.

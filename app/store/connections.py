@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final, Self
 
@@ -38,15 +39,21 @@ _CLOSE_TIMEOUT: Final = 0.1
 class ServerConnections:
     """The `Topology` of one server: a pool of connections. No command is ever sent twice.
 
-    `make` returns a new, unconnected connection. `name` is host:port, or the path of a Unix socket. Each
-    operation has a connection to itself. Only the reads of a batch share one. `on_connect` runs first on each new
-    connection, which is closed if it raises.
+    `make` returns a new, unconnected connection. `name` is host:port, or the path of a Unix socket. `hostname` is the
+    host, unless that is an IP address. Each operation has a connection to itself. Only the reads of a batch share one.
+    `on_connect` runs first on each new connection, which is closed if it raises.
     """
 
     def __init__(
-        self, make: Callable[[], AbstractConnection], name: str, on_connect: PipelineWork[None] | None = None
+        self,
+        make: Callable[[], AbstractConnection],
+        name: str,
+        on_connect: PipelineWork[None] | None = None,
+        hostname: str | None = None,
     ) -> None:
         self.name = name
+        self._hostname = hostname
+        self._lookup: asyncio.Task[None] | None = None
         self._on_connect = on_connect
         self._make = make
         self._capacity = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -83,8 +90,11 @@ class ServerConnections:
             driver_info=None,
         )
         made = pool.connection_kwargs
-        name = made["path"] if "path" in made else format_host_port((made["host"], made["port"]))
-        return cls(pool.make_connection, name, on_connect)
+        if "path" in made:
+            return cls(pool.make_connection, made["path"], on_connect)
+        host = made["host"]
+        hostname = None if _is_ip_address(host) else host
+        return cls(pool.make_connection, format_host_port((host, made["port"])), on_connect, hostname)
 
     def read(self, key: str, limit: float) -> Awaitable[bytes | None]:
         """See `Topology`."""
@@ -154,6 +164,12 @@ class ServerConnections:
         return None
 
     async def _connect(self) -> AbstractConnection:
+        if self._hostname is not None:
+            # A lookup that hangs holds a thread after its caller has left, and all lookups of a process share a few
+            # threads. So new connections wait for one lookup. Then each makes its own, which is usually quick.
+            if self._lookup is None or self._lookup.done():
+                self._lookup = asyncio.create_task(_look_up(self._hostname))
+            await asyncio.wait([self._lookup])
         self._raise_if_closed()
         connection = self._make()
         self._open.add(connection)
@@ -216,6 +232,8 @@ class ServerConnections:
     async def close(self) -> None:
         """See `Topology`. Callers that wait for a connection get a StoreConnectionError."""
         self._closed = True
+        if self._lookup is not None:
+            self._lookup.cancel()
         with contextlib.suppress(TimeoutError):  # without a limit, TLS shutdown waits 30 s for a server that hangs
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await asyncio.gather(*(connection.disconnect() for connection in self._open))
@@ -223,6 +241,20 @@ class ServerConnections:
     def _raise_if_closed(self) -> None:
         if self._closed:
             raise StoreConnectionError("the connections to this server are closed")
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _look_up(hostname: str) -> None:
+    """Look up a hostname. Its errors are ignored, because connecting raises the same."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: not a hostname
+        await asyncio.get_running_loop().getaddrinfo(hostname, None)
 
 
 # Replies to AUTH and SELECT that begin like this do not quote the password.

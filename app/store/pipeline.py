@@ -1,6 +1,7 @@
 """A pipeline: several commands in one round trip."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import hiredis
@@ -28,6 +29,15 @@ key_slot = crc.key_slot
 
 class StoreConnectionError(ConnectionError):
     """A failed connection that `app.store` has found itself. The text contains no secret."""
+
+
+@contextlib.contextmanager
+def parsing_reply_of(kind: str) -> Iterator[None]:
+    """Raise StoreConnectionError if the block cannot parse a reply, because the server is not a `kind`."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise StoreConnectionError(f"its reply is not that of a {kind}") from None
 
 
 class Pipeline(Protocol):

@@ -6,10 +6,11 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
-from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T
+from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, parsing_reply_of
 from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Answer:
 async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
     """Ask one sentinel for the primary of `service`.
 
-    Raises StoreConnectionError if it does not know the service, or if its reply is not a sentinel's.
+    Raises StoreConnectionError if it does not know the service, or if its reply is not that of a sentinel.
     """
     asked = asyncio.get_running_loop().time()
     # The epoch comes first, so that it is never newer than the address.
@@ -64,12 +65,10 @@ async def query_primary(sentinel: ServerConnections, service: str) -> Answer:
     for reply in (address, master):
         if isinstance(reply, Exception):
             raise reply
-    try:
+    with parsing_reply_of("sentinel"):
         fields = dict(zip(master[::2], master[1::2], strict=True))
         primary = address[0].decode(), int(address[1])
         return Answer(primary, int(fields[b"config-epoch"]), int(fields[b"num-other-sentinels"]) + 1, asked)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise StoreConnectionError("its reply is not a sentinel's") from error
 
 
 class SentinelTopology:
@@ -117,9 +116,11 @@ class SentinelTopology:
     async def run(self, key: str, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`."""
         primary = await self._current_primary()
-        if writes and self._quorum == "majority" and not self._is_confirmed():
+        if not writes or self._quorum == "any":
+            return await primary.run(key, work, fresh=fresh)
+        if not self._is_confirmed():
             primary = await self._confirmed_primary()
-        return await primary.run(key, work, fresh=fresh)
+        return await primary.run(key, partial(self._run_confirmed, work), fresh=fresh)
 
     async def check_reads(self, keys: Sequence[str]) -> None:
         """See `Topology`."""
@@ -153,6 +154,12 @@ class SentinelTopology:
         if self._primary is None:
             raise StoreConnectionError("no sentinel names a primary") from self._error()
         return self._primary
+
+    async def _run_confirmed(self, work: PipelineWork[T], pipeline: Pipeline) -> T:
+        """Run `work` if a majority confirms the primary still after the wait for a connection."""
+        if not self._is_confirmed():
+            await self._confirmed_primary()
+        return await work(pipeline)
 
     async def _confirmed_primary(self) -> ServerConnections:
         """Return the primary once a majority confirms it. Raises StoreConnectionError if the next poll finds none."""
@@ -246,8 +253,9 @@ class SentinelTopology:
             with contextlib.suppress(*DRIVER_ERRORS):
                 async with asyncio.timeout(_POLL_TIMEOUT):
                     (replies,) = await sentinel.run(None, lambda pipeline: pipeline(command))
-                replicas = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replies]
-                return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in replicas]
+                with parsing_reply_of("sentinel"):
+                    replicas = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in replies]
+                    return [(fields[b"ip"].decode(), int(fields[b"port"])) for fields in replicas]
         return []
 
 

@@ -43,7 +43,7 @@ class SlotMap:
 
 def parse_slots(reply: Sequence[Any], queried_host: str) -> list[Range]:
     """Return the ranges in a reply to CLUSTER SLOTS."""
-    return [(first, last, _host_port(node, queried_host)) for first, last, node, *_ in reply]
+    return [(int(first), int(last), _host_port(node, queried_host)) for first, last, node, *_ in reply]
 
 
 def parse_epochs(info: bytes) -> tuple[int, int]:
@@ -63,4 +63,4 @@ def _host_port(node: Sequence[Any], queried_host: str) -> HostPort:
     if host == b"?" and metadata:
         names, values = metadata[0][::2], metadata[0][1::2]
         host = dict(zip(names, values, strict=True)).get(b"ip")
-    return known_host((host or b"").decode(errors="replace"), queried_host), port
+    return known_host((host or b"").decode(errors="replace"), queried_host), int(port)

@@ -269,6 +269,13 @@ def test_reply_in_protected_mode_is_explained() -> None:
     assert "it is in protected mode and accepts only local connections: give it a password" in done.stderr
 
 
+def test_server_with_unusable_replies_is_a_one_line_error() -> None:
+    with FakeServer(b":1\r\n") as server:
+        done = check(server.url.replace("http", "redis"))
+    assert done.returncode == 5
+    assert done.stderr == "error   the store cannot be used: its reply is not that of a Redis server\n"
+
+
 def test_node_of_a_cluster_and_sentinel_are_named(tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes:
         done = check(f"redis://127.0.0.1:{nodes.nodes[0].port}")

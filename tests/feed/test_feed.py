@@ -184,6 +184,33 @@ def test_resuming_resets_only_if_history_does_not_reach_back(run: Run, after: in
     run(subscribe())
 
 
+def test_resuming_resets_if_the_checksum_cannot_be_compared(run: Run) -> None:
+    async def subscribe() -> None:
+        harness = FeedHarness(history_length=3)
+        await harness.flip(8)
+        kept, trimmed = (EventId.of(harness.store.changes[ACME][index]) for index in (-3, -4))
+        subscriber = await harness.feed.subscribe(ACME, after=kept)
+        assert await versions(subscriber, 2) == [7, 8]
+        subscriber = await harness.feed.subscribe(ACME, after=trimmed)
+        assert await take(subscriber, 1) == [ChangeEvent(harness.newest(), is_reset=True)]
+        await harness.feed.close()
+
+    run(subscribe())
+
+
+def test_history_of_one_change_does_not_reset_running_streams(run: Run) -> None:
+    async def subscribe() -> None:
+        harness = FeedHarness(history_length=1)
+        subscriber = await harness.feed.subscribe(ACME, after=None)
+        assert await versions(subscriber, 1) == [0]
+        for version in range(1, 4):
+            await harness.flip()
+            assert await versions(subscriber, 1) == [version]
+        await harness.feed.close()
+
+    run(subscribe())
+
+
 @pytest.mark.parametrize("current", [0, 1, 2])
 def test_resuming_after_the_current_version_resets(run: Run, current: int) -> None:
     async def subscribe() -> None:

@@ -32,6 +32,7 @@ class Node:
     def __init__(self, owner: HostPort, epoch: int | None, *, own_epoch: int = 1) -> None:
         self.owner = owner
         self.epoch = epoch
+        self.odd_replies: dict[str, Any] = {}
         self.own_epoch = own_epoch
         self.is_reachable = True
         self.is_closed = False
@@ -62,6 +63,8 @@ class Node:
         self.is_closed = True
 
     async def _reply(self, command: Command) -> Any:
+        if command[1] in self.odd_replies:
+            return self.odd_replies[str(command[1])]
         if command == ("CLUSTER", "SLOTS"):
             return [
                 [0, 4095, [SECOND[0].encode(), SECOND[1], b"", []]],
@@ -163,6 +166,42 @@ def test_rejected_epoch_query_does_not_prevent_a_refresh(run: Run) -> None:
             assert await nodes.owner() == OLD
             for node in nodes.values():
                 node.owner = NEW
+            assert await nodes.owner() == NEW
+
+    run(read())
+
+
+@pytest.mark.parametrize("info", [1, None, [b"a"], b"cluster_current_epoch:" + 5000 * b"9"])
+def test_node_with_an_unusable_epoch_does_not_prevent_a_refresh(run: Run, info: object) -> None:
+    async def read() -> None:
+        async with Nodes(*((address, Node(NEW, 8)) for address in (OLD, SECOND, THIRD, NEW))) as nodes:
+            nodes[OLD].odd_replies["INFO"] = info
+            assert await nodes.owner() == NEW
+
+    run(read())
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        1,
+        None,
+        b"ab",
+        [[0, 16383]],
+        [[0, 16383, b"abc"]],
+        [[None, 1, [b"127.0.0.1", 1, b"id"]]],
+        [[0, 16383, [1, 1, b"id"]]],
+        [[0, 16383, [b"127.0.0.1", None, b"id"]]],
+        [[0, 16383, [b"?", 1, b"id", [b"ip"]]]],
+    ],
+)
+def test_node_with_unusable_slots_is_passed_over(run: Run, slots: object) -> None:
+    async def read() -> None:
+        async with Nodes((OLD, Node(OLD, 9)), *((each, Node(NEW, 8)) for each in (SECOND, THIRD, NEW))) as nodes:
+            nodes[OLD].odd_replies["SLOTS"] = slots
+            assert await nodes.owner() == NEW
+            for node in nodes.values():
+                node.odd_replies["SLOTS"] = slots
             assert await nodes.owner() == NEW
 
     run(read())

