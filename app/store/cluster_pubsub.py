@@ -6,7 +6,7 @@ We therefore subscribe to each node and receive its own messages directly.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -17,17 +17,15 @@ from app.store.slot_map import SlotMap
 
 _log = logging.getLogger(__name__)
 
-# In seconds: the pause before a new attempt on one node, and the interval of the check for changes of the slot map.
-_RETRY_DELAY: Final = 0.5
-_CHECK_INTERVAL: Final = 1.0
+_RETRY_DELAY: Final = 0.5  # in seconds, before a new attempt on one node
 _MAX_MESSAGES: Final = 1000
 
 
 class ClusterSubscriptions:
     """One subscription for each node with slots, merged into one stream. Each is renewed independently.
 
-    The subscriptions follow `slot_map`. `refresh` starts its refresh. It is called once a second, and when a node
-    fails. Subscribing to one node takes at most `limit` seconds. The caller must call `close`.
+    The subscriptions follow the slot map. `next_slots` waits for its next poll. Subscribing to one node takes at most
+    `limit` seconds. The caller must call `close`.
     """
 
     def __init__(
@@ -35,21 +33,18 @@ class ClusterSubscriptions:
         channel: str,
         limit: float,
         node: Callable[[HostPort], ServerConnections],
-        refresh: Callable[[], asyncio.Future[None]],
-        slot_map: Callable[[], SlotMap],
+        next_slots: Callable[[], Awaitable[SlotMap]],
     ) -> None:
         self._channel = channel
         self._limit = limit
         self._node = node
-        self._refresh = refresh
-        self._slot_map = slot_map
+        self._next_slots = next_slots
         self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
         self._tasks: dict[HostPort, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Subscribe to the nodes. Return once each was tried. Raises ConnectionError if no subscription succeeded."""
-        slots = self._slot_map()
+    async def start(self, slots: SlotMap) -> None:
+        """Subscribe to the nodes in `slots`. Return once each was tried. Raises ConnectionError if none succeeded."""
         first_attempts = self._set_nodes(slots.nodes)
         self._following = asyncio.create_task(self._follow(slots))
         if not any(await asyncio.gather(*first_attempts)):
@@ -85,12 +80,10 @@ class ClusterSubscriptions:
 
     async def _follow(self, followed: SlotMap) -> None:
         while True:
-            await asyncio.wait([self._refresh()])
-            if (current := self._slot_map()) is not followed:
+            if (current := await self._next_slots()) is not followed:
                 followed = current
                 self._set_nodes(current.nodes)
                 await self._queue.put(None)
-            await asyncio.sleep(_CHECK_INTERVAL)
 
     async def _stay_subscribed(self, node: HostPort, first_attempt: asyncio.Future[bool]) -> None:
         is_lost = False
@@ -112,5 +105,4 @@ class ClusterSubscriptions:
                 is_lost = True
                 if not first_attempt.done():
                     first_attempt.set_result(False)
-                self._refresh()
             await asyncio.sleep(_RETRY_DELAY)
