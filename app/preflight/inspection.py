@@ -78,9 +78,9 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
     Replicas come from the primaries and from the sentinels. Each server has `REDIS_TIMEOUT` seconds to reply. Raise
     StoreError if no sentinel or cluster node names the servers.
     """
-    tls_verify, limit = settings.redis_tls_verify, settings.redis_timeout
+    limit = settings.redis_timeout
     async with contextlib.AsyncExitStack() as stack:
-        topology = connect(settings.redis, tls_verify=tls_verify, sentinel_options=settings.sentinel_options)
+        topology = connect(settings.redis_address)
         stack.push_async_callback(topology.close)
         try:
             async with asyncio.timeout(limit):
@@ -89,7 +89,7 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
             raise StoreError("no sentinel or cluster node names the servers") from error
         inspected = await asyncio.gather(*(_inspect(each, "primary", limit) for each in primaries))
         addresses = dict.fromkeys([*from_sentinels, *(each for _, from_primary in inspected for each in from_primary)])
-        replicas = [connections_for(settings.redis, each, tls_verify=tls_verify) for each in addresses]
+        replicas = [connections_for(settings.redis_address, each) for each in addresses]
         for each in replicas:
             stack.push_async_callback(each.close)
         inspected += await asyncio.gather(*(_inspect(each, "replica", limit) for each in replicas))
@@ -103,7 +103,7 @@ async def inspect_sentinels(settings: Settings) -> list[SentinelFacts]:
     """
     if settings.redis.kind != "sentinels":
         return []
-    sentinels = sentinels_at(settings.redis, settings.sentinel_options, tls_verify=settings.redis_tls_verify)
+    sentinels = sentinels_at(settings.redis_address)
 
     async def inspect(sentinel: ServerConnections) -> SentinelFacts:
         try:
@@ -172,7 +172,7 @@ async def _call(pipeline: Pipeline, *command: str) -> Any:
 
 async def tls_mismatch(settings: Settings) -> str | None:
     """Return the mistake if `REDIS_URL` asks for TLS and a host answers without it, or the other way round."""
-    address, other = settings.redis, Address(tls=not settings.redis.tls)
+    address, other = settings.redis, Address(tls=not settings.redis.tls, tls_verify=False)
     answers = await asyncio.gather(*(_answers(other, each, settings.redis_timeout) for each in address.hosts))
     if not any(answers):
         return None
@@ -182,7 +182,7 @@ async def tls_mismatch(settings: Settings) -> str | None:
 
 async def _answers(address: Address, host_port: HostPort, limit: float) -> bool:
     """Return True if a Redis server answers at `host_port`. No login is sent."""
-    connections = connections_for(address, host_port, tls_verify=False)
+    connections = connections_for(address, host_port)
     try:
         async with asyncio.timeout(limit):
             await connections.run(None, lambda pipeline: pipeline(("PING",)))

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
@@ -15,6 +15,7 @@ from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
 
+# How many sentinels must confirm the primary before a write: more than half, or none (one has named it).
 Quorum = Literal["majority", "any"]
 
 # In seconds: the interval of the polls, and the time limit of one. Both are short, because a demoted primary accepts
@@ -23,18 +24,6 @@ _POLL_INTERVAL: Final = 0.25
 _POLL_TIMEOUT: Final = 0.25
 # In seconds since the question: how long an answer counts. The next poll renews it, with a margin for a busy worker.
 _ANSWER_LIFETIME: Final = _POLL_INTERVAL + _POLL_TIMEOUT + 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class SentinelOptions:
-    """The login of the sentinels, and how many of them must confirm the primary before a write.
-
-    `majority` is more than half of them. `any` is none: one was enough to name the primary.
-    """
-
-    quorum: Quorum = "majority"
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
