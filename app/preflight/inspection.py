@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from app.errors import StoreError, causes, system_reason
 from app.settings import Settings
-from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, ServerConnections
+from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import (
     AskError,
     AuthenticationError,
@@ -131,12 +131,13 @@ async def _inspect(
 
 async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFacts, list[HostPort]]:
     """Read CONFIG and INFO. Managed services forbid CONFIG, but INFO has most of the same values."""
-    lines = (await _call(pipeline, "INFO") or b"").decode(errors="replace").splitlines()
+    (reply,) = await pipeline(("INFO",), errors=True)  # apart, because protected mode closes the connection after it
+    if str(reply).startswith(_DENIED):
+        raise reply
+    lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
     info = dict(line.split(":", 1) for line in lines if ":" in line)
-    config = {}
-    for parameter in _PARAMETERS:
-        if reply := await _call(pipeline, "CONFIG", "GET", parameter):
-            config[parameter] = reply[1].decode()
+    replies = await pipeline(*(("CONFIG", "GET", parameter) for parameter in _PARAMETERS), errors=True)
+    config = {each[0].decode(): each[1].decode() for each in replies if isinstance(each, list) and each}
     replicas = [
         dict(each.split("=", 1) for each in value.split(","))
         for name, value in info.items()
@@ -157,17 +158,6 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
     )
     # A client that only takes a backup (redis-cli --rdb) is listed as a replica with port 0.
     return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]
-
-
-async def _call(pipeline: Pipeline, *command: str) -> Any:
-    """Return the reply to a command, or None if the server rejects the command."""
-    try:
-        (reply,) = await pipeline(command)
-    except ERROR_REPLY as error:
-        if str(error).startswith(_DENIED):
-            raise
-        return None
-    return reply
 
 
 async def tls_mismatch(settings: Settings) -> str | None:
