@@ -112,11 +112,8 @@ class ClusterTopology:
         async with asyncio.timeout(limit):
             await self._owner_of("")
         subscriptions = ClusterSubscriptions(channel, limit, self._node, self._next_slots)
-        try:
-            await subscriptions.start(self._slots)
-            yield subscriptions.messages()
-        finally:
-            subscriptions.close()
+        async with subscriptions.open(self._slots) as messages:
+            yield messages
 
     async def close(self) -> None:
         """See `Topology`."""

@@ -5,6 +5,7 @@ We therefore subscribe to each node and receive its own messages directly.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
@@ -25,7 +26,7 @@ class ClusterSubscriptions:
     """One subscription for each node with slots, merged into one stream. Each is renewed independently.
 
     The subscriptions follow the slot map. `next_slots` waits for its next poll. Subscribing to one node takes at most
-    `limit` seconds. The caller must call `close`.
+    `limit` seconds.
     """
 
     def __init__(
@@ -41,29 +42,27 @@ class ClusterSubscriptions:
         self._next_slots = next_slots
         self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
         self._tasks: dict[HostPort, asyncio.Task[None]] = {}
-        self._following: asyncio.Task[None] | None = None
 
-    async def start(self, slots: SlotMap) -> None:
-        """Subscribe to the nodes in `slots`. Return once each was tried. Raises ConnectionError if none succeeded."""
-        first_attempts = self._set_nodes(slots.nodes)
-        self._following = asyncio.create_task(self._follow(slots))
-        if not any(await asyncio.gather(*first_attempts)):
-            raise StoreConnectionError("no node accepted a subscription")
-
-    async def messages(self) -> AsyncIterator[bytes | None]:
-        """Yield the messages of all nodes; None if some may have been missed.
+    @contextlib.asynccontextmanager
+    async def open(self, slots: SlotMap) -> AsyncIterator[AsyncIterator[bytes | None]]:
+        """Subscribe to the nodes in `slots`, and yield the messages of all nodes; None if some may have been missed.
 
         None also follows each change of the slot map. A node that loses a slot may have announced changes that its new
-        owner does not have, and the other way round.
+        owner does not have, and the other way round. Raises StoreConnectionError if no node accepts a subscription.
         """
+        first_attempts = self._set_nodes(slots.nodes)
+        following = asyncio.create_task(self._follow(slots))
+        try:
+            if not any(await asyncio.gather(*first_attempts)):
+                raise StoreConnectionError("no node accepted a subscription")
+            yield self._messages()
+        finally:
+            following.cancel()
+            self._set_nodes(set())
+
+    async def _messages(self) -> AsyncIterator[bytes | None]:
         while True:
             yield await self._queue.get()
-
-    def close(self) -> None:
-        """End all subscriptions."""
-        if self._following is not None:
-            self._following.cancel()
-        self._set_nodes(set())
 
     def _set_nodes(self, nodes: AbstractSet[HostPort]) -> list[asyncio.Future[bool]]:
         """Subscribe to new `nodes` and end the subscriptions to others.

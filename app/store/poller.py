@@ -5,7 +5,10 @@ from collections.abc import Awaitable, Callable
 
 
 class Poller:
-    """Calls `poll` every `interval` seconds, from `start` to `close`. `poll` must not raise."""
+    """Calls `poll` every `interval` seconds, from `start` to `close`.
+
+    `poll` handles the errors that it expects. Any other error ends polling until the next `start`.
+    """
 
     def __init__(self, poll: Callable[[], Awaitable[None]], interval: float) -> None:
         self._poll = poll

@@ -53,18 +53,16 @@ def test_full_queue_slows_the_nodes_down_and_loses_no_message(run: Run) -> None:
     async def listen() -> None:
         node = FastPublisher()
         subscriptions = subscriptions_to(node, asyncio.Queue[SlotMap]().get)
-        await subscriptions.start(SlotMap([(0, 16383, ADDRESS)]))
-        taken = -1
-        while taken != node.taken:  # until the node has to wait
-            taken = node.taken
-            for _ in range(100):
-                await asyncio.sleep(0)
-        assert 0 < taken < MESSAGES / 2
-        messages = subscriptions.messages()
-        async with asyncio.timeout(PATIENCE):
-            received = [await anext(messages) for _ in range(1 + MESSAGES)]
-        assert received == [None, *(b"%d" % number for number in range(MESSAGES))]
-        subscriptions.close()
+        async with subscriptions.open(SlotMap([(0, 16383, ADDRESS)])) as messages:
+            taken = -1
+            while taken != node.taken:  # until the node has to wait
+                taken = node.taken
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            assert 0 < taken < MESSAGES / 2
+            async with asyncio.timeout(PATIENCE):
+                received = [await anext(messages) for _ in range(1 + MESSAGES)]
+            assert received == [None, *(b"%d" % number for number in range(MESSAGES))]
 
     run(listen())
 
@@ -73,9 +71,7 @@ def test_slot_that_moves_between_known_nodes_may_have_lost_messages(run: Run) ->
     async def listen() -> None:
         slots, polled = SlotMap([(0, 8191, ADDRESS), (8192, 16383, OTHER)]), asyncio.Queue[SlotMap]()
         subscriptions = subscriptions_to(SilentNode(), polled.get)
-        await subscriptions.start(slots)
-        messages = subscriptions.messages()
-        async with asyncio.timeout(PATIENCE):
+        async with subscriptions.open(slots) as messages, asyncio.timeout(PATIENCE):
             assert [await anext(messages) for _ in slots.nodes] == [None, None]  # each node is subscribed now
             next_message = asyncio.ensure_future(anext(messages))
             polled.put_nowait(slots)
@@ -83,6 +79,5 @@ def test_slot_that_moves_between_known_nodes_may_have_lost_messages(run: Run) ->
             assert not next_message.done()
             polled.put_nowait(SlotMap([(0, 8192, ADDRESS), (8193, 16383, OTHER)]))
             assert await next_message is None
-        subscriptions.close()
 
     run(listen())
