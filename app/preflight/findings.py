@@ -47,14 +47,13 @@ def sentinel_findings(sentinels: Sequence[SentinelFacts]) -> list[Finding]:
     """Return the findings for the sentinels that `REDIS_URL` lists."""
     needed = f"writes need {len(sentinels) // 2 + 1} of {len(sentinels)} sentinels"
     found = []
+    named: dict[str, list[str]] = defaultdict(list)
     for each in sentinels:
-        if each.reason is not None:
+        if each.primary is None:
             consequence = f"unless REDIS_SENTINEL_QUORUM is any, {needed}"
             message = f"{each.server}: this sentinel names no primary: {each.reason}; {consequence}"
             found.append(Finding("warning", "sentinel_unseen", message, seen=False, servers=(each.server,)))
-    named: dict[str, list[str]] = defaultdict(list)
-    for each in sentinels:
-        if each.primary is not None:
+        else:
             named[each.primary].append(each.server)
     if len(named) > 1:
         opinions = "; ".join(f"{', '.join(servers)}: {primary}" for primary, servers in named.items())
