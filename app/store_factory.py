@@ -7,5 +7,5 @@ from app.store.topology import connect
 
 def create_store(settings: Settings) -> RedisStore:
     """Return the store at `REDIS_URL`. It connects when it is first used. The caller must close it."""
-    topology = connect(settings.redis, tls_verify=settings.redis_tls_verify, sentinel_options=settings.sentinel_options)
+    topology = connect(settings.redis_address, settings.redis_sentinel_quorum)
     return RedisStore(topology, settings.redis_timeout, settings.history_length, settings.redis_min_replicas)

@@ -187,7 +187,7 @@ def reported_policy(data: bytes) -> None:
         server="a:1", role="primary", maxmemory_policy=text(data), appendonly=True, appendfsync="always", replicas=1,
         min_replicas_to_write=True, cluster_require_full_coverage=False,
     )  # fmt: skip
-    findings([facts], Address(hosts=(("localhost", 1),)), tls_verify=True, min_replicas=0)
+    findings([facts], Address(hosts=(("localhost", 1),)), min_replicas=0)
 
 
 _NUMBERS = itertools.count()  # for new addresses, because `urlsplit` caches its results

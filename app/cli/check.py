@@ -39,8 +39,7 @@ def check() -> NoReturn:
         address = settings.redis.shown
         about_sentinels = sentinel_findings(asyncio.run(inspect_sentinels(settings)))
         servers = asyncio.run(inspect_store(settings))
-        verify, min_replicas = settings.redis_tls_verify, settings.redis_min_replicas
-        found = findings(servers, settings.redis, tls_verify=verify, min_replicas=min_replicas) + about_sentinels
+        found = findings(servers, settings.redis_address, settings.redis_min_replicas) + about_sentinels
         if all(finding.code != "store" for finding in found):
             asyncio.run(_probe_write(settings))
     except SettingsError as error:

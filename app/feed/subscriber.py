@@ -15,10 +15,11 @@ MAX_QUEUED_EVENTS: Final = 16
 class Subscriber:
     """An asynchronous iterator over the events of one event stream. A wait for the next event may be cancelled.
 
-    A slow subscriber does not delay others. `on_end` is called once, when the subscriber ends.
+    A slow subscriber does not delay others. `on_end` is called once, when the subscriber ends. If `has_ended` is true,
+    the subscriber yields no more events.
     """
 
-    __slots__ = ("_ended", "_events", "_last", "_on_end", "_outage", "_waiter", "topic")
+    __slots__ = ("_events", "_last", "_on_end", "_outage", "_waiter", "has_ended", "topic")
 
     def __init__(self, topic: Topic, on_end: "Callable[[Subscriber], object]") -> None:
         self.topic = topic
@@ -26,7 +27,7 @@ class Subscriber:
         self._outage = topic.new_outage()
         self._last = EventId(-1)  # of the last queued event; version -1 before the first
         self._events: list[ChangeEvent] = []
-        self._ended = False
+        self.has_ended = False
         self._waiter: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> Self:
@@ -37,7 +38,7 @@ class Subscriber:
 
         Raises StoreError if the history cannot be read until the outage has lasted too long.
         """
-        while not self._ended:
+        while not self.has_ended:
             if self._events:
                 return self._events.pop(0)
             if self._last.version < version_of(self.topic.newest):
@@ -46,11 +47,6 @@ class Subscriber:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
         raise StopAsyncIteration
-
-    @property
-    def has_ended(self) -> bool:
-        """Return True if the subscriber has ended and yields no more events."""
-        return self._ended
 
     async def begin(self, after: EventId | None) -> None:
         """Start after the event `after`. If it is None, the current setting is the first event. Raises StoreError."""
@@ -78,8 +74,8 @@ class Subscriber:
 
     def end(self) -> None:
         """End the iteration and drop queued events."""
-        if not self._ended:
-            self._ended = True
+        if not self.has_ended:
+            self.has_ended = True
             self._on_end(self)
             self._wake()
 

@@ -27,9 +27,7 @@ class Finding:
     servers: Sequence[str] = ()
 
 
-def findings(
-    servers: Sequence[ServerFacts | UnreachableServer], address: Address, *, tls_verify: bool, min_replicas: int
-) -> list[Finding]:
+def findings(servers: Sequence[ServerFacts | UnreachableServer], address: Address, min_replicas: int) -> list[Finding]:
     """Return the findings for the store at `address`, errors first. Servers with the same finding share it."""
     affected: dict[Finding, list[ServerFacts | UnreachableServer]] = defaultdict(list)
     for server in servers:
@@ -42,21 +40,20 @@ def findings(
         lost = "a failover loses acknowledged changes that no replica has yet"
         cost = "a change is then a 500 while no replica confirms it"
         found.append(_warning("min_replicas", f"REDIS_MIN_REPLICAS is 0: {lost}; set it to 1: {cost}"))
-    return [*sorted(found, key=lambda finding: finding.level), *_transport(address, tls_verify=tls_verify)]
+    return [*sorted(found, key=lambda finding: finding.level), *_transport(address)]
 
 
 def sentinel_findings(sentinels: Sequence[SentinelFacts]) -> list[Finding]:
     """Return the findings for the sentinels that `REDIS_URL` lists."""
     needed = f"writes need {len(sentinels) // 2 + 1} of {len(sentinels)} sentinels"
     found = []
+    named: dict[str, list[str]] = defaultdict(list)
     for each in sentinels:
-        if each.reason is not None:
+        if each.primary is None:
             consequence = f"unless REDIS_SENTINEL_QUORUM is any, {needed}"
             message = f"{each.server}: this sentinel names no primary: {each.reason}; {consequence}"
             found.append(Finding("warning", "sentinel_unseen", message, seen=False, servers=(each.server,)))
-    named: dict[str, list[str]] = defaultdict(list)
-    for each in sentinels:
-        if each.primary is not None:
+        else:
             named[each.primary].append(each.server)
     if len(named) > 1:
         opinions = "; ".join(f"{', '.join(servers)}: {primary}" for primary, servers in named.items())
@@ -138,14 +135,14 @@ def _durability(facts: ServerFacts) -> Iterator[Finding]:
         yield _warning("appendfsync", message)
 
 
-def _transport(address: Address, *, tls_verify: bool) -> Iterator[Finding]:
+def _transport(address: Address) -> Iterator[Finding]:
     if all(_is_loopback(host) for host, _ in address.hosts):
         return
     risk = "can see the password, and read and change settings"
     if not address.tls:
         message = f"the connection to Redis is not encrypted: anyone on the network {risk}; use rediss:// or ?tls=true"
         yield _warning("no_tls", message)
-    elif not tls_verify:
+    elif not address.tls_verify:
         message = f"the certificate is not verified (REDIS_TLS_VERIFY): anyone who redirects the connection {risk}"
         yield _warning("tls_unverified", message)
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from app.errors import StoreError, causes, system_reason
 from app.settings import Settings
-from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, ServerConnections
+from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import (
     AskError,
     AuthenticationError,
@@ -79,9 +79,9 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
     Replicas come from the primaries and from the sentinels. Each server has `REDIS_TIMEOUT` seconds to reply. Raise
     StoreError if no sentinel or cluster node names the servers.
     """
-    tls_verify, limit = settings.redis_tls_verify, settings.redis_timeout
+    limit = settings.redis_timeout
     async with contextlib.AsyncExitStack() as stack:
-        topology = connect(settings.redis, tls_verify=tls_verify, sentinel_options=settings.sentinel_options)
+        topology = connect(settings.redis_address)
         stack.push_async_callback(topology.close)
         try:
             async with asyncio.timeout(limit):
@@ -90,7 +90,7 @@ async def inspect_store(settings: Settings) -> list[ServerFacts | UnreachableSer
             raise StoreError("no sentinel or cluster node names the servers") from error
         inspected = await asyncio.gather(*(_inspect(each, "primary", limit) for each in primaries))
         addresses = dict.fromkeys([*from_sentinels, *(each for _, from_primary in inspected for each in from_primary)])
-        replicas = [connections_for(settings.redis, each, tls_verify=tls_verify) for each in addresses]
+        replicas = [connections_for(settings.redis_address, each) for each in addresses]
         for each in replicas:
             stack.push_async_callback(each.close)
         inspected += await asyncio.gather(*(_inspect(each, "replica", limit) for each in replicas))
@@ -104,7 +104,7 @@ async def inspect_sentinels(settings: Settings) -> list[SentinelFacts]:
     """
     if settings.redis.kind != "sentinels":
         return []
-    sentinels = sentinels_at(settings.redis, settings.sentinel_options, tls_verify=settings.redis_tls_verify)
+    sentinels = sentinels_at(settings.redis_address)
 
     async def inspect(sentinel: ServerConnections) -> SentinelFacts:
         try:
@@ -133,12 +133,13 @@ async def _inspect(
 
 async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFacts, list[HostPort]]:
     """Read CONFIG and INFO. Managed services forbid CONFIG, but INFO has most of the same values."""
-    lines = (await _call(pipeline, "INFO") or b"").decode(errors="replace").splitlines()
+    (reply,) = await pipeline(("INFO",), errors=True)  # apart, because protected mode closes the connection after it
+    if str(reply).startswith(_DENIED):
+        raise reply
+    lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
     info = dict(line.split(":", 1) for line in lines if ":" in line)
-    config = {}
-    for parameter in _PARAMETERS:
-        if reply := await _call(pipeline, "CONFIG", "GET", parameter):
-            config[parameter] = reply[1].decode()
+    replies = await pipeline(*(("CONFIG", "GET", parameter) for parameter in _PARAMETERS), errors=True)
+    config = {each[0].decode(): each[1].decode() for each in replies if isinstance(each, list) and each}
     replicas = [
         dict(each.split("=", 1) for each in value.split(","))
         for name, value in info.items()
@@ -161,20 +162,9 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
     return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]
 
 
-async def _call(pipeline: Pipeline, *command: str) -> Any:
-    """Return the reply to a command, or None if the server rejects the command."""
-    try:
-        (reply,) = await pipeline(command)
-    except ERROR_REPLY as error:
-        if str(error).startswith(_DENIED):
-            raise
-        return None
-    return reply
-
-
 async def tls_mismatch(settings: Settings) -> str | None:
     """Return the mistake if `REDIS_URL` asks for TLS and a host answers without it, or the other way round."""
-    address, other = settings.redis, Address(tls=not settings.redis.tls)
+    address, other = settings.redis, Address(tls=not settings.redis.tls, tls_verify=False)
     answers = await asyncio.gather(*(_answers(other, each, settings.redis_timeout) for each in address.hosts))
     if not any(answers):
         return None
@@ -184,7 +174,7 @@ async def tls_mismatch(settings: Settings) -> str | None:
 
 async def _answers(address: Address, host_port: HostPort, limit: float) -> bool:
     """Return True if a Redis server answers at `host_port`. No login is sent."""
-    connections = connections_for(address, host_port, tls_verify=False)
+    connections = connections_for(address, host_port)
     try:
         async with asyncio.timeout(limit):
             await connections.run(None, lambda pipeline: pipeline(("PING",)))

@@ -6,7 +6,7 @@ cross_checks  find contradictions between variables
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Self
 
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
@@ -14,7 +14,7 @@ from app.errors import Mistake
 from app.settings import parsers as parse
 from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, default_algorithms
 from app.store.redis_url import Address
-from app.store.sentinel import Quorum, SentinelOptions
+from app.store.sentinel import Quorum
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads the variable of this name
 
@@ -118,12 +118,13 @@ class Settings:
         return self.jwt_algorithms or default_algorithms(self.jwt_public_key, secret=self.jwt_secret is not None)
 
     @property
-    def sentinel_options(self) -> SentinelOptions:
-        """Return the quorum and the login of the sentinels."""
-        return SentinelOptions(
-            quorum=self.redis_sentinel_quorum,
-            username=self.redis_sentinel_username,
-            password=self.redis_sentinel_password,
+    def redis_address(self) -> Address:
+        """Return `redis`, with the login of the sentinels and with REDIS_TLS_VERIFY."""
+        return replace(
+            self.redis,
+            tls_verify=self.redis_tls_verify,
+            sentinel_username=self.redis_sentinel_username,
+            sentinel_password=self.redis_sentinel_password,
         )
 
     def described(self) -> dict[str, object]:

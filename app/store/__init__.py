@@ -5,6 +5,7 @@ stored_form         a change as JSON, decoded strictly
 topology            connects to one server, to a primary behind sentinels, or to a cluster
 connections         a pool of connections to one Redis server
 sentinel            a primary that sentinels name
+poller              polls sentinels or nodes at an interval
 cluster             the nodes of a cluster
 cluster_pubsub      one subscription per cluster node, merged
 slot_map            the node that has each slot of a cluster

@@ -19,6 +19,7 @@ from app.store.pipeline import (
     key_slot,
     parsing_reply_of,
 )
+from app.store.poller import Poller
 from app.store.redis_url import HostPort
 from app.store.slot_map import SlotMap, known_host, parse_epochs, parse_slots
 
@@ -27,21 +28,19 @@ _MAX_REDIRECTS: Final = 8
 _TRY_AGAIN_DELAY: Final = 0.05
 # In seconds: the time limit for the nodes to return their epochs and for one node to return the slots.
 _NODE_TIMEOUT: Final = 0.25
-# In seconds: the interval of the refreshes of the slot map, and the shortest pause between two.
-_REFRESH_INTERVAL: Final = 1.0
-_REFRESH_PAUSE: Final = 0.5
+# In seconds: the interval of the polls. A primary that is cut off, or hangs, returns no error that could start one.
+_POLL_INTERVAL: Final = 0.5
 
 
 class ClusterTopology:
     """The `Topology` of a cluster: each key is on the node that has its slot.
 
-    The slot map is loaded at first use, from `startup_nodes`. From then on it is refreshed in the background, once a
-    second, and at most twice a second when a node cannot be reached or names another node. A MOVED reply also updates
-    one slot at once. Each node has its own connections, so that a slow node does not delay the others. `connections_to`
-    makes a node's connections.
+    The slot map is loaded at first use, from `startup_nodes`, and polled twice a second from then on. A MOVED reply
+    also updates one slot at once. Each node has its own connections, so that a slow node does not delay the others.
+    `connections_to` makes a node's connections.
 
-    A refresh believes the node with the newest configuration of the cluster, and never returns to an older one.
-    Otherwise a primary that is cut off, or not demoted yet, would keep the clients that it reaches.
+    A poll believes the node with the newest configuration of the cluster, and never returns to an older one. Otherwise
+    a primary that is cut off, or not demoted yet, would keep the clients that it reaches.
     """
 
     def __init__(
@@ -51,10 +50,8 @@ class ClusterTopology:
         self._connections_to = connections_to
         self._connections: dict[HostPort, ServerConnections] = {}
         self._slots = SlotMap()
-        self._refreshing: asyncio.Task[None] | None = None
-        self._polling: asyncio.Task[None] | None = None
         self._last_error: Exception | None = None  # of the last node that did not return the slots
-        self._next_refresh = 0.0  # earliest time, by the loop's clock
+        self._poller = Poller(self._query_slots, _POLL_INTERVAL)
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
@@ -86,17 +83,10 @@ class ClusterTopology:
             except MovedError as moved:
                 node, asking = (known_host(moved.host, node[0]), moved.port), False
                 self._slots.moved[moved.slot_id] = node
-                self._refresh()
             except AskError as ask:
                 node, asking = (known_host(ask.host, node[0]), ask.port), True
             except TryAgainError:
                 await asyncio.sleep(_TRY_AGAIN_DELAY)
-            except DRIVER_ERRORS:
-                self._refresh()
-                raise
-            except asyncio.CancelledError:
-                self._refresh()  # possibly by the caller's time limit, because the node hangs
-                raise
         raise StoreConnectionError(f"the nodes do not agree on which one has the key, after {_MAX_REDIRECTS} redirects")
 
     async def check_reads(self, keys: Sequence[str]) -> None:
@@ -122,18 +112,13 @@ class ClusterTopology:
         """See `Topology`. Subscribes to each node that has slots. If one fails, the other subscriptions continue."""
         async with asyncio.timeout(limit):
             await self._owner_of("")
-        subscriptions = ClusterSubscriptions(channel, limit, self._node, self._refresh, lambda: self._slots)
-        try:
-            await subscriptions.start()
-            yield subscriptions.messages()
-        finally:
-            subscriptions.close()
+        subscriptions = ClusterSubscriptions(channel, limit, self._node, self._next_slots)
+        async with subscriptions.open(self._slots) as messages:
+            yield messages
 
     async def close(self) -> None:
         """See `Topology`."""
-        for task in (self._polling, self._refreshing):
-            if task is not None:
-                task.cancel()
+        self._poller.close()
         await asyncio.gather(*(node.close() for node in self._connections.values()))
 
     def _node(self, node: HostPort) -> ServerConnections:
@@ -143,10 +128,9 @@ class ClusterTopology:
 
     async def _load_slots(self) -> None:
         """Load the slot map if it is empty. Raises StoreConnectionError if no node returns the slots."""
-        if self._polling is None:
-            self._polling = asyncio.create_task(self._poll())
+        self._poller.start()
         if not self._slots.nodes:
-            await asyncio.shield(self._refresh())
+            await self._poller.until(lambda: bool(self._slots.nodes))
         if not self._slots.nodes:
             raise StoreConnectionError("no node returned its slots") from self._last_error
 
@@ -154,22 +138,13 @@ class ClusterTopology:
         await self._load_slots()
         node = self._slots.owner_of(key_slot(key.encode()))
         if node is None:
-            self._refresh()
             raise StoreConnectionError("no node has the key's slot")
         return node
 
-    async def _poll(self) -> None:
-        # A primary that is cut off returns no error that would start a refresh.
-        while True:
-            await asyncio.wait([self._refresh()])
-            await asyncio.sleep(_REFRESH_INTERVAL)
-
-    def _refresh(self) -> asyncio.Task[None]:
-        """Return the running refresh of the slot map, the last one if it ended a moment ago, or else a new one."""
-        now = asyncio.get_running_loop().time()
-        if self._refreshing is None or (self._refreshing.done() and now >= self._next_refresh):
-            self._refreshing = asyncio.create_task(self._query_slots())
-        return self._refreshing
+    async def _next_slots(self) -> SlotMap:
+        """Return the slot map after the next complete poll."""
+        await self._poller.until(lambda: False)
+        return self._slots
 
     async def _query_slots(self) -> None:
         """Query the epochs of all known nodes at once. Then ask the one with the highest epoch for the slots.
@@ -191,8 +166,7 @@ class ClusterTopology:
                 continue
             if slots.nodes:
                 await self._replace_slots(slots, epochs)
-                break
-        self._next_refresh = asyncio.get_running_loop().time() + _REFRESH_PAUSE
+                return
 
     async def _query_epochs(self, node: HostPort) -> tuple[int, int] | None:
         """Return the epochs of the cluster and of the node, 0 if the node rejects the command, None if it fails."""

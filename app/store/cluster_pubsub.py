@@ -5,8 +5,9 @@ We therefore subscribe to each node and receive its own messages directly.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -17,17 +18,15 @@ from app.store.slot_map import SlotMap
 
 _log = logging.getLogger(__name__)
 
-# In seconds: the pause before a new attempt on one node, and the interval of the check for changes of the slot map.
-_RETRY_DELAY: Final = 0.5
-_CHECK_INTERVAL: Final = 1.0
+_RETRY_DELAY: Final = 0.5  # in seconds, before a new attempt on one node
 _MAX_MESSAGES: Final = 1000
 
 
 class ClusterSubscriptions:
     """One subscription for each node with slots, merged into one stream. Each is renewed independently.
 
-    The subscriptions follow `slot_map`. `refresh` starts its refresh. It is called once a second, and when a node
-    fails. Subscribing to one node takes at most `limit` seconds. The caller must call `close`.
+    The subscriptions follow the slot map. `next_slots` waits for its next poll. Subscribing to one node takes at most
+    `limit` seconds.
     """
 
     def __init__(
@@ -35,40 +34,35 @@ class ClusterSubscriptions:
         channel: str,
         limit: float,
         node: Callable[[HostPort], ServerConnections],
-        refresh: Callable[[], asyncio.Future[None]],
-        slot_map: Callable[[], SlotMap],
+        next_slots: Callable[[], Awaitable[SlotMap]],
     ) -> None:
         self._channel = channel
         self._limit = limit
         self._node = node
-        self._refresh = refresh
-        self._slot_map = slot_map
+        self._next_slots = next_slots
         self._queue = asyncio.Queue[bytes | None](_MAX_MESSAGES)
         self._tasks: dict[HostPort, asyncio.Task[None]] = {}
-        self._following: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Subscribe to the nodes. Return once each was tried. Raises ConnectionError if no subscription succeeded."""
-        slots = self._slot_map()
-        first_attempts = self._set_nodes(slots.nodes)
-        self._following = asyncio.create_task(self._follow(slots))
-        if not any(await asyncio.gather(*first_attempts)):
-            raise StoreConnectionError("no node accepted a subscription")
-
-    async def messages(self) -> AsyncIterator[bytes | None]:
-        """Yield the messages of all nodes; None if some may have been missed.
+    @contextlib.asynccontextmanager
+    async def open(self, slots: SlotMap) -> AsyncIterator[AsyncIterator[bytes | None]]:
+        """Subscribe to the nodes in `slots`, and yield the messages of all nodes; None if some may have been missed.
 
         None also follows each change of the slot map. A node that loses a slot may have announced changes that its new
-        owner does not have, and the other way round.
+        owner does not have, and the other way round. Raises StoreConnectionError if no node accepts a subscription.
         """
+        first_attempts = self._set_nodes(slots.nodes)
+        following = asyncio.create_task(self._follow(slots))
+        try:
+            if not any(await asyncio.gather(*first_attempts)):
+                raise StoreConnectionError("no node accepted a subscription")
+            yield self._messages()
+        finally:
+            following.cancel()
+            self._set_nodes(set())
+
+    async def _messages(self) -> AsyncIterator[bytes | None]:
         while True:
             yield await self._queue.get()
-
-    def close(self) -> None:
-        """End all subscriptions."""
-        if self._following is not None:
-            self._following.cancel()
-        self._set_nodes(set())
 
     def _set_nodes(self, nodes: AbstractSet[HostPort]) -> list[asyncio.Future[bool]]:
         """Subscribe to new `nodes` and end the subscriptions to others.
@@ -85,12 +79,10 @@ class ClusterSubscriptions:
 
     async def _follow(self, followed: SlotMap) -> None:
         while True:
-            await asyncio.wait([self._refresh()])
-            if (current := self._slot_map()) is not followed:
+            if (current := await self._next_slots()) is not followed:
                 followed = current
                 self._set_nodes(current.nodes)
                 await self._queue.put(None)
-            await asyncio.sleep(_CHECK_INTERVAL)
 
     async def _stay_subscribed(self, node: HostPort, first_attempt: asyncio.Future[bool]) -> None:
         is_lost = False
@@ -112,5 +104,4 @@ class ClusterSubscriptions:
                 is_lost = True
                 if not first_attempt.done():
                     first_attempt.set_result(False)
-                self._refresh()
             await asyncio.sleep(_RETRY_DELAY)

@@ -102,7 +102,10 @@ class ServerConnections:
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
         """See `Topology`. The key may be None."""
-        async with self._fresh() if fresh else self.acquire() as pipeline:
+        if fresh:
+            async with self._connection() as connection:
+                return await work(pipeline_on(connection))
+        async with self.acquire() as pipeline:
             return await work(pipeline)
 
     async def check_reads(self, keys: Sequence[str]) -> None:
@@ -138,11 +141,6 @@ class ServerConnections:
                 idle.append(connection)
             else:
                 await self._disconnect(connection)
-
-    @contextlib.asynccontextmanager
-    async def _fresh(self) -> AsyncIterator[Pipeline]:
-        async with self._connection() as connection:
-            yield pipeline_on(connection)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[AbstractConnection]:

@@ -91,11 +91,10 @@ class RedisStore:
         *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
         if executed is None:
             attempt.sent = None
-            (current_value,) = await pipeline(("GET", key))
-            if current_value == value:
-                # A cluster that moves the history to another node modifies a watched key too.
-                raise StoreError("the store aborted the transaction although no other writer changed the setting")
-            return setting_of(key, current_value), True
+            # EXISTS names both keys, as in `history`: a cluster that moves only one of them has aborted the transaction
+            # without another writer. The reply is TRYAGAIN, and this work runs again.
+            _, value = await pipeline(("EXISTS", key, history), ("GET", key))
+            return setting_of(key, value), True
         await self._wait_for_replicas(pipeline)
         return attempt.sent.setting, False
 

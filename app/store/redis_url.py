@@ -32,7 +32,8 @@ _OPTIONS: Final = {
 class Address:
     """The kind of the store and its hosts: one server, the sentinels of a primary, or some nodes of a cluster.
 
-    A single server has either one host in `hosts` or the `path` of a Unix socket.
+    A single server has either one host in `hosts` or the `path` of a Unix socket. `tls_verify` checks the certificates
+    of all servers. The last three fields are not part of `REDIS_URL`.
     """
 
     kind: Kind = "server"
@@ -43,6 +44,9 @@ class Address:
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     tls: bool = False
+    tls_verify: bool = True
+    sentinel_username: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -5,16 +5,18 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, parsing_reply_of
+from app.store.poller import Poller
 from app.store.redis_url import HostPort
 
 _log = logging.getLogger(__name__)
 
+# How many sentinels must confirm the primary before a write: more than half, or none (one has named it).
 Quorum = Literal["majority", "any"]
 
 # In seconds: the interval of the polls, and the time limit of one. Both are short, because a demoted primary accepts
@@ -23,18 +25,6 @@ _POLL_INTERVAL: Final = 0.25
 _POLL_TIMEOUT: Final = 0.25
 # In seconds since the question: how long an answer counts. The next poll renews it, with a margin for a busy worker.
 _ANSWER_LIFETIME: Final = _POLL_INTERVAL + _POLL_TIMEOUT + 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class SentinelOptions:
-    """The login of the sentinels, and how many of them must confirm the primary before a write.
-
-    `majority` is more than half of them. `any` is none: one was enough to name the primary.
-    """
-
-    quorum: Quorum = "majority"
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +88,13 @@ class SentinelTopology:
         self._connections_to = connections_to
         self._quorum = quorum
         self._answers: dict[ServerConnections, Answer] = {}
-        self._errors: dict[ServerConnections, Exception] = {}  # of the sentinels that named no primary when last asked
+        self._last_error: Exception | None = None  # in the last poll, of the last sentinel that named no primary
         self._epoch = -1
         self._primary_host_port: HostPort | None = None
         self._primary: ServerConnections | None = None
         self._confirmed_until = 0.0  # by the loop's clock
         self._is_set_up_again = False
-        self._polling: asyncio.Task[None] | None = None
-        self._last_poll = -1.0  # when the last complete poll began
-        self._changed = asyncio.Event()
+        self._poller = Poller(self._poll, _POLL_INTERVAL)
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
@@ -140,19 +128,17 @@ class SentinelTopology:
 
     async def close(self) -> None:
         """See `Topology`."""
-        if self._polling is not None:
-            self._polling.cancel()
+        self._poller.close()
         for connections in (*self._sentinels, self._primary):
             if connections is not None:
                 await connections.close()
 
     async def _current_primary(self) -> ServerConnections:
-        if self._polling is None or self._polling.done():
-            self._polling = asyncio.create_task(self._poll())
+        self._poller.start()
         if self._primary is None:
-            await self._poll_until(lambda: self._primary is not None)
+            await self._poller.until(lambda: self._primary is not None)
         if self._primary is None:
-            raise StoreConnectionError("no sentinel names a primary") from self._error()
+            raise StoreConnectionError("no sentinel names a primary") from self._last_error
         return self._primary
 
     async def _run_confirmed(self, work: PipelineWork[T], pipeline: Pipeline) -> T:
@@ -163,46 +149,32 @@ class SentinelTopology:
 
     async def _confirmed_primary(self) -> ServerConnections:
         """Return the primary once a majority confirms it. Raises StoreConnectionError if the next poll finds none."""
-        await self._poll_until(self._is_confirmed)
+        await self._poller.until(self._is_confirmed)
         if self._primary is None or not self._is_confirmed():
             confirming = sum(each.primary == self._primary_host_port for each in self._fresh_answers())
             reason = f"{self._majority} of {len(self._sentinels)} sentinels must confirm the primary, {confirming} did"
             if self._is_set_up_again:
                 reason += "; they know only earlier failovers: if they were set up again, restart the service"
-            raise StoreConnectionError(reason) from self._error()
+            raise StoreConnectionError(reason) from self._last_error
         return self._primary
-
-    def _error(self) -> Exception | None:
-        return next(reversed(self._errors.values()), None)
 
     def _is_confirmed(self) -> bool:
         return asyncio.get_running_loop().time() < self._confirmed_until
 
-    async def _poll_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` holds, or until the end of a poll that began after this call."""
-        called = asyncio.get_running_loop().time()
-        while not condition() and self._last_poll < called:
-            await self._changed.wait()
-
     async def _poll(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            async with asyncio.TaskGroup() as group:
-                for sentinel in self._sentinels:
-                    group.create_task(self._query(sentinel))
-            self._last_poll = began
-            await self._use_newest_answer()
-            await asyncio.sleep(began + _POLL_INTERVAL - loop.time())
+        self._last_error = None
+        async with asyncio.TaskGroup() as group:
+            for sentinel in self._sentinels:
+                group.create_task(self._query(sentinel))
+        await self._use_newest_answer()
 
     async def _query(self, sentinel: ServerConnections) -> None:
         try:
             async with asyncio.timeout(_POLL_TIMEOUT):
                 self._answers[sentinel] = await query_primary(sentinel, self._service)
         except DRIVER_ERRORS as error:
-            self._errors[sentinel] = error
+            self._last_error = error
         else:
-            self._errors.pop(sentinel, None)
             # The first primary is chosen among the answers of a majority, because one sentinel alone may be cut off.
             if self._primary is not None or len(self._answers) >= self._majority:
                 await self._use_newest_answer()
@@ -221,8 +193,7 @@ class SentinelTopology:
         asked = sorted(each.asked for each in answers if each.primary == self._primary_host_port)
         is_majority = len(asked) >= self._majority
         self._confirmed_until = asked[-self._majority] + _ANSWER_LIFETIME if is_majority else 0.0
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._poller.notify()
         if old is not None:
             # This aborts operations in progress: writes that the old primary still accepts are lost.
             await old.close()

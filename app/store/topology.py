@@ -2,17 +2,16 @@
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 from app.store.cluster import ClusterTopology
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork, T
 from app.store.redis_url import Address, HostPort
-from app.store.sentinel import SentinelOptions, SentinelTopology
-
-_DEFAULT_OPTIONS: Final = SentinelOptions()
+from app.store.sentinel import Quorum, SentinelTopology
 
 
 class Topology(Protocol):
@@ -56,34 +55,31 @@ class Topology(Protocol):
         """Close every connection, including those in use."""
 
 
-def connect(
-    address: Address, *, tls_verify: bool = True, sentinel_options: SentinelOptions = _DEFAULT_OPTIONS
-) -> Topology:
-    """Return the topology at `address`. It connects when it is first used. `tls_verify` checks server certificates."""
+def connect(address: Address, quorum: Quorum = "majority") -> Topology:
+    """Return the topology at `address`. It connects when it is first used. `quorum` is for sentinels."""
     if address.path is not None:
         return ServerConnections.to(
             f"unix://{quote(address.path)}", username=address.username, password=address.password
         )
-    connections_to = partial(connections_for, address, tls_verify=tls_verify)
+    connections_to = partial(connections_for, address)
     match address.kind:
         case "server":
             return connections_to(address.hosts[0])
         case "sentinels":
-            sentinels = sentinels_at(address, sentinel_options, tls_verify=tls_verify)
-            return SentinelTopology(sentinels, address.service, connections_to, sentinel_options.quorum)
+            return SentinelTopology(sentinels_at(address), address.service, connections_to, quorum)
         case "cluster":
             return ClusterTopology(address.hosts, connections_to)
 
 
-def sentinels_at(address: Address, options: SentinelOptions, *, tls_verify: bool) -> list[ServerConnections]:
+def sentinels_at(address: Address) -> list[ServerConnections]:
     """Return the connections to each sentinel of `address`. None is opened yet."""
-    login = Address(tls=address.tls, username=options.username, password=options.password)
+    login = replace(address, username=address.sentinel_username, password=address.sentinel_password, database=0)
     # A sentinel that is listed twice counts once.
-    return [connections_for(login, each, tls_verify=tls_verify) for each in dict.fromkeys(address.hosts)]
+    return [connections_for(login, each) for each in dict.fromkeys(address.hosts)]
 
 
 def connections_for(
-    address: Address, host_port: HostPort, on_connect: PipelineWork[None] | None = None, *, tls_verify: bool
+    address: Address, host_port: HostPort, on_connect: PipelineWork[None] | None = None
 ) -> ServerConnections:
     """Return the connections to one server, with the login, the database and the TLS of `address`.
 
@@ -96,7 +92,7 @@ def connections_for(
         host=host,
         port=port,
         db=address.database,
-        tls_verify=tls_verify,
+        tls_verify=address.tls_verify,
         on_connect=on_connect,
         username=address.username,
         password=address.password,

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 from app.store.cluster_pubsub import ClusterSubscriptions
@@ -45,48 +45,39 @@ class SilentNode:
         yield b""
 
 
-def subscriptions_to(node: object, slot_map: Callable[[], SlotMap]) -> ClusterSubscriptions:
-    def refresh() -> asyncio.Future[None]:
-        refreshed = asyncio.get_running_loop().create_future()
-        refreshed.set_result(None)
-        return refreshed
-
-    return ClusterSubscriptions("x", 1.0, lambda _: cast(ServerConnections, node), refresh, slot_map)
+def subscriptions_to(node: object, next_slots: Callable[[], Awaitable[SlotMap]]) -> ClusterSubscriptions:
+    return ClusterSubscriptions("x", 1.0, lambda _: cast(ServerConnections, node), next_slots)
 
 
 def test_full_queue_slows_the_nodes_down_and_loses_no_message(run: Run) -> None:
     async def listen() -> None:
-        node, slots = FastPublisher(), SlotMap([(0, 16383, ADDRESS)])
-        subscriptions = subscriptions_to(node, lambda: slots)
-        await subscriptions.start()
-        taken = -1
-        while taken != node.taken:  # until the node has to wait
-            taken = node.taken
-            for _ in range(100):
-                await asyncio.sleep(0)
-        assert 0 < taken < MESSAGES / 2
-        messages = subscriptions.messages()
-        async with asyncio.timeout(PATIENCE):
-            received = [await anext(messages) for _ in range(1 + MESSAGES)]
-        assert received == [None, *(b"%d" % number for number in range(MESSAGES))]
-        subscriptions.close()
+        node = FastPublisher()
+        subscriptions = subscriptions_to(node, asyncio.Queue[SlotMap]().get)
+        async with subscriptions.open(SlotMap([(0, 16383, ADDRESS)])) as messages:
+            taken = -1
+            while taken != node.taken:  # until the node has to wait
+                taken = node.taken
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            assert 0 < taken < MESSAGES / 2
+            async with asyncio.timeout(PATIENCE):
+                received = [await anext(messages) for _ in range(1 + MESSAGES)]
+            assert received == [None, *(b"%d" % number for number in range(MESSAGES))]
 
     run(listen())
 
 
 def test_slot_that_moves_between_known_nodes_may_have_lost_messages(run: Run) -> None:
     async def listen() -> None:
-        slots = [SlotMap([(0, 8191, ADDRESS), (8192, 16383, OTHER)])]
-        subscriptions = subscriptions_to(SilentNode(), lambda: slots[-1])
-        await subscriptions.start()
-        messages = subscriptions.messages()
-        async with asyncio.timeout(PATIENCE):
-            assert [await anext(messages) for _ in slots[0].nodes] == [None, None]  # each node is subscribed now
+        slots, polled = SlotMap([(0, 8191, ADDRESS), (8192, 16383, OTHER)]), asyncio.Queue[SlotMap]()
+        subscriptions = subscriptions_to(SilentNode(), polled.get)
+        async with subscriptions.open(slots) as messages, asyncio.timeout(PATIENCE):
+            assert [await anext(messages) for _ in slots.nodes] == [None, None]  # each node is subscribed now
             next_message = asyncio.ensure_future(anext(messages))
+            polled.put_nowait(slots)
             await asyncio.sleep(0)
             assert not next_message.done()
-            slots.append(SlotMap([(0, 8192, ADDRESS), (8193, 16383, OTHER)]))
+            polled.put_nowait(SlotMap([(0, 8192, ADDRESS), (8193, 16383, OTHER)]))
             assert await next_message is None
-        subscriptions.close()
 
     run(listen())

@@ -1,10 +1,9 @@
 """Tests that every store passes, and tests of the real store only."""
 
 import asyncio
-import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import NEVER_SET, Author, Setting
 from app.store import Store
 from app.store.connections import ServerConnections
-from app.store.pipeline import Pipeline
+from app.store.pipeline import Pipeline, PipelineWork, T
 from app.store.redis_store import RedisStore
 from tests.conftest import Run
 from tests.connections import Callback, InterruptedConnections, UnwatchedConnections, WrappedConnections, interrupted
@@ -289,25 +288,29 @@ def test_wrong_key_type_is_an_error_and_stays_unchanged(run: Run, redis_url: str
     assert raw.lrange(f"external_oms:{{{tenant}}}", 0, -1) == [b"x"]
 
 
-def test_transaction_that_is_aborted_without_a_rival_is_no_conflict(
-    run: Run, redis_url: str, raw: Any, tenant: str
-) -> None:
-    async def touch() -> None:
-        raw.hset(f"external_oms:{{{tenant}}}:history", "x", "")
-        raw.hdel(f"external_oms:{{{tenant}}}:history", "x")
+def test_rival_write_between_watch_and_get_conflicts(run: Run, redis_url: str, tenant: str) -> None:
+    class Connections(WrappedConnections):
+        def wrap(self, pipeline: Pipeline) -> Pipeline:
+            async def call(*commands: tuple[Any, ...], **options: Any) -> list[Any]:
+                if commands[0][0] != "WATCH":
+                    return await pipeline(*commands, **options)
+                watched = await pipeline(commands[0])
+                async with OpenStore(redis_url) as rival:
+                    await rival.change(tenant, enabled=True, author=AUTHOR)
+                return watched + await pipeline(*commands[1:], **options)
+
+            return call
 
     async def change() -> None:
-        connections = InterruptedConnections.to(redis_url)
-        connections.before_multi = touch
-        store = RedisStore(connections, TIMEOUT, HISTORY_LENGTH)
+        store = RedisStore(Connections.to(redis_url), TIMEOUT, HISTORY_LENGTH)
         try:
-            with pytest.raises(StoreError, match="although no other writer changed the setting"):
-                await store.change(tenant, enabled=True, author=AUTHOR)
+            with pytest.raises(ConcurrentUpdate) as raised:
+                await store.change(tenant, enabled=False, author=AUTHOR)
         finally:
             await store.close()
+        assert raised.value.version == 1
 
     run(change())
-    assert raw.get(f"external_oms:{{{tenant}}}") is None
 
 
 def test_failed_change_leaves_no_watch_on_its_connection(run: Run, redis_url: str, raw: Any, tenant: str) -> None:
@@ -366,12 +369,11 @@ def test_lookup_finds_a_change_below_a_later_one(run: Run, valkey: ValkeyServer,
     """A rival changes the setting again before the lookup."""
 
     class OvertakenConnections(ServerConnections):
-        @contextlib.asynccontextmanager
-        async def _fresh(self) -> AsyncIterator[Pipeline]:
-            async with OpenStore(redis_url) as rival:
-                await rival.change(tenant, False, AUTHOR)
-            async with super()._fresh() as pipeline:
-                yield pipeline
+        async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
+            if fresh:
+                async with OpenStore(redis_url) as rival:
+                    await rival.change(tenant, False, AUTHOR)
+            return await super().run(key, work, fresh=fresh)
 
     async def change() -> Setting:
         async with RelayedStore(valkey) as (_, relay):

@@ -7,6 +7,7 @@ import operator
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.store.connections import ServerConnections
 from app.store.pipeline import Command, Pipeline, PipelineWork, StoreConnectionError, T
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address, HostPort
-from app.store.sentinel import Quorum, SentinelOptions, SentinelTopology
+from app.store.sentinel import Quorum, SentinelTopology
 from app.store.topology import connect, sentinels_at
 from tests.conftest import Run
 from tests.processes import Service, make_token
@@ -268,7 +269,7 @@ def test_sentinel_with_unusable_replicas_lists_none(run: Run, replicas: object) 
 
 
 def test_sentinel_that_is_listed_twice_counts_once() -> None:
-    sentinels = sentinels_at(Address.parse("redis+sentinel://a,b:26379,a/oms"), SentinelOptions(), tls_verify=True)
+    sentinels = sentinels_at(Address.parse("redis+sentinel://a,b:26379,a/oms"))
     assert [each.name for each in sentinels] == ["a:26379", "b:26379"]
 
 
@@ -452,8 +453,9 @@ def test_sentinels_with_a_login_need_only_the_documented_permissions(
         each.ask("ACL", "SETUSER", "oms", "on", ">hunter2", "-@all", *allowed)
         each.ask("ACL", "SETUSER", "default", "off")
 
-    async def change(options: SentinelOptions) -> Setting:
-        topology = connect(Address.parse(replicated.url), sentinel_options=options)
+    async def change(password: str) -> Setting:
+        address = Address.parse(replicated.url)
+        topology = connect(replace(address, sentinel_username="oms", sentinel_password=password))
         store = RedisStore(topology, PATIENCE, 10)
         try:
             servers, replicas = await topology.servers()
@@ -462,8 +464,8 @@ def test_sentinels_with_a_login_need_only_the_documented_permissions(
         finally:
             await store.close()
 
-    assert run(change(SentinelOptions(username="oms", password="hunter2"))).version == 1
+    assert run(change("hunter2")).version == 1
     with pytest.raises(StoreConnectionError) as raised:
-        run(change(SentinelOptions(username="oms", password="hunter3")))
+        run(change("hunter3"))
     assert "invalid username-password pair" in str(raised.value.__cause__)
     assert "hunter" not in str(raised.value.__cause__)

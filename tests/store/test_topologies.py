@@ -16,9 +16,10 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.feed.feed import Feed
 from app.feed.subscriber import Subscriber
 from app.model import NEVER_SET, Author, Setting, version_of
+from app.store.cluster import ClusterTopology
 from app.store.connections import MAX_CONNECTIONS, ServerConnections
 from app.store.redis_store import RedisStore
-from app.store.redis_url import Address
+from app.store.redis_url import Address, HostPort
 from app.store.topology import connect
 from tests.conftest import Run
 from tests.connections import InterruptedConnections
@@ -364,6 +365,39 @@ def test_change_waits_while_its_keys_are_on_two_nodes(
             nodes.move_key(f"external_oms:{{{tenant}}}", source, target)
             assert (await changing).version == 3
             nodes.end_move(tenant, target)
+
+    run(change())
+
+
+def test_history_that_moves_between_watch_and_exec_is_no_conflict(
+    run: Run, nodes: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.cluster._TRY_AGAIN_DELAY", 1.0)  # seconds: a busy machine moves keys slowly
+
+    async def change() -> None:
+        source = nodes.owner(tenant)
+        target = next(each for each in nodes.nodes if each is not source)
+
+        async def move_history() -> None:
+            nodes.move_key(f"external_oms:{{{tenant}}}:history", source, target)
+
+        def connections_to(address: HostPort) -> ServerConnections:
+            connections = InterruptedConnections.to("redis://", host=address[0], port=address[1])
+            connections.before_multi = move_history
+            return connections
+
+        async with store_at(nodes.url) as store:
+            await flip(store, tenant)
+            await flip(store, tenant)
+        store = RedisStore(ClusterTopology(Address.parse(nodes.url).hosts, connections_to), 8.0, 10)
+        nodes.begin_move(tenant, target)
+        before = errors_at(source, "TRYAGAIN")
+        changing = asyncio.create_task(store.change(tenant, True, AUTHOR))
+        assert await asyncio.to_thread(eventually, lambda: errors_at(source, "TRYAGAIN") > before)
+        nodes.move_key(f"external_oms:{{{tenant}}}", source, target)
+        assert (await changing).version == 3
+        nodes.end_move(tenant, target)
+        await store.close()
 
     run(change())
 
