@@ -1,8 +1,9 @@
 """Builds the application from its parts. Wiring only: every decision is made in the parts."""
 
 import contextlib
+import functools
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from starlette.routing import BaseRoute
@@ -73,7 +74,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         fallback=undocumented_paths(
             documents, settings.docs_url, settings.ui_note, [*health_routes(store), *metrics_routes]
         ),
-        on_lifespan=_lifespan(feed, store, verifier),
+        on_lifespan=functools.partial(_lifespan, feed, store, verifier),
     )
     streaming = Streaming(connexion_app, open_stream)
     responses: ASGIApp = ErrorResponses(streaming)
@@ -104,18 +105,13 @@ def _key_source(settings: Settings) -> KeySource:
     return JwksKeySource(fetcher, settings.algorithms, settings.jwt_jwks_ttl, location=settings.jwt_jwks_url)
 
 
-def _lifespan(
-    feed: Feed, store: Store, verifier: TokenVerifier
-) -> Callable[[object], contextlib.AbstractAsyncContextManager[None]]:
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: object) -> AsyncIterator[None]:
-        # Objects made at start live as long as the process. Unless they are frozen, each full garbage collection
-        # examines them and stops all requests for 30 ms.
-        gc.collect()
-        gc.freeze()
-        yield
-        await feed.close()
-        await verifier.close()
-        await store.close()
-
-    return lifespan
+@contextlib.asynccontextmanager
+async def _lifespan(feed: Feed, store: Store, verifier: TokenVerifier, _app: object) -> AsyncIterator[None]:
+    # Objects made at start live as long as the process. Unless they are frozen, each full garbage collection
+    # examines them and stops all requests for 30 ms.
+    gc.collect()
+    gc.freeze()
+    yield
+    await feed.close()
+    await verifier.close()
+    await store.close()

@@ -27,8 +27,8 @@ _RENDERERS: Mapping[str, Callable[[], Any]] = {
         colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     ),
 }
-# Attributes of every record. All others come from `extra`.
-_STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__)
+# Attributes of every record, and uvicorn's, which repeats the message. All others come from `extra`.
+_NOT_WRITTEN = frozenset({*logging.makeLogRecord({}).__dict__, "color_message"})
 # A JWT starts with a JSON object in base64url: `eyJ` is `{"`. With white space after the brace, it starts with `eyA`,
 # `ewo`, `ew0` or `ewk`. Words such as "framework" contain these too, so a minimum length must follow. The pattern
 # consumes all characters that can belong to a token. It thus reads each character once: its cost is linear.
@@ -91,7 +91,6 @@ def formatter(log_format: str) -> logging.Formatter:
     """
     return _LineFormatter(
         [
-            _without_color_message,
             structlog.processors.format_exc_info,
             _sanitized,
             *([] if log_format == "json" else [_printable]),  # JSON escapes unprintable characters itself
@@ -131,18 +130,13 @@ class _LineFormatter(logging.Formatter):
 
     def _line(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
-        extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD_ATTRIBUTES}
+        extra = {key: value for key, value in record.__dict__.items() if key not in _NOT_WRITTEN}
         line: Any = {"event": record.getMessage(), **extra, "level": level}
         if record.exc_info:
             line["exc_info"] = record.exc_info
         for processor in self._processors:
             line = processor(None, level, line)
         return str(line)
-
-
-def _without_color_message(_logger: object, _name: str, event: _Event) -> _Event:
-    event.pop("color_message", None)  # the message again, for uvicorn's formatter
-    return event
 
 
 def _sanitized(_logger: object, _name: str, event: _Event) -> _Event:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,22 +22,16 @@ _STREAM_TIMEOUT: Final = 45.0  # seconds without data; the service sends a comme
 
 _PATH: Final = "/config/sales_order/external_oms"
 _BASE: Final = "/v0"
-_MAX_BYTES: Final = 1 << 20
 _MAX_MESSAGE_LENGTH: Final = 300
 _ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})"')  # a proxy that compresses makes the ETag weak
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _KINDS: Final[dict[int, Kind]] = {401: "refused", 403: "refused", 409: "conflict"}
 _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_VARIABLES: Final = {
+    "OMS_CONFIG_URL": "set it to the service's address, such as http://127.0.0.1:8000",
+    "OMS_CONFIG_TOKEN": "set it to an access token",
+}
 _NOT_THE_SERVICE: Final = "the response is not from the service; check OMS_CONFIG_URL, and any proxy in front of it"
-
-
-@dataclass(frozen=True, slots=True)
-class CurrentSetting:
-    """The current setting and the request ID from a response."""
-
-    enabled: bool
-    version: int
-    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +51,17 @@ async def open_client() -> AsyncIterator["ApiClient"]:
 
     Raise CommandError if a variable is missing or unusable.
     """
-    url, token = os.environ.get("OMS_CONFIG_URL", ""), os.environ.get("OMS_CONFIG_TOKEN", "").strip()
-    missing = [
-        *([] if url else ["OMS_CONFIG_URL is not set: set it to the service's address, such as http://127.0.0.1:8000"]),
-        *([] if token else ["OMS_CONFIG_TOKEN is not set: set it to an access token"]),
-    ]
-    if missing:
+    given = {name: os.environ.get(name, "").strip() for name in _VARIABLES}
+    if missing := [f"{name} is not set: {advice}" for name, advice in _VARIABLES.items() if not given[name]]:
         raise CommandError("usage", "; ".join(missing))
+    url, token = given.values()
     if not _TOKEN.fullmatch(token):
         text = "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
         raise CommandError("usage", text)
     base = _base_url(url)
     headers = {"Authorization": f"Bearer {token}", "User-Agent": "oms-config", "Accept-Encoding": "identity"}
     try:
-        http = httpx.AsyncClient(headers=headers, timeout=_RESPONSE_TIMEOUT)
+        http = httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT))
     except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:  # the error may quote a password
         variables = "SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
         raise CommandError("usage", f"cannot use the certificates or the proxy that {variables} names") from error
@@ -89,49 +80,44 @@ class ApiClient:
         self._url = url
         self._token = token
 
-    async def get(self) -> CurrentSetting:
+    async def get(self) -> ChangeRecord:
         """Return the current setting."""
-        async with self._open("GET", _PATH, headers={}) as response:
-            return await _current_setting(response)
+        async with self._open("GET", _PATH) as response:
+            return await self._current_setting(response)
 
-    async def set(self, *, enabled: bool, if_version: int | None) -> CurrentSetting:
+    async def set(self, *, enabled: bool, if_version: int | None) -> ChangeRecord:
         """Set `enabled`, with `if_version` only if that version is current. Return the current setting."""
         condition = {} if if_version is None else {"If-Match": f'"{if_version}"'}
         async with self._open("POST", _PATH, headers=condition, json={"enabled": enabled}) as response:
-            setting = await _current_setting(response)
+            setting = await self._current_setting(response)
             if setting.enabled is not enabled:
-                raise _BadResponse("the response has another value than the one that was sent")
+                raise ValueError
             return setting
 
     async def history(self, *, limit: int, before: int | None = None) -> list[ChangeRecord]:
         """Return at most `limit` changes, newest first. If `before` is given, they are older than that version."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
-        async with self._open("GET", f"{_PATH}/history", headers={}, params=query) as response:
-            return [_change(each, self._token) for each in (await _read_json(response))["changes"]]
+        async with self._open("GET", f"{_PATH}/history", params=query) as response:
+            return [_change(each) for each in (await self._read_json(response))["changes"]]
 
     async def events(self, last: int | None) -> AsyncGenerator[StreamMessage]:
         """Yield the current setting, then each change. If `last` is given, start with the change after that version."""
         headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
-        timeout = httpx.Timeout(_RESPONSE_TIMEOUT, read=_STREAM_TIMEOUT)
-        async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True, timeout=timeout) as response:
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise _BadResponse("the event stream is compressed, and could expand without limit")
-            response.stream = bounded = _BoundedStream(response.stream)
+        async with self._open("GET", f"{_PATH}/events", headers=headers, is_stream=True) as response:
             async for event in EventSource(response).aiter_sse():
-                bounded.unread = 0
                 has_change = event.event in {"change", "reset"} and event.data
-                yield StreamMessage(event.event, _change(json.loads(event.data), self._token) if has_change else None)
+                yield StreamMessage(event.event, _change(self._parse(event.data)) if has_change else None)
 
     @contextlib.asynccontextmanager
     async def _open(
-        self, method: str, path: str, *, headers: dict[str, str], is_stream: bool = False, **request: Any
+        self, method: str, path: str, *, is_stream: bool = False, **request: Any
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and yield its response if the status is 200. Raise CommandError otherwise.
 
         The whole response must arrive within the time limit. For a stream, only its head must.
         """
         request_id = uuid.uuid4().hex
-        headers = {"X-Request-ID": request_id, **headers}
+        headers = {"X-Request-ID": request_id} | request.pop("headers", {})
         result = f"the request to {self._url} failed"
         try:
             async with (
@@ -140,15 +126,17 @@ class ApiClient:
             ):
                 result = f"{self._url} returned {response.status_code}"
                 # A proxy may replace the request ID. The service logs the ID that it returns.
-                request_id = response.headers["X-Request-ID"] = _request_id(response) or request_id
+                request_id = self._without_token(response.headers.get("X-Request-ID", request_id))
+                response.headers["X-Request-ID"] = request_id
                 if response.status_code != httpx.codes.OK:
                     raise await self._error(response)
-                timeout.reschedule(None if is_stream else timeout.when())
+                if is_stream:
+                    timeout.reschedule(None)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise CommandError("failed", f"cannot connect to {self._url}: {_reason(error)}") from error
         except (*_MALFORMED, SSEError, httpx.InvalidURL) as error:
-            text = f"{result}: {error if isinstance(error, _BadResponse) else _NOT_THE_SERVICE}"
+            text = f"{result}: {_NOT_THE_SERVICE}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True) from error
         except (TimeoutError, httpx.HTTPError) as error:
             text = f"the request to {self._url} failed: {_reason(error)}"
@@ -158,7 +146,7 @@ class ApiClient:
         """Return the error for a response whose status is not 200."""
         status, version = response.status_code, _version(response)
         try:
-            message = (await _read_json(response))["message"].replace(self._token, "[token]")
+            message = (await self._read_json(response))["message"]
         except _MALFORMED:
             message = _NOT_THE_SERVICE
         text = f"{self._url} returned {status}: {printable(message)[:_MAX_MESSAGE_LENGTH]}"
@@ -172,30 +160,21 @@ class ApiClient:
             unknown_outcome=status >= httpx.codes.INTERNAL_SERVER_ERROR,
         )
 
+    async def _current_setting(self, response: httpx.Response) -> ChangeRecord:
+        content = await self._read_json(response)
+        own = {"version": _version(response), "request_id": response.headers["X-Request-ID"]}
+        return _change({"enabled": content["enabled"], **own})
 
-class _BadResponse(ValueError):
-    """A response that the service would not send. The text gives the reason and contains no secret."""
+    async def _read_json(self, response: httpx.Response) -> Any:
+        await response.aread()
+        return self._parse(response.text)
 
+    def _parse(self, text: str) -> Any:
+        return json.loads(self._without_token(text))
 
-class _BoundedStream(httpx.AsyncByteStream):
-    """A response body that raises _BadResponse if one event is too long. The SSE decoder has no limit for an event.
-
-    The reader sets `unread`, the number of bytes since the last event, to 0 after each event.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.unread = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            self.unread += len(chunk)
-            if self.unread > _MAX_BYTES:
-                raise _BadResponse(f"an event is longer than {_MAX_BYTES} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    def _without_token(self, text: str) -> str:
+        """Return `text` without the token: any service may repeat it."""
+        return text.replace(self._token, "[token]")
 
 
 def _base_url(text: str) -> str:
@@ -211,43 +190,16 @@ def _base_url(text: str) -> str:
     return f"{text.rstrip('/').removesuffix(_BASE)}{_BASE}"
 
 
-async def _read_json(response: httpx.Response) -> Any:
-    content = bytearray()
-    async for chunk in response.aiter_raw():  # raw: a small compressed body can expand without limit
-        content += chunk
-        if len(content) > _MAX_BYTES:
-            raise _BadResponse(f"the response is longer than {_MAX_BYTES} bytes")
-    return json.loads(content)
-
-
-def _request_id(response: httpx.Response) -> str | None:
-    request_id = response.headers.get("X-Request-ID", "")
-    return request_id if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id) else None
-
-
 def _version(response: httpx.Response) -> int | None:
     tag = _ETAG.fullmatch(response.headers.get("ETag", ""))
     return tag and int(tag[1])
 
 
-async def _current_setting(response: httpx.Response) -> CurrentSetting:
-    version, content = _version(response), await _read_json(response)
-    if version is None or not isinstance(content["enabled"], bool):
-        raise TypeError
-    return CurrentSetting(content["enabled"], version, response.headers["X-Request-ID"])
-
-
-def _change(content: dict[str, Any], token: str) -> ChangeRecord:
-    """Return the change that `content` describes, without the token: any service may repeat it."""
+def _change(content: Mapping[str, Any]) -> ChangeRecord:
     version, enabled = content["version"], content["enabled"]
-    texts = [content.get(name) for name in ("changed_at", "changed_by", "request_id")]
-    if (
-        type(version) is not int
-        or not isinstance(enabled, bool)
-        or not all(isinstance(each, str | None) for each in texts)
-    ):
+    if type(version) is not int or not isinstance(enabled, bool):
         raise TypeError
-    return ChangeRecord(version, enabled, *(each and each.replace(token, "[token]") for each in texts))
+    return ChangeRecord(version, enabled, *(content.get(name) for name in ("changed_at", "changed_by", "request_id")))
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from app.dev import SUBJECT, TENANT
+
 _VERSIONS = click.IntRange(0, 10**18 - 1)
 
 
@@ -117,8 +119,8 @@ def watch() -> None:
 
 
 @oms_config.command(epilog='\b\nExample:\n  export OMS_CONFIG_TOKEN="$(oms-config token --tenant acme)"')
-@click.option("--tenant", default="acme", show_default=True, help="Tenant whose setting the token opens.")
-@click.option("--subject", default="developer", show_default=True, help="Author of the changes made with the token.")
+@click.option("--tenant", default=TENANT, show_default=True, help="Tenant whose setting the token opens.")
+@click.option("--subject", default=SUBJECT, show_default=True, help="Author of the changes made with the token.")
 @click.option("--hours", type=click.IntRange(1, 24 * 365), default=8, show_default=True, help="Lifetime in hours.")
 @_json
 def token(*, tenant: str, subject: str, hours: int) -> None:

@@ -8,7 +8,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """A change as the service sends it. Version 0 means that the setting was never set."""
+    """A change or the current setting, as the service sends it. Version 0 means that the setting was never set."""
 
     version: int
     enabled: bool

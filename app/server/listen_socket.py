@@ -17,11 +17,9 @@ def listen(port: int) -> socket.socket:
 
     Raises OSError if the port is in use. The caller closes the socket.
     """
-    listening_socket = socket.socket()
+    # Here, because uvloop hides the error for a port in use. The platform's router may use any address.
+    listening_socket = socket.create_server(("0.0.0.0", port))  # noqa: S104
     listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
-    listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening_socket.bind(("0.0.0.0", port))  # noqa: S104 - the platform's router may use any address
-    listening_socket.listen()  # here, because uvloop hides the error for a port in use
     listening_socket.set_inheritable(True)
     return listening_socket
 

@@ -8,6 +8,8 @@ from typing import Final
 from app.web.context import Header
 from app.web.middleware.error_responses import ErrorResponse
 
+# Also the response to protocols and versions other than HTTP/1.1 and HTTP/1.0: the contract has no 505.
+MALFORMED: Final = ErrorResponse(400, "Expected a valid HTTP/1.1 request.")
 _ONE_HOST: Final = ErrorResponse(400, "Expected one Host header.")
 _VALID_HOST: Final = ErrorResponse(400, "Expected a host name or IP address, and an optional port, in the Host header.")
 # RFC 9112 recommends 501 for an unsupported coding, but the contract has no 501.
@@ -31,12 +33,16 @@ class MalformedHead(Exception):
         self.response = response
 
 
-def check_head(headers: Sequence[Header], version: str, valid_host: bytes | None) -> tuple[bytes | None, int | None]:
+def check_head(
+    headers: Sequence[Header], version: str | None, valid_host: bytes | None
+) -> tuple[bytes | None, int | None]:
     """Return the value of `Host`, None if absent, and the length of the body, None if it is chunked.
 
-    Header names must be in lower case. `valid_host` is a value that was checked before, such as that of the previous
-    request. Raises MalformedHead.
+    Header names must be in lower case. `version` is None if it is not supported. `valid_host` is a value that was
+    checked before, such as that of the previous request. Raises MalformedHead.
     """
+    if version is None:
+        raise MalformedHead(MALFORMED)
     fields = dict(headers)
     if len(fields) < len(headers):
         _check_repeated([name for name, _ in headers])

@@ -1,6 +1,6 @@
 """Passes input to httptools, with limits and with checks that httptools does not make."""
 
-from typing import Final, NoReturn, cast
+from typing import Final
 
 import httptools
 from starlette.types import Scope
@@ -8,28 +8,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.server.framing import MAX_HEAD_BYTES, Framing
 from app.server.lingering_close import LingeringTransport
-from app.server.request_head import MalformedHead, check_head
+from app.server.request_head import MALFORMED, MalformedHead, check_head
 from app.web.middleware.error_responses import ErrorResponse
 
 # Each header costs about 110 bytes in addition to its text. A head of 32 KiB could have 8,000 headers.
 MAX_HEADERS: Final = 128
-# Also the response to protocols and versions other than HTTP/1.1 and HTTP/1.0: the contract has no 505.
-MALFORMED = ErrorResponse(400, "Expected a valid HTTP/1.1 request.")
 _HEAD_TOO_LARGE = ErrorResponse(431, f"Expected a request line and headers of at most {MAX_HEAD_BYTES} bytes.")
 _TOO_MANY_HEADERS = ErrorResponse(431, f"Expected at most {MAX_HEADERS} headers.")
 
 
 class RequestParsing(HttpToolsProtocol):
-    """uvicorn's protocol with limits. The parser gets no input after a refused request or after the last request.
+    """uvicorn's protocol with limits. The parser gets one request at a time, and nothing behind a refused request.
 
     httptools buffers an incomplete line until it ends, so this class limits the length of a head.
     """
 
     transport: LingeringTransport
-    url = b""
-    _error_response = MALFORMED
     _upgrade = False
     _ignores_input = False
+    _waiting_input = b""  # behind a complete request, until its response is complete
     _incomplete_since: float | None = None  # when the client began to send the incomplete request
     _host: bytes | None = None  # the last valid `Host`
 
@@ -37,28 +34,40 @@ class RequestParsing(HttpToolsProtocol):
         """Start to frame the input of a new connection."""
         super().connection_made(transport)
         self._framing = Framing()
+        self.on_message_begin()  # a request can be refused before the parser calls it
 
     def data_received(self, data: bytes) -> None:
-        """Pass each piece of `data` to the parser, or discard input that must not be processed."""
+        """Pass each piece of `data` to the parser, keep it, or discard input that must not be processed."""
         start, length, framing = 0, len(data), self._framing
         while start < length:
             if self._ignores_input or self.transport.lingers:
                 self.transport.discard(length - start)
+                return
+            if framing.in_head and self._is_answering:
+                self._waiting_input += data[start:]
+                self.flow.pause_reading()
                 return
             if not framing.head_bytes:
                 self._incomplete_since = self.loop.time()
             end = framing.end_of_piece(data, start)
             try:
                 self.parser.feed_data(data[start:end])
-                if framing.head_bytes:
-                    self._check_size()
-            except (httptools.HttpParserError, MalformedHead):
+                self._check_size()
+            except (httptools.HttpParserError, MalformedHead) as error:
                 self.logger.warning("Invalid HTTP request received.")
-                self._end_connection(self._error_response)
+                causes = (error, error.__context__)  # httptools wraps the errors of its callbacks
+                responses = [cause.response for cause in causes if isinstance(cause, MalformedHead)]
+                self._end_connection(next(iter(responses), MALFORMED))
             except httptools.HttpParserUpgrade:
                 if self._upgrade:
                     self._parse_without_upgrade()
             start = end
+
+    @property
+    def _is_answering(self) -> bool:
+        """Return True from the end of a request's head until its response is complete."""
+        # Before the first request, uvicorn's cycle is None, against its annotation.
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def _end_connection(self, response: ErrorResponse | None) -> None:
         """End the connection. If `response` is given, it answers the request that is being read."""
@@ -67,31 +76,18 @@ class RequestParsing(HttpToolsProtocol):
     def _check_head(self) -> int | None:
         """Return the length of the body, None if it is chunked. Raises MalformedHead."""
         self._check_size()
-        version = self._framing.version
-        if version is None:
-            self._refuse(MALFORMED)
-        try:
-            self._host, length = check_head(self.headers, version, self._host)
-        except MalformedHead as error:
-            self._error_response = error.response
-            raise
+        self._host, length = check_head(self.headers, self._framing.version, self._host)
         return length
 
     def _check_size(self) -> None:
         if self._framing.head_bytes > MAX_HEAD_BYTES:
-            self._refuse(_HEAD_TOO_LARGE)
-        if self._framing.in_head and self._framing.has_line and len(self.headers) > MAX_HEADERS:
-            self._refuse(_TOO_MANY_HEADERS)
-
-    def _refuse(self, response: ErrorResponse) -> NoReturn:
-        """Stop the parser and refuse the request with `response`."""
-        self._error_response = response
-        raise MalformedHead(response)
+            raise MalformedHead(_HEAD_TOO_LARGE)
+        if len(self.headers) > MAX_HEADERS:
+            raise MalformedHead(_TOO_MANY_HEADERS)
 
     def _scope_of_head(self) -> Scope:
         """Return a scope with what was read of a request whose head was refused."""
-        partial = cast(Scope | None, self.scope)  # None before the first request, against uvicorn's annotation
-        scope: Scope = {"headers": []} if partial is None else {**partial}
+        scope: Scope = {**self.scope}
         if self.url and self._framing.has_line:
             scope["method"] = self.parser.get_method().decode("ascii")
             target = self.url.partition(b"?")[0]

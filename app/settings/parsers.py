@@ -1,6 +1,5 @@
 """Parsers for the text of one variable. Each parser returns a value or raises ValueError."""
 
-import math
 import re
 from collections.abc import Callable
 
@@ -29,7 +28,7 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
 
     def parse(value: str) -> float:
         number = float(value)
-        if not (math.isfinite(number) and lowest <= number <= highest):
+        if not lowest <= number <= highest:  # also if it is not a number
             raise ValueError
         return number
 

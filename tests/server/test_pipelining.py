@@ -13,7 +13,6 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.server.http_protocol import HttpProtocol
@@ -186,9 +185,9 @@ class CountedProtocol(HttpProtocol):
 
     attempts = 0
 
-    def _respond_before_application(self, cycle: RequestResponseCycle, response: ErrorResponse) -> None:
+    def _respond_before_application(self, response: ErrorResponse) -> None:
         self.attempts += 1
-        super()._respond_before_application(cycle, response)
+        super()._respond_before_application(response)
 
 
 def test_malformed_body_on_a_lost_connection_is_handled_once(run: Run) -> None:
