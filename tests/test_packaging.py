@@ -70,7 +70,7 @@ def test_packages_of_the_customer_are_required() -> None:
 
 
 def test_files_for_the_platform_exist() -> None:
-    assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: python -m app.server\n"
+    assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: exec python -m app.server\n"
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
     assert re.fullmatch(r"3\.\d+", python)

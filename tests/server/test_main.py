@@ -113,11 +113,14 @@ def test_path_cannot_forge_a_log_line(service: Service) -> None:
     assert "\ntime=now" not in service.log
 
 
-def test_procfile_command_starts_the_service(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_procfile_command_starts_the_service_and_passes_sigterm_on(tmp_path: Path, redis_url: str, tenant: str) -> None:
     web = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["web"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with Service(tmp_path / "log", redis_url, command=("sh", "-c", f"exec {web}"), PATH=path) as service:
+    with Service(tmp_path / "log", redis_url, command=("sh", "-c", web), PATH=path) as service:
         assert service.client(make_token(tenant)).get().status == 200
+        service.stop()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", service.port))
 
 
 def test_tokens_of_both_secrets_are_valid_during_rotation(tmp_path: Path, redis_url: str, tenant: str) -> None:
