@@ -19,5 +19,5 @@ ENV PATH=/venv/bin:$PATH
 EXPOSE 8000
 # A number lets a platform verify that the user is not root.
 USER 10001
-HEALTHCHECK --interval=30s --timeout=2s --start-period=10s CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT', 8000)), timeout=1); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
+HEALTHCHECK --interval=30s --timeout=2s --start-period=10s CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 8000), timeout=1); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "app.server"]

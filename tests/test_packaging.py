@@ -13,7 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.processes import ROOT
+from tests.processes import ROOT, Service
+from tests.waiting import PATIENCE
 
 CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
@@ -134,3 +135,18 @@ def test_image_copies_exactly_the_files_that_are_sent() -> None:
     sent = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert sorted(copied) == sorted(sent)
     assert all((ROOT / name).exists() for name in copied)
+
+
+def test_health_check_of_the_image_reads_the_port_as_the_server(service: Service) -> None:
+    """An empty PORT means 8000. Another program may use that port here, so only the parsing is tested."""
+    (line,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("HEALTHCHECK")]
+    _python, *arguments = json.loads(line.partition(" CMD ")[2])
+
+    def check(port: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *arguments], env={"PORT": port}, capture_output=True, text=True, timeout=PATIENCE,
+            check=False,
+        )  # fmt: skip
+
+    assert check(str(service.port)).returncode == 0
+    assert "ValueError" not in check("").stderr
