@@ -284,6 +284,36 @@ def test_killed_worker_is_replaced(tmp_path: Path, redis_url: str) -> None:
         (new,) = set(service.workers) - {killed, other}
         assert [is_alive(pid) for pid in (killed, other, new)] == [False, True, True]
         assert service.client(make_token("stopping")).get().status == 200
+    assert f'event="worker ended" pid={killed} cause="it was ended by SIGKILL"' in service.log
+
+
+def test_hung_worker_is_replaced_and_the_log_gives_the_reason(tmp_path: Path, redis_url: str) -> None:
+    with running(tmp_path / "log", redis_url, "2") as service:
+        assert service.logs('event="worker started"', 2)
+        hung = service.workers[0]
+        os.kill(hung, signal.SIGSTOP)
+        began = time.monotonic()
+        assert service.has_started(3)
+        assert time.monotonic() - began < 20 + BUSY
+        assert not is_alive(hung)
+    assert f'event="worker ended" pid={hung} cause="killed: it did not answer within 5 s"' in service.log
+
+
+def test_workers_end_after_their_parent_was_killed(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path / "log", redis_url, WEB_CONCURRENCY="2")
+    with service, ThreadPoolExecutor(CLIENTS) as pool:
+        assert service.has_started(2)
+        left = service.workers
+        clients = Clients(service.port, pool)
+        assert eventually(lambda: clients.answered > 100)
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.stop() == -signal.SIGKILL
+        assert eventually(clients.have_finished)
+        clients.check()
+        assert eventually(lambda: not any(map(is_alive, left)))
+        service.start()
+        assert service.client(make_token("stopping")).get().status == 200
+    assert 'event="parent process ended"' in service.log
 
 
 def test_worker_added_by_sigttin_stops_gracefully(tmp_path: Path, redis_url: str) -> None:
