@@ -36,7 +36,8 @@ from app.web.middleware.response_headers import ResponseHeaders
 from app.web.middleware.streaming import OpenStream, Streaming
 
 _APP = Path(__file__).resolve().parent
-DOCUMENTS = (_APP.parent / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofrep.yaml")
+# The contract is a link to the file at the top of the repository. A wheel contains the file itself.
+DOCUMENTS = (_APP / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofrep.yaml")
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:

@@ -4,6 +4,7 @@ import ast
 import configparser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.processes import ROOT, Service
+from tests.contract import CONTRACT_FILE
+from tests.processes import ROOT, WEB, Service, make_token
 from tests.waiting import PATIENCE
 
 CONFIG = configparser.ConfigParser()
@@ -150,3 +152,28 @@ def test_health_check_of_the_image_reads_the_port_as_the_server(service: Service
 
     assert check(str(service.port)).returncode == 0
     assert "ValueError" not in check("").stderr
+
+
+def test_installed_package_serves_the_contract_in_any_directory(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(ROOT / "app", source / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("openapi.yaml", "pyproject.toml", "setup.cfg", "README.md"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, source], timeout=5 * PATIENCE, check=True)
+    assert (installed / "app" / "openapi.yaml").read_bytes() == CONTRACT_FILE.read_bytes()
+    command = ("env", "--chdir", str(elsewhere), *WEB)
+    with Service(tmp_path / "log", redis_url, command=command, PYTHONPATH=str(installed)) as service:
+        assert service.client(make_token(tenant)).get().status == 200
+        assert service.client(None).request("GET", "/openapi.yaml").content == CONTRACT_FILE.read_bytes()
+
+
+def test_repository_has_one_copy_of_the_contract() -> None:
+    """The package has a link to it."""
+    assert (ROOT / "app" / "openapi.yaml").readlink() == Path("../openapi.yaml")
+    assert not CONTRACT_FILE.is_symlink()
+
+
+def test_git_ignores_a_file_of_secrets() -> None:
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
