@@ -308,9 +308,12 @@ def test_workers_end_after_their_parent_was_killed(tmp_path: Path, redis_url: st
         assert eventually(lambda: clients.answered > 100)
         os.kill(service.pid, signal.SIGKILL)
         assert service.stop() == -signal.SIGKILL
+        have_ended = eventually(lambda: not any(map(is_alive, left)))
+        for pid in filter(is_alive, left):
+            os.kill(pid, signal.SIGKILL)
+        assert have_ended
         assert eventually(clients.have_finished)
         clients.check()
-        assert eventually(lambda: not any(map(is_alive, left)))
         service.start()
         assert service.client(make_token("stopping")).get().status == 200
     assert 'event="parent process ended"' in service.log
