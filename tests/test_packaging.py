@@ -33,13 +33,19 @@ EXTRAS = [
 MAP_LINE = r"^ {0,4}([a-z_]+)(?:$| +(?=\S))"
 
 
+# The supported versions of Python, and those of Debian 12 and 13. A marker may depend on the last number.
+PYTHONS = ("3.11.0", "3.11.2", "3.11.14", "3.12.12", "3.13.5", "3.14.0")
+LOCKS = ("requirements.txt", "requirements-serve.txt", "requirements-dev.txt")
+# pip and setuptools are installed by venv, or not at all.
+UNLOCKED = {"pip", "setuptools"}
+
+
 def locked(name: str) -> dict[str, str]:
-    lines = (ROOT / name).read_text().splitlines()
-    pins = (line.split("==") for line in lines if line and not line.lstrip().startswith("#"))
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)
     return {canonicalize_name(package): version for package, version in pins}
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_each_locked_version_is_within_its_range(lock: str) -> None:
     pins = locked(lock)
     for requirement in RANGES:
@@ -48,19 +54,29 @@ def test_each_locked_version_is_within_its_range(lock: str) -> None:
 
 def test_development_lock_has_the_extras_and_the_production_lock() -> None:
     development = locked("requirements-dev.txt")
-    assert locked("requirements.txt").items() <= development.items()
+    assert locked("requirements.txt").items() < locked("requirements-serve.txt").items() < development.items()
     for requirement in EXTRAS:
         if requirement.name != CONFIG["metadata"]["name"]:
             assert requirement.specifier.contains(development[canonicalize_name(requirement.name)])
 
 
-def test_production_lock_has_all_dependencies() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_has_all_dependencies_for_each_python(lock: str, python: str) -> None:
     """Every requirement of a locked package is locked as well."""
-    pins = locked("requirements.txt")
+    pins = locked(lock)
+    environment = {"extra": "", "python_full_version": python, "python_version": python.rpartition(".")[0]}
     for name in pins:
         for need in map(Requirement, metadata.requires(name) or ()):
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
+            if (need.marker is None or need.marker.evaluate(environment)) and need.name not in UNLOCKED:
                 assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"{name} needs {need}"
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_locked_package_has_hashes(lock: str) -> None:
+    """With one hash in the file, pip insists on all."""
+    entries = re.findall(r"^\S+==\S+ \\\n +--hash=sha256:[0-9a-f]{64}", (ROOT / lock).read_text(), re.MULTILINE)
+    assert len(entries) == len(locked(lock))
 
 
 def test_installed_versions_are_the_locked_versions() -> None:
@@ -77,7 +93,10 @@ def test_files_for_the_platform_exist() -> None:
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
     assert re.fullmatch(r"3\.\d+", python)
-    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {
+    app = json.loads((ROOT / "app.json").read_text())
+    # The plan "mini" loses everything at a restart.
+    assert app["addons"] == [{"plan": "heroku-redis:premium-0"}]
+    assert app["env"].keys() == {
         "JWT_ISSUER",
         "JWT_AUDIENCE",
         "JWT_SECRET",
@@ -123,11 +142,12 @@ def test_each_test_that_a_document_names_exists() -> None:
 
 def test_image_has_a_tested_python_and_another_user_than_root() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
-    pythons = {
-        re.fullmatch(r"FROM python:(3\.\d+)-slim( AS build)?", line) for line in lines if line.startswith("FROM")
-    }
+    python = (ROOT / ".python-version").read_text().strip()
     tested = re.findall(r"py3(\d+)", (ROOT / "tox.ini").read_text())
-    assert {match and match[1] for match in pythons} <= {f"3.{minor}" for minor in tested}
+    assert python in {f"3.{minor}" for minor in tested}
+    assert [line for line in lines if line.startswith(("ARG", "FROM"))] == [
+        f"ARG BASE=python:{python}-slim", "FROM ${BASE} AS build", "FROM ${BASE}",
+    ]  # fmt: skip
     assert re.fullmatch(r"USER [1-9]\d*", [line for line in lines if line.startswith("USER")][-1])
     assert lines[-1] == 'CMD ["python", "-m", "app.server"]'
 
