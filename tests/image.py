@@ -93,8 +93,8 @@ class Container:
         return podman("healthcheck", "run", self._id, check=False).returncode == 0
 
     def stop(self) -> tuple[int, str]:
-        """Send SIGTERM to the process 1. Return its exit status, and its log."""
-        podman("kill", "--signal", "TERM", self._id)
+        """Send SIGTERM to the process 1, and SIGKILL after 15 s. Return its exit status, and its log."""
+        podman("stop", "--time", "15", self._id)
         status = int(podman("wait", self._id).stdout)
         return status, podman("logs", self._id).stderr
 
