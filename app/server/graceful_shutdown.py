@@ -107,7 +107,7 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
     example under a CPU limit. So that limit applies only once the worker serves.
     """
 
-    # A worker that needs more hangs. Under a limit of a twentieth of a processor, four workers need about 2 minutes.
+    # A worker that needs more hangs. With 5 % of a processor and no byte code, four workers needed 4 minutes.
     max_seconds_starting = 600
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:

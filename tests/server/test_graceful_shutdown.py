@@ -5,9 +5,8 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -18,7 +17,7 @@ import uvicorn
 from app.server.graceful_shutdown import GracefulServer
 from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
-from tests.processes import ROOT, WEB, Service, make_token
+from tests.processes import ROOT, Service, make_token
 from tests.streams import EventStream
 from tests.waiting import BUSY, PATIENCE, eventually
 
@@ -73,9 +72,9 @@ def is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(log: Path, redis_url: str, workers: str, command: Sequence[str] = WEB) -> Iterator[Service]:
+def running(log: Path, redis_url: str, workers: str) -> Iterator[Service]:
     """Run a service and wait until each of its workers serves requests."""
-    with Service(log, redis_url, command=command, WEB_CONCURRENCY=workers) as service:
+    with Service(log, redis_url, WEB_CONCURRENCY=workers) as service:
         assert service.has_started(int(workers))
         yield service
     assert "Traceback" not in service.log
@@ -93,20 +92,8 @@ def test_shutdown_loses_no_request_of_established_connections(tmp_path: Path, re
         clients.check()
 
 
-# On SIGHUP, uvicorn gives up if a new worker needs more than 5 s to start, as it may while the old ones are busy.
-SLOW_START_SUPERVISOR = """
-import functools, runpy, uvicorn
-uvicorn.Config = functools.partial(uvicorn.Config, timeout_worker_healthcheck=60)
-if __name__ == "__main__":
-    runpy.run_module("app.server", run_name="__main__")
-"""
-
-
 def test_sighup_replaces_workers_without_losing_requests(tmp_path: Path, redis_url: str) -> None:
-    script = tmp_path / "patient.py"
-    script.write_text(SLOW_START_SUPERVISOR)
-    command = [sys.executable, str(script)]
-    with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2", command) as service:
+    with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2") as service:
         old = service.workers
         clients = Clients(service.port, pool)
         os.kill(service.pid, signal.SIGHUP)
