@@ -1,5 +1,6 @@
 """Builds the application from its parts. Wiring only: every decision is made in the parts."""
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -35,7 +36,8 @@ from app.web.middleware.response_headers import ResponseHeaders
 from app.web.middleware.streaming import OpenStream, Streaming
 
 _APP = Path(__file__).resolve().parent
-DOCUMENTS = (_APP.parent / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofrep.yaml")
+# The contract is a link to the file at the top of the repository. A wheel contains the file itself.
+DOCUMENTS = (_APP / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofrep.yaml")
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
@@ -48,6 +50,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     observers: list[RequestObserver] = [log_request]
     open_stream: OpenStream = contextlib.nullcontext
     metrics_routes: list[BaseRoute] = []
+    metrics = None
     if settings.metrics_token is not None:
         metrics = Metrics(settings.metrics_directory)
         store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics)
@@ -74,7 +77,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         fallback=undocumented_paths(
             documents, settings.docs_url, settings.ui_note, [*health_routes(store), *metrics_routes]
         ),
-        on_lifespan=functools.partial(_lifespan, feed, store, verifier),
+        on_lifespan=functools.partial(_lifespan, feed, store, verifier, metrics),
     )
     streaming = Streaming(connexion_app, open_stream)
     responses: ASGIApp = ErrorResponses(streaming)
@@ -104,12 +107,17 @@ def _key_source(settings: Settings) -> KeySource:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(feed: Feed, store: Store, verifier: TokenVerifier, _app: object) -> AsyncIterator[None]:
+async def _lifespan(
+    feed: Feed, store: Store, verifier: TokenVerifier, metrics: Metrics | None, _app: object
+) -> AsyncIterator[None]:
     # Objects made at start live as long as the process. Unless they are frozen, each full garbage collection
     # examines them and stops all requests for 30 ms.
     gc.collect()
     gc.freeze()
+    keeper = asyncio.create_task(metrics.keep_files()) if metrics is not None else None
     yield
+    if keeper is not None:
+        keeper.cancel()
     await feed.close()
     await verifier.close()
     await store.close()

@@ -1,10 +1,14 @@
 """The Prometheus registry, for one process or for all workers together. Other modules define the metrics."""
 
+import asyncio
+import contextlib
 import fcntl
 import itertools
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,24 +21,28 @@ from prometheus_client import (
     values,
 )
 
+# How often a worker checks if its files are still there.
+_CHECK_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
 
 class Metrics:
     """Creates metrics and exposes their values.
 
     With a `directory`, which all workers share, the values are sums over all workers. They continue when a worker is
-    replaced. The environment variable PROMETHEUS_MULTIPROC_DIR must name the same directory. Without a `directory`,
-    the values are those of this process, and counting costs less.
+    replaced. The environment variable PROMETHEUS_MULTIPROC_DIR must name the same directory. `keep_files`
+    repairs it. Without a `directory`, the values are those of this process, and counting costs less.
     """
 
     def __init__(self, directory: str | None = None) -> None:
         disable_created_metrics()  # they would add one series per metric
         self._process_registry = CollectorRegistry()
         self._exposed_registry = self._process_registry
+        self._files: _SharedFiles | None = None
         if directory is not None:
-            number = _lock_worker_number(Path(directory))
-            # prometheus-client 0.26 names the files by process ID and keeps those of dead workers, so that each
-            # restart adds files. With our numbers, a new worker continues the files of a dead one.
-            values.ValueClass = values.MultiProcessValue(lambda: number)
+            self._files = files = _SharedFiles(Path(directory))
+            values.ValueClass = files.value_class()
             self._exposed_registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._exposed_registry, directory)
 
@@ -56,15 +64,93 @@ class Metrics:
         """Return all metrics in Prometheus' text format 0.0.4. It reads files, so do not call it on the event loop."""
         return generate_latest(self._exposed_registry)
 
+    async def keep_files(self) -> None:
+        """Write the values of this process to new files whenever its files in `directory` were removed.
 
-def _lock_worker_number(directory: Path) -> int:
-    """Return the lowest number that no other live process has locked in `directory`, and lock it."""
-    for number in itertools.count():
-        lock = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        Return if there is no directory, or if it cannot be written. Run it on the event loop that changes the values.
+        """
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return number
-    raise AssertionError
+            while self._files is not None:
+                if self._files.are_removed():
+                    self._files.move()
+                    _log.warning("metrics files were removed")
+                await asyncio.sleep(_CHECK_SECONDS)
+        except OSError as error:
+            _log.error("metrics files cannot be written", extra={"cause": str(error)})
+
+
+class _SharedFiles:
+    """The files of one worker in the directory that all workers share, and the values in them.
+
+    prometheus-client 0.26 names files by process ID and keeps those of dead workers, so that each restart adds files.
+    With our numbers, a new worker continues the files of a dead one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, exist_ok=True)
+        # Those of dead workers first.
+        self._number, self._lock = self._lock_first(itertools.chain(sorted(self._used_numbers()), itertools.count()))
+        self._values: list[tuple[str, values.MutexValue]] = []
+        self._inodes: dict[str, int] = {}
+
+    def value_class(self) -> type[values.MutexValue]:
+        """Return the class of the library's values that are in these files."""
+        # Under a new number, the library opens new files and reads all values from them.
+        library_class: type[values.MutexValue] = values.MultiProcessValue(lambda: self._number)
+        created = self._values
+
+        class Value(library_class):  # type: ignore[valid-type,misc]
+            def __init__(self, kind: str, *arguments: object, **options: object) -> None:
+                super().__init__(kind, *arguments, **options)
+                created.append((kind, self))
+
+        return Value
+
+    def are_removed(self) -> bool:
+        """Return True if a file of this worker was removed or replaced since the first call."""
+        inodes = self._find()
+        if not self._inodes.items() <= inodes.items():
+            return True
+        self._inodes = inodes
+        return False
+
+    def move(self) -> None:
+        """Continue all values in the files of a number that no worker has used."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        unused = itertools.count(max(self._used_numbers() | {self._number}) + 1)
+        amounts = [value.get() for _, value in self._values]
+        for name in dict(self._inodes.items() & self._find().items()):  # the others belong to another worker by now
+            (self._directory / name).unlink(missing_ok=True)  # its values would count twice
+        os.close(self._lock)
+        self._number, self._lock = self._lock_first(unused)
+        self._inodes = {}
+        for (kind, value), amount in zip(self._values, amounts, strict=True):
+            if kind == "gauge":
+                value.set(amount)
+            else:
+                value.inc(amount)
+
+    def _find(self) -> dict[str, int]:
+        """Return the files of this number and their inodes."""
+        inodes = {}
+        with contextlib.suppress(FileNotFoundError):  # the directory was removed
+            inodes = {file.name: file.inode() for file in os.scandir(self._directory)}
+        lock, ending = f"{self._number}.lock", f"_{self._number}.db"
+        return {name: inode for name, inode in inodes.items() if name == lock or name.endswith(ending)}
+
+    def _used_numbers(self) -> set[int]:
+        """Return the numbers in the names of all files."""
+        return {int(file.stem.rpartition("_")[2]) for file in self._directory.iterdir()}
+
+    def _lock_first(self, numbers: Iterable[int]) -> tuple[int, int]:
+        """Return the first number that no other live process has locked, and the descriptor of its lock."""
+        for number in numbers:
+            lock = os.open(self._directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
+            except BlockingIOError:
+                os.close(lock)
+            else:
+                return number, lock
+        raise AssertionError

@@ -12,7 +12,7 @@ from pathlib import Path
 VENV = Path(".venv")
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
-LOCKED = (Path("requirements.txt"), Path("requirements-dev.txt"))
+LOCKED = (Path("requirements.txt"), Path("requirements-serve.txt"), Path("requirements-dev.txt"))
 
 
 def main(arguments: list[str]) -> None:

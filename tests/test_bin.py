@@ -76,3 +76,12 @@ def test_command_runs_only_its_own_code_in_a_hostile_directory(
     )  # fmt: skip
     assert not (hostile.parent / "trace").exists()
     assert expected in done.stdout + done.stderr
+
+
+def test_tests_of_ctrl_c_pass_in_a_background_job() -> None:
+    """A shell without job control ignores SIGINT for its background jobs, and their processes inherit that."""
+    test = "tests/cli/test_failures.py::test_ctrl_c_ends_a_write_with_an_unknown_outcome"
+    pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    job = ["sh", "-c", 'trap "" INT; exec "$@"', "job", *pytest_command]
+    done = subprocess.run(job, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout

@@ -4,6 +4,7 @@ import ast
 import configparser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.processes import ROOT
+from tests.contract import CONTRACT_FILE
+from tests.processes import ROOT, WEB, Service, make_token
+from tests.waiting import PATIENCE
 
 CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
@@ -30,13 +33,19 @@ EXTRAS = [
 MAP_LINE = r"^ {0,4}([a-z_]+)(?:$| +(?=\S))"
 
 
+# The supported versions of Python, and those of Debian 12 and 13. A marker may depend on the last number.
+PYTHONS = ("3.11.0", "3.11.2", "3.11.14", "3.12.12", "3.13.5", "3.14.0")
+LOCKS = ("requirements.txt", "requirements-serve.txt", "requirements-dev.txt")
+# pip and setuptools are installed by venv, or not at all.
+UNLOCKED = {"pip", "setuptools"}
+
+
 def locked(name: str) -> dict[str, str]:
-    lines = (ROOT / name).read_text().splitlines()
-    pins = (line.split("==") for line in lines if line and not line.lstrip().startswith("#"))
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)
     return {canonicalize_name(package): version for package, version in pins}
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_each_locked_version_is_within_its_range(lock: str) -> None:
     pins = locked(lock)
     for requirement in RANGES:
@@ -45,19 +54,29 @@ def test_each_locked_version_is_within_its_range(lock: str) -> None:
 
 def test_development_lock_has_the_extras_and_the_production_lock() -> None:
     development = locked("requirements-dev.txt")
-    assert locked("requirements.txt").items() <= development.items()
+    assert locked("requirements.txt").items() < locked("requirements-serve.txt").items() < development.items()
     for requirement in EXTRAS:
         if requirement.name != CONFIG["metadata"]["name"]:
             assert requirement.specifier.contains(development[canonicalize_name(requirement.name)])
 
 
-def test_production_lock_has_all_dependencies() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_has_all_dependencies_for_each_python(lock: str, python: str) -> None:
     """Every requirement of a locked package is locked as well."""
-    pins = locked("requirements.txt")
+    pins = locked(lock)
+    environment = {"extra": "", "python_full_version": python, "python_version": python.rpartition(".")[0]}
     for name in pins:
         for need in map(Requirement, metadata.requires(name) or ()):
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
+            if (need.marker is None or need.marker.evaluate(environment)) and need.name not in UNLOCKED:
                 assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"{name} needs {need}"
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_locked_package_has_hashes(lock: str) -> None:
+    """With one hash in the file, pip insists on all."""
+    entries = re.findall(r"^\S+==\S+ \\\n +--hash=sha256:[0-9a-f]{64}", (ROOT / lock).read_text(), re.MULTILINE)
+    assert len(entries) == len(locked(lock))
 
 
 def test_installed_versions_are_the_locked_versions() -> None:
@@ -70,11 +89,14 @@ def test_packages_of_the_customer_are_required() -> None:
 
 
 def test_files_for_the_platform_exist() -> None:
-    assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: python -m app.server\n"
+    assert (ROOT / "Procfile").read_text() == "release: python -m app.cli check\nweb: exec python -m app.server\n"
     python = (ROOT / ".python-version").read_text().strip()
     assert metadata.version("pip")
     assert re.fullmatch(r"3\.\d+", python)
-    assert json.loads((ROOT / "app.json").read_text())["env"].keys() == {
+    app = json.loads((ROOT / "app.json").read_text())
+    # The plan "mini" loses everything at a restart.
+    assert app["addons"] == [{"plan": "heroku-redis:premium-0"}]
+    assert app["env"].keys() == {
         "JWT_ISSUER",
         "JWT_AUDIENCE",
         "JWT_SECRET",
@@ -120,11 +142,12 @@ def test_each_test_that_a_document_names_exists() -> None:
 
 def test_image_has_a_tested_python_and_another_user_than_root() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
-    pythons = {
-        re.fullmatch(r"FROM python:(3\.\d+)-slim( AS build)?", line) for line in lines if line.startswith("FROM")
-    }
+    python = (ROOT / ".python-version").read_text().strip()
     tested = re.findall(r"py3(\d+)", (ROOT / "tox.ini").read_text())
-    assert {match and match[1] for match in pythons} <= {f"3.{minor}" for minor in tested}
+    assert python in {f"3.{minor}" for minor in tested}
+    assert [line for line in lines if line.startswith(("ARG", "FROM"))] == [
+        f"ARG BASE=python:{python}-slim", "FROM ${BASE} AS build", "FROM ${BASE}",
+    ]  # fmt: skip
     assert re.fullmatch(r"USER [1-9]\d*", [line for line in lines if line.startswith("USER")][-1])
     assert lines[-1] == 'CMD ["python", "-m", "app.server"]'
 
@@ -134,3 +157,43 @@ def test_image_copies_exactly_the_files_that_are_sent() -> None:
     sent = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert sorted(copied) == sorted(sent)
     assert all((ROOT / name).exists() for name in copied)
+
+
+def test_health_check_of_the_image_reads_the_port_as_the_server(service: Service) -> None:
+    """An empty PORT means 8000. Another program may use that port here, so only the parsing is tested."""
+    (line,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("HEALTHCHECK")]
+    _python, *arguments = json.loads(line.partition(" CMD ")[2])
+
+    def check(port: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *arguments], env={"PORT": port}, capture_output=True, text=True, timeout=PATIENCE,
+            check=False,
+        )  # fmt: skip
+
+    assert check(str(service.port)).returncode == 0
+    assert "ValueError" not in check("").stderr
+
+
+def test_installed_package_serves_the_contract_in_any_directory(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(ROOT / "app", source / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("openapi.yaml", "pyproject.toml", "setup.cfg", "README.md"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, source], timeout=5 * PATIENCE, check=True)
+    assert (installed / "app" / "openapi.yaml").read_bytes() == CONTRACT_FILE.read_bytes()
+    command = ("env", "--chdir", str(elsewhere), *WEB)
+    with Service(tmp_path / "log", redis_url, command=command, PYTHONPATH=str(installed)) as service:
+        assert service.client(make_token(tenant)).get().status == 200
+        assert service.client(None).request("GET", "/openapi.yaml").content == CONTRACT_FILE.read_bytes()
+
+
+def test_repository_has_one_copy_of_the_contract() -> None:
+    """The package has a link to it."""
+    assert (ROOT / "app" / "openapi.yaml").readlink() == Path("../openapi.yaml")
+    assert not CONTRACT_FILE.is_symlink()
+
+
+def test_git_ignores_a_file_of_secrets() -> None:
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()

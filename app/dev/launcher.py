@@ -69,14 +69,29 @@ def _serve(stack: contextlib.ExitStack) -> NoReturn:
 
 
 def _locked_data() -> TextIO:
-    """Create the data directory and lock it. The lock lasts until this process and all that inherit the file end."""
+    """Create the data directory and lock it. The lock lasts until this process and all that inherit the file end.
+
+    The file contains the ID of this process.
+    """
     DATA.mkdir(mode=0o700, exist_ok=True)
-    lock = (DATA / "lock").open("w")
+    lock = (DATA / "lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(f"bin/serve: already running in this checkout; `lsof {lock.name}` lists its processes")
+        lock.seek(0)
+        sys.exit(f"bin/serve: {_owner(lock.read(), lock.name)}")
+    lock.truncate(0)
+    print(os.getpid(), file=lock, flush=True)
     return lock
+
+
+def _owner(process: str, lock: str) -> str:
+    """Return which process holds the lock, and how to stop it."""
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):  # it was killed, and processes that it had started are left
+        return f"processes of an earlier run are left; `lsof {lock}` lists them"
+    return f"already running in this checkout, as process {int(process)}; to stop it, run `kill {int(process)}`"
 
 
 def _secret() -> str:

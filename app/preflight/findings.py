@@ -39,7 +39,8 @@ def findings(servers: Sequence[ServerFacts | UnreachableServer], address: Addres
     if address.kind != "server" and has_replicas and not min_replicas:
         lost = "a failover loses acknowledged changes that no replica has yet"
         cost = "a change is then a 500 while no replica confirms it"
-        found.append(_warning("min_replicas", f"REDIS_MIN_REPLICAS is 0: {lost}; set it to 1: {cost}"))
+        advice = "set it to 1, or to the number of replicas to lose none"
+        found.append(_warning("min_replicas", f"REDIS_MIN_REPLICAS is 0: {lost}; {advice}: {cost}"))
     return [*sorted(found, key=lambda finding: finding.level), *_transport(address)]
 
 

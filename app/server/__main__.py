@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Final
 
 import uvicorn
 
@@ -54,18 +55,31 @@ def main() -> None:
         serve(config, listening_socket)
 
 
+# Files in memory. A container with a read-only root can write here, and no cleaner of old files comes here.
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a new directory with a random name is made in it
+
+
 @contextlib.contextmanager
 def _metrics_directory(settings: Settings) -> Iterator[None]:
     """Provide a temporary directory in which several workers share their metrics, named in the environment.
 
-    One worker keeps its metrics in memory. Without METRICS_TOKEN, no metrics are collected.
+    It is in TMPDIR if that is set, otherwise in memory, if the system allows it. Exit with one line on stderr if no
+    directory is writable. One worker needs no directory. Without METRICS_TOKEN, no metrics are collected.
     """
     os.environ.pop(METRICS_DIRECTORY, None)
     if settings.workers == 1 or settings.metrics_token is None:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="external-oms-", ignore_cleanup_errors=True) as directory:
-        os.environ[METRICS_DIRECTORY] = directory
+    is_memory_used = "TMPDIR" not in os.environ and os.access(_SHARED_MEMORY, os.W_OK)
+    try:
+        directory = tempfile.TemporaryDirectory(
+            prefix="external-oms-", dir=_SHARED_MEMORY if is_memory_used else None, ignore_cleanup_errors=True
+        )
+    except OSError:
+        reason = "METRICS_TOKEN with several workers needs a writable directory: mount a tmpfs, for example at /dev/shm"
+        sys.exit(startup_error(reason, settings.log_format))
+    with directory as name:
+        os.environ[METRICS_DIRECTORY] = name
         yield
 
 

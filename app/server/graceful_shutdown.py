@@ -8,8 +8,12 @@ connection has sent its request.
 import asyncio
 import contextlib
 import functools
+import logging
+import multiprocessing
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +23,7 @@ import uvicorn
 import uvicorn.supervisors.multiprocess
 from uvicorn.supervisors import Multiprocess
 
+from app.server import STARTUP_FAILURE
 from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import drop_new_connections, is_backlog_empty
 from app.web.context import server_state
@@ -28,18 +33,24 @@ _POLL_SECONDS: Final = 0.02
 # the client has a connection then, and the listen queue does not show it yet.
 _QUIET_POLLS: Final = 5
 
+_log = logging.getLogger(__name__)
+
 
 def serve(config: uvicorn.Config, listening_socket: socket.socket) -> None:
     """Serve on `listening_socket` with `config.workers` processes until a signal stops them.
 
-    Requests on accepted and on queued connections still get their responses. A worker that dies is replaced.
+    Requests on accepted and on queued connections still get their responses. A worker that dies is replaced, unless it
+    cannot start: then this process exits with a status other than 0.
     """
     if config.workers == 1:
         GracefulServer(config).run([listening_socket])
     else:
         # uvicorn 0.54 has no parameter for the class of its workers, and uses it in four places.
         uvicorn.supervisors.multiprocess.Process = _Worker  # type: ignore[misc]
-        _Supervisor(config, [listening_socket]).run()
+        supervisor = _Supervisor(config, [listening_socket])
+        supervisor.run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+            sys.exit(STARTUP_FAILURE)
 
 
 class GracefulServer(uvicorn.Server):
@@ -48,13 +59,20 @@ class GracefulServer(uvicorn.Server):
     # Limit for each of the two waits. A client that sends nothing must not delay the shutdown.
     max_seconds_waiting = 1.0
 
+    async def on_tick(self, counter: int) -> bool:
+        """Return True if the server must stop: after a signal, or if the parent process has ended."""
+        if _is_orphan() and not self.should_exit:
+            _log.error("parent process ended")
+            self.should_exit = True
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop without dropping requests. uvicorn calls it after a stop signal."""
+        """Stop without dropping requests. uvicorn calls it when the server must stop."""
         listening_sockets = sockets or []
         server_state(self.lifespan.state).is_stopping = True
         for connection in self._connections:
             connection.close_after_response()
-        if self.config.workers == 1:  # with several workers, the supervisor does it for the shared socket
+        if self.config.workers == 1 or _is_orphan():  # else the supervisor does it for the socket that workers share
             for listening_socket in listening_sockets:
                 drop_new_connections(listening_socket)
         await self._wait_until(lambda: all(map(is_backlog_empty, listening_sockets)))
@@ -76,27 +94,69 @@ class GracefulServer(uvicorn.Server):
                     await asyncio.sleep(_POLL_SECONDS)
 
 
+def _is_orphan() -> bool:
+    """Return True if this is a worker whose parent process has ended."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.pid != os.getppid()
+
+
 class _Worker(uvicorn.supervisors.multiprocess.Process):
     """A worker process that runs GracefulServer.
 
-    uvicorn kills a worker that does not answer its parent within 5 s. On a busy machine, a worker that still imports
-    takes longer, so that limit applies only after `max_seconds_starting`.
+    uvicorn kills a worker that does not answer its parent within 5 s. A worker that still imports may take longer, for
+    example under a CPU limit. So that limit applies only once the worker serves.
     """
 
-    max_seconds_starting = 60
+    # A worker that needs more hangs. With 5 % of a processor and no byte code, four workers needed 4 minutes.
+    max_seconds_starting = 600
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        self._starts_until = time.monotonic() + self.max_seconds_starting
+        self._began = time.monotonic()
+        self._is_asked = self._has_started = False
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Return True if the process runs and, unless it may still be starting, answers within `timeout` seconds."""
-        is_starting = time.monotonic() < self._starts_until
-        return self.process.is_alive() if is_starting else super().is_alive(timeout)
+        """Return True if the process runs, and either answers within `timeout` seconds or may still be starting.
+
+        Otherwise log the reason: the parent process replaces the worker.
+        """
+        reason = None
+        if not self.process.is_alive():
+            reason = _end_reason(self.exitcode)
+        elif not self._has_started and not self._answers_start_question():
+            if time.monotonic() - self._began > self.max_seconds_starting:
+                reason = f"killed: it did not start within {self.max_seconds_starting} s"
+        elif not self.ping(timeout):
+            reason = f"killed: it did not answer within {timeout} s"
+        if reason is not None:
+            _log.error("worker ended", extra={"pid": self.pid, "cause": reason})
+        return reason is None
 
     def wait_until_ready(self, timeout: float, should_exit: threading.Event | None = None) -> bool:
-        """Return True once the worker serves, False if it ended, if the parent stops, or after the time limit."""
-        return super().wait_until_ready(max(timeout, self.max_seconds_starting), should_exit)
+        """Return True once the worker serves, and False if it ended, the parent stops, or it may not start longer."""
+        while not (should_exit and should_exit.is_set()) and self.is_alive():
+            if self._has_started:
+                return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def _answers_start_question(self) -> bool:
+        """Return True once the worker has answered that it serves. Only one question is sent at a time.
+
+        A worker answers all its questions when it has started. Answers that were left over would hide a later hang.
+        """
+        try:
+            if not self._is_asked:
+                self.parent_conn.send(b"ping")
+                self._is_asked = True
+            if self.parent_conn.poll():
+                self._is_asked, self._has_started = False, self.parent_conn.recv()
+                if self._has_started:
+                    seconds = round(time.monotonic() - self._began, 1)
+                    _log.info("worker started", extra={"pid": self.pid, "seconds": seconds})
+        except (OSError, EOFError):
+            return False
+        return self._has_started
 
     @functools.cached_property
     def server(self) -> GracefulServer:
@@ -135,5 +195,12 @@ class _Supervisor(Multiprocess):
             signal.alarm(self.max_seconds_stopping)
 
     def _kill_all(self, _alarm: int, _frame: object) -> None:
-        for worker in self.processes:
-            worker.process.kill()
+        for worker in multiprocessing.active_children():  # with a worker that SIGHUP is starting
+            worker.kill()
+
+
+def _end_reason(status: int | None) -> str:
+    """Return why a process ended, from its status as `multiprocessing` reports it."""
+    if status is None or status >= 0:
+        return f"it ended with status {status}"
+    return f"it was ended by {signal.Signals(-status).name}"

@@ -13,12 +13,15 @@ SEND_BUFFER_BYTES: Final = 128 * 1024
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on `port` of every IPv4 address and that child processes inherit.
+    """Return a socket that listens on `port` of every IPv6 and IPv4 address and that child processes inherit.
 
-    Raises OSError if the port is in use. The caller closes the socket.
+    If the system has no IPv6, the socket is for IPv4 only. Raises OSError if the port is in use. The caller closes the
+    socket.
     """
     # Here, because uvloop hides the error for a port in use. The platform's router may use any address.
-    listening_socket = socket.create_server(("0.0.0.0", port))  # noqa: S104
+    has_both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if has_both else socket.AF_INET
+    listening_socket = socket.create_server(("", port), family=family, dualstack_ipv6=has_both)
     listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
     listening_socket.set_inheritable(True)
     return listening_socket

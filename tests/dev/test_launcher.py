@@ -71,9 +71,6 @@ class Launcher:
         return shlex.split(line)
 
 
-RUNS_ALREADY = "bin/serve: already running in this checkout; `lsof .data/lock` lists its processes\n"
-
-
 def paste(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -125,11 +122,15 @@ def test_signal_stops_all_processes(checkout: Path, number: signal.Signals) -> N
         assert "Traceback" not in running.output
 
 
-def test_second_launcher_in_one_checkout_fails(checkout: Path) -> None:
-    with Launcher(checkout, PYTHONPATH=str(checkout)):
+def test_second_launcher_in_one_checkout_says_how_to_stop_the_first(checkout: Path) -> None:
+    with Launcher(checkout, PYTHONPATH=str(checkout)) as first:
         second = Launcher(checkout, PYTHONPATH=str(checkout)).run_once()
         assert second.returncode == 1
-        assert second.stderr == RUNS_ALREADY
+        command = f"kill {first.process.pid}"
+        running = f"already running in this checkout, as process {first.process.pid}"
+        assert second.stderr == f"bin/serve: {running}; to stop it, run `{command}`\n"
+        subprocess.run(command, shell=True, check=True)  # noqa: S602 - a line that a person pastes
+        assert first.process.wait(PATIENCE) == 0
 
 
 def test_a_port_in_use_is_reported(checkout: Path) -> None:
@@ -177,7 +178,7 @@ def test_orphans_of_a_killed_launcher_keep_the_lock(checkout: Path) -> None:
         again = Launcher(checkout, PYTHONPATH=str(checkout)).run_once()
         for process in left:
             os.kill(process, signal.SIGTERM)
-    assert again.stderr == RUNS_ALREADY
+    assert again.stderr == "bin/serve: processes of an earlier run are left; `lsof .data/lock` lists them\n"
     assert eventually(lambda: not processes_of(checkout))
 
 

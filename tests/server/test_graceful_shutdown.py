@@ -5,9 +5,8 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -18,7 +17,7 @@ import uvicorn
 from app.server.graceful_shutdown import GracefulServer
 from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
-from tests.processes import ROOT, WEB, Service, make_token
+from tests.processes import ROOT, Service, make_token
 from tests.streams import EventStream
 from tests.waiting import BUSY, PATIENCE, eventually
 
@@ -73,9 +72,9 @@ def is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(log: Path, redis_url: str, workers: str, command: Sequence[str] = WEB) -> Iterator[Service]:
+def running(log: Path, redis_url: str, workers: str) -> Iterator[Service]:
     """Run a service and wait until each of its workers serves requests."""
-    with Service(log, redis_url, command=command, WEB_CONCURRENCY=workers) as service:
+    with Service(log, redis_url, WEB_CONCURRENCY=workers) as service:
         assert service.has_started(int(workers))
         yield service
     assert "Traceback" not in service.log
@@ -93,20 +92,8 @@ def test_shutdown_loses_no_request_of_established_connections(tmp_path: Path, re
         clients.check()
 
 
-# On SIGHUP, uvicorn gives up if a new worker needs more than 5 s to start, as it may while the old ones are busy.
-SLOW_START_SUPERVISOR = """
-import functools, runpy, uvicorn
-uvicorn.Config = functools.partial(uvicorn.Config, timeout_worker_healthcheck=60)
-if __name__ == "__main__":
-    runpy.run_module("app.server", run_name="__main__")
-"""
-
-
 def test_sighup_replaces_workers_without_losing_requests(tmp_path: Path, redis_url: str) -> None:
-    script = tmp_path / "patient.py"
-    script.write_text(SLOW_START_SUPERVISOR)
-    command = [sys.executable, str(script)]
-    with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2", command) as service:
+    with ThreadPoolExecutor(CLIENTS) as pool, running(tmp_path / "log", redis_url, "2") as service:
         old = service.workers
         clients = Clients(service.port, pool)
         os.kill(service.pid, signal.SIGHUP)
@@ -284,6 +271,39 @@ def test_killed_worker_is_replaced(tmp_path: Path, redis_url: str) -> None:
         (new,) = set(service.workers) - {killed, other}
         assert [is_alive(pid) for pid in (killed, other, new)] == [False, True, True]
         assert service.client(make_token("stopping")).get().status == 200
+    assert f'event="worker ended" pid={killed} cause="it was ended by SIGKILL"' in service.log
+
+
+def test_hung_worker_is_replaced_and_the_log_gives_the_reason(tmp_path: Path, redis_url: str) -> None:
+    with running(tmp_path / "log", redis_url, "2") as service:
+        assert service.logs('event="worker started"', 2)
+        hung = service.workers[0]
+        os.kill(hung, signal.SIGSTOP)
+        began = time.monotonic()
+        assert service.has_started(3)
+        assert time.monotonic() - began < 20 + BUSY
+        assert not is_alive(hung)
+    assert f'event="worker ended" pid={hung} cause="killed: it did not answer within 5 s"' in service.log
+
+
+def test_workers_end_after_their_parent_was_killed(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path / "log", redis_url, WEB_CONCURRENCY="2")
+    with service, ThreadPoolExecutor(CLIENTS) as pool:
+        assert service.has_started(2)
+        left = service.workers
+        clients = Clients(service.port, pool)
+        assert eventually(lambda: clients.answered > 100)
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.stop() == -signal.SIGKILL
+        have_ended = eventually(lambda: not any(map(is_alive, left)))
+        for pid in filter(is_alive, left):
+            os.kill(pid, signal.SIGKILL)
+        assert have_ended
+        assert eventually(clients.have_finished)
+        clients.check()
+        service.start()
+        assert service.client(make_token("stopping")).get().status == 200
+    assert 'event="parent process ended"' in service.log
 
 
 def test_worker_added_by_sigttin_stops_gracefully(tmp_path: Path, redis_url: str) -> None:

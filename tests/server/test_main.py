@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from tests.contract import PATH, Wire, check
-from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port, skip_locally
 from tests.waiting import PATIENCE
 
 
@@ -97,15 +97,17 @@ def test_unfinished_request_at_shutdown_gets_an_error_per_the_contract(tmp_path:
     assert "Traceback" not in service.log
 
 
-def test_missing_operation_stops_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_missing_operation_stops_the_start(tmp_path: Path, workers: str) -> None:
     """Without required lifespan events, the process would start and answer every request with a 500."""
     script = tmp_path / "broken.py"
     script.write_text(
         "import runpy, app.operations\n"
         "app.operations.operations = lambda store, feed: {}\n"
-        "runpy.run_module('app.server', run_name='__main__')\n"
+        "if __name__ == '__main__': runpy.run_module('app.server', run_name='__main__')\n"
     )
     own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": str(reserve_port())}
+    own["WEB_CONCURRENCY"] = workers
     done = subprocess.run(
         [sys.executable, script], cwd=ROOT, env=clean_environment(own), capture_output=True, text=True,
         timeout=PATIENCE, check=False,
@@ -136,11 +138,14 @@ def test_path_cannot_forge_a_log_line(service: Service) -> None:
     assert "\ntime=now" not in service.log
 
 
-def test_procfile_command_starts_the_service(tmp_path: Path, redis_url: str, tenant: str) -> None:
+def test_procfile_command_starts_the_service_and_passes_sigterm_on(tmp_path: Path, redis_url: str, tenant: str) -> None:
     web = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["web"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with Service(tmp_path / "log", redis_url, command=("sh", "-c", f"exec {web}"), PATH=path) as service:
+    with Service(tmp_path / "log", redis_url, command=("sh", "-c", web), PATH=path) as service:
         assert service.client(make_token(tenant)).get().status == 200
+        service.stop()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", service.port))
 
 
 def test_tokens_of_both_secrets_are_valid_during_rotation(tmp_path: Path, redis_url: str, tenant: str) -> None:
@@ -153,3 +158,38 @@ def test_tokens_of_both_secrets_are_valid_during_rotation(tmp_path: Path, redis_
                 assert [service.client(token).get().status for token in (old_token, new_token)] == statuses
         assert SECRET not in service.log
         assert new["JWT_SECRET"] not in service.log
+
+
+READ_ONLY_ROOT = "mount -o remount,bind,ro / && exec {web}"
+READ_ONLY_ROOT_WITHOUT_MEMORY = "mount -t tmpfs -o ro none /dev/shm && " + READ_ONLY_ROOT
+
+
+@pytest.mark.parametrize("own", [{}, {"METRICS_TOKEN": "a-token-for-metrics"}], ids=["plain", "metrics"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_service_runs_with_a_read_only_root(
+    tmp_path: Path, redis_url: str, tenant: str, workers: str, own: dict[str, str]
+) -> None:
+    command = in_own_mounts(READ_ONLY_ROOT)
+    with Service(tmp_path / "log", redis_url, command=command, WEB_CONCURRENCY=workers, **own) as service:
+        assert service.has_started(int(workers))
+        assert service.client(make_token(tenant)).get().status == 200
+    assert "Traceback" not in service.log
+
+
+def test_missing_directory_for_metrics_is_reported_in_one_line() -> None:
+    own = {"METRICS_TOKEN": "a-token-for-metrics", "WEB_CONCURRENCY": "2", "LOG_LEVEL": "ERROR"}
+    own |= {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": str(reserve_port())}
+    done = subprocess.run(
+        in_own_mounts(READ_ONLY_ROOT_WITHOUT_MEMORY), cwd=ROOT, env=clean_environment(own), capture_output=True,
+        text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("METRICS_TOKEN with several workers needs a writable directory: mount a tmpfs")
+    assert done.stderr.count("\n") == 1
+
+
+def in_own_mounts(script: str) -> list[str]:
+    """Return a command that runs `script` where it can mount, with the web process's command as {web}."""
+    if os.geteuid():
+        skip_locally("only root can mount")
+    return ["unshare", "--mount", "sh", "-c", script.format(web=" ".join(WEB))]

@@ -257,3 +257,30 @@ def test_each_worker_reports_the_sum_of_all_despite_replacements(tmp_path: Path,
             files = files or {file.name for file in directory.iterdir()}
         assert {file.name for file in directory.iterdir()} == files
     assert list(directories.iterdir()) == []
+
+
+@pytest.mark.parametrize("removed", ["*", "*.lock", "counter_*.db", "directory"])
+def test_removed_metrics_files_are_restored(tmp_path: Path, redis_url: str, tenant: str, removed: str) -> None:
+    directories = tmp_path / "shared"
+    directories.mkdir()
+    own = {"METRICS_TOKEN": TOKEN, "WEB_CONCURRENCY": "2", "TMPDIR": str(directories)}
+    with Service(tmp_path / "log", redis_url, **own) as service:
+        assert service.has_started(2)
+        (directory,) = directories.iterdir()
+        client = service.client(make_token(tenant))
+        with EventStream(service.port, make_token(tenant)):
+            for _ in range(20):
+                client.get(headers={"Connection": "close"})
+            assert reaches(service, 20, REQUESTS, http_route=PATH)
+            for file in directory.glob("*" if removed == "directory" else removed):
+                file.unlink()
+            if removed == "directory":
+                directory.rmdir()
+            assert service.logs("metrics files were removed", 2)
+            assert reaches(service, 20, REQUESTS, http_route=PATH)
+            os.kill(service.workers[0], signal.SIGKILL)
+            assert service.has_started(3)
+            assert reaches(service, 20, REQUESTS, http_route=PATH)
+        assert reaches(service, 0, SUBSCRIBERS)
+        client.get()
+        assert reaches(service, 21, REQUESTS, http_route=PATH)
