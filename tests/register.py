@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What failovers and crashes have done: changes that were stored and then `lost`.
+    """The effect of failovers and crashes: changes that were stored and then `lost`.
 
     `excused` has the names of the writes that may be lost even though they were answered. During the times in
     `unsettled`, clients may see a server that others have left, so nothing is promised about the order.

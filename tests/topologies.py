@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Host:
-    """Where a server runs: the address that it announces, and the network that it sees."""
+    """The place of a server: the address that it announces, and the network that it sees."""
 
     address: str
 

@@ -11,7 +11,7 @@ from app.model import is_tenant_name
 from app.settings import Settings, SettingsError
 from app.settings.cross_checks import KEY_SOURCES
 
-# In the checkout of this command, whatever the current directory.
+# In the checkout of this command, also from another directory.
 _SECRET_FILE: Final = Path(__file__).parents[2] / signing.SECRET_FILE
 
 

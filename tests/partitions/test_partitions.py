@@ -94,7 +94,7 @@ def test_no_acknowledged_write_of_a_shard_is_lost_with_required_replicas(shards:
     assert shards["cut off, 1 replica"].figures.lost == 0
 
 
-def test_survivors_lose_no_write_of_their_own(results: Results) -> None:
+def test_survivors_never_return_to_the_old_primary(results: Results) -> None:
     result = results["survivors"]
     assert result.is_steady
     assert result.figures.relapses == 0
