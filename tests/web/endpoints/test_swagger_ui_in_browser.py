@@ -238,7 +238,8 @@ def test_each_error_is_shown_with_its_request_id(ui: SwaggerUi, tenant: str, cli
 
 
 def test_selector_lists_the_contract_first_then_every_document(ui: SwaggerUi) -> None:
-    files = [CONTRACT_FILE, *sorted((ROOT / "app").glob("*.yaml"))]
+    own = [file for file in sorted((ROOT / "app").glob("*.yaml")) if file.name != CONTRACT_FILE.name]
+    files = [CONTRACT_FILE, *own]
     titles = [yaml.safe_load(file.read_text())["info"]["title"] for file in files]
     ui.open()
     assert ui.page.get_by_label("Select a definition").locator("option").all_inner_texts() == titles

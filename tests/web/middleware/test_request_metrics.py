@@ -85,7 +85,7 @@ def test_metrics_need_their_token(measured: Service, sent: str | None) -> None:
 
 def test_metrics_are_read_only(measured: Service) -> None:
     allowed = measured.client(TOKEN).request("POST", "/metrics").headers["allow"]
-    assert set(allowed.split(", ")) == {"GET", "HEAD"}
+    assert set(allowed.split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
 @pytest.mark.parametrize(
