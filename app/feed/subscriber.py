@@ -92,16 +92,20 @@ class Subscriber:
 
     async def _catch_up(self) -> None:
         changes = await self.topic.after(self._last, must_have_last=True)
-        newest = None if changes is not None else await self.topic.latest()
-        if self._events:
-            return  # a reset came in between, so `changes` are from a history that was replaced
-        if changes is None:
-            self.reset(newest)
-        for change in changes or ():
-            self._put(ChangeEvent(change))
         if not changes:
             # The store's history has changed under the topic. Let it read again, or this subscriber would loop.
             await asyncio.shield(self.topic.read())
+        if self._events:
+            return  # a reset came in between, so `changes` are from a history that was replaced
+        newest = self.topic.newest
+        # Only what the topic has delivered: a failover may replace later changes before the topic reads them.
+        known = [change for change in changes or () if version_of(change) <= version_of(newest)]
+        is_replaced = known and version_of(known[-1]) == version_of(newest) and known[-1] != newest
+        if changes is None or is_replaced:
+            self.reset(newest)
+            return
+        for change in known:
+            self._put(ChangeEvent(change))
 
     def _put(self, event: ChangeEvent) -> None:
         self._last = EventId.of(event.change)

@@ -248,6 +248,27 @@ def test_resuming_after_a_lost_change_resets_even_if_its_version_was_reused(run:
     run(subscribe())
 
 
+def test_change_that_is_replaced_before_the_topic_reads_it_is_not_sent(run: Run) -> None:
+    async def subscribe() -> None:
+        harness = FeedHarness()
+        silent = FakeStore(1000, harness.store.changes)  # announces nothing
+        await harness.flip(2)
+        topic = (await harness.feed.subscribe(ACME, after=None)).topic
+        resumed = Subscriber(topic, lambda _: None)
+        topic.subscribers[resumed] = None
+        await silent.change(ACME, True, AUTHOR)
+        await resumed.begin(EventId(1))
+        del harness.store.changes[ACME][2:]
+        for enabled in (True, False):
+            await silent.change(ACME, enabled, AUTHOR)
+        await topic.read()
+        assert [event.change for event in await take(resumed, 3)] == harness.store.changes[ACME][1:]
+        del topic.subscribers[resumed]
+        await harness.feed.close()
+
+    run(subscribe())
+
+
 def test_resuming_with_a_version_alone_does_not_detect_another_change(run: Run) -> None:
     async def subscribe() -> None:
         harness = FeedHarness()
