@@ -67,6 +67,7 @@ def violations(operations: Sequence[Operation], history: Sequence[Entry], loss: 
         yield from _value_violations(operation, values)
     writes = {each.name: each for each in operations if each.wanted is not None}
     yield from _author_violations(writes, stored)
+    yield from _conflict_violations(writes, stored, loss.lost)
     yield from _loss_violations(writes, loss)
     yield from _order_violations(operations, {entry.name for entry in history}, loss.unsettled)
 
@@ -97,8 +98,7 @@ def _value_violations(operation: Operation, values: dict[int, bool]) -> Iterator
 def _author_violations(writes: dict[str, Operation], history: Sequence[Entry]) -> Iterator[str]:
     """Check that each change has one write that wanted it, was no conflict, and was answered with its version.
 
-    A conditional write changed the version that it expected, or found the value that it wanted there. A conflict
-    expected another version, or overlapped with a write that changed something.
+    A conditional write changed the version that it expected, or found the value that it wanted there.
     """
     made: dict[str, int] = {}
     for entry in history:
@@ -116,7 +116,6 @@ def _author_violations(writes: dict[str, Operation], history: Sequence[Entry]) -
         kept = write.version in {write.expected, made.get(write.name)}
         if write.outcome == "answered" and write.expected is not None and not kept:
             yield f"{write} was answered with neither its expected version nor its own change"
-    yield from _conflict_violations(writes.values(), [writes[name] for name in made if name in writes])
 
 
 def _loss_violations(writes: dict[str, Operation], loss: Loss) -> Iterator[str]:
@@ -127,19 +126,39 @@ def _loss_violations(writes: dict[str, Operation], loss: Loss) -> Iterator[str]:
             yield f"{write} was answered, and {entry} was lost"
 
 
-def _conflict_violations(writes: Iterable[Operation], changes: Sequence[Operation]) -> Iterator[str]:
-    by_start = sorted(changes, key=lambda each: each.start)
-    starts = [each.start for each in by_start]
-    # An unknown write may have taken effect at any time after its start.
-    ends = [each.end if each.outcome == "answered" else math.inf for each in by_start]
-    latest = list(itertools.accumulate(ends, max))
-    for write in writes:
+def _conflict_violations(writes: dict[str, Operation], stored: Sequence[Entry], lost: Sequence[Entry]) -> Iterator[str]:
+    """Check that a conflict expected another version, or overlapped with a write that changed something.
+
+    A conflict may name the version that it expected if that version was made meanwhile, for a client that knows a lost
+    change with the same version, or if a rival's change was lost.
+    """
+    rivals = _Rivals(writes[entry.name] for entry in stored if entry.name in writes)
+    for write in writes.values():
         if write.outcome != "conflict":
             continue
-        started = bisect.bisect_left(starts, write.end)
-        overlaps = started > 0 and latest[started - 1] > write.start
-        if write.version == write.expected or not (overlaps or write.expected is not None):
+        if write.version == write.expected:
+            entries = [*lost, *(entry for entry in stored if entry.version == write.expected)]
+            explained = _Rivals(writes[entry.name] for entry in entries if entry.name in writes).overlap(write)
+        else:
+            explained = write.expected is not None or rivals.overlap(write)
+        if not explained:
             yield f"{write} was a conflict without a rival write"
+
+
+class _Rivals:
+    """Writes that changed something."""
+
+    def __init__(self, writes: Iterable[Operation]) -> None:
+        by_start = sorted(writes, key=lambda each: each.start)
+        self._starts = [each.start for each in by_start]
+        # An unknown write may have taken effect at any time after its start.
+        ends = [each.end if each.outcome == "answered" else math.inf for each in by_start]
+        self._latest = list(itertools.accumulate(ends, max))
+
+    def overlap(self, write: Operation) -> bool:
+        """Return True if one of them may have taken effect while `write` was under way."""
+        started = bisect.bisect_left(self._starts, write.end)
+        return started > 0 and self._latest[started - 1] > write.start
 
 
 def _order_violations(

@@ -143,6 +143,9 @@ HISTORY = [Entry(1, enabled=True, name="a"), Entry(2, enabled=False, name="b")]
 A = Operation("a", 0.0, 1.0, "answered", wanted=True, expected=0, version=1, enabled=True)
 B = Operation("b", 2.0, 3.0, "answered", wanted=False, version=2, enabled=False)
 READ = Operation("c", 4.0, 5.0, "answered", wanted=None, version=2, enabled=False)
+UNDONE = Operation(
+    "d", 2.0, 5.0, "conflict", wanted=True, expected=1, version=1
+)  # in conflict with "b", if it was lost
 
 
 def test_operations_possible_on_one_register_have_no_fault() -> None:
@@ -150,7 +153,16 @@ def test_operations_possible_on_one_register_have_no_fault() -> None:
     lost = replace(B, outcome="unknown", version=None, enabled=None)
     concurrent = replace(READ, start=2.5, end=2.6, version=1, enabled=True)
     refused = Operation("d", 2.0, 5.0, "conflict", wanted=True, version=2)
-    for operations in ([A, B, READ], [A, lost, READ], [A, B, concurrent], [A, B, refused], [A, B, stale], [A, lost]):
+    guessed = Operation("d", 2.0, 5.0, "conflict", wanted=True, expected=2, version=2)
+    for operations in (
+        [A, B, READ],
+        [A, lost, READ],
+        [A, B, concurrent],
+        [A, B, refused],
+        [A, B, stale],
+        [A, B, guessed],
+        [A, lost],
+    ):
         assert list(violations(operations, HISTORY)) == []
 
 
@@ -172,6 +184,8 @@ def test_operations_possible_on_one_register_have_no_fault() -> None:
         ([A, replace(B, expected=0)], HISTORY),
         ([A, B, Operation("d", 4.0, 5.0, "conflict", wanted=True, expected=2, version=2)], HISTORY),
         ([A, B, Operation("d", 4.0, 5.0, "conflict", wanted=True, version=2)], HISTORY),
+        ([A, B, UNDONE], HISTORY),
+        ([A, B, replace(UNDONE, start=3.5, expected=2, version=2)], HISTORY),
         ([A, B], [HISTORY[0], replace(HISTORY[1], name="a")]),
         ([A, B, Operation("d", 6.0, 7.0, "conflict", wanted=True, version=1)], HISTORY),
     ],
@@ -189,6 +203,7 @@ def test_excused_loss_of_a_write_is_no_fault() -> None:
     loss = Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])
     assert list(violations([A, B, C], FORK, loss)) == []
     assert list(violations([A, B, OLD], HISTORY[:1], loss)) == []
+    assert list(violations([A, B, UNDONE], HISTORY[:1], loss)) == []
 
 
 def test_older_version_is_no_fault_in_an_unsettled_time() -> None:
@@ -203,6 +218,7 @@ def test_older_version_is_no_fault_in_an_unsettled_time() -> None:
         ([A, replace(B, wanted=True), C], Loss([HISTORY[1]], frozenset("b"))),  # it did not want what was lost
         ([A, B, C, OLD], Loss([HISTORY[1]], frozenset("b"), [(3.1, 3.5)])),
         ([A, C, OLD], Loss(unsettled=[(5.1, 5.5)])),  # a kept write is unseen
+        ([A, B, C, replace(UNDONE, start=3.2)], Loss([HISTORY[1]], frozenset("b"))),  # no rival write
     ],
 )
 def test_impossible_losses_are_a_fault(operations: list[Operation], loss: Loss) -> None:

@@ -113,7 +113,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 handle._run()
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        self.create_task(generator.aclose())
+        """Close a generator that was left, as asyncio does: not after the end of the run, when no task would run."""
+        if self._running:
+            self.create_task(generator.aclose())
 
     def _run_next(self) -> None:
         queue = self._queue
