@@ -8,7 +8,6 @@
     token        signs a token for development
     check        runs the preflight check
     client       HTTP client of the service
-    proxy        chooses the proxy for the service's address
     exit_status  exit statuses, and the error that ends a verb
     output       prints results as text or JSON
 

@@ -15,7 +15,7 @@ from httpx_sse import EventSource, SSEError
 
 from app.cli.exit_status import CommandError, Kind
 from app.cli.output import ChangeRecord, printable
-from app.cli.proxy import proxy_for
+from app.client.proxy import proxy_for
 from app.errors import system_reason
 
 _RESPONSE_TIMEOUT: Final = 10.0  # seconds until a response must be complete

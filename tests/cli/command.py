@@ -55,10 +55,10 @@ def watch(directory: Path, *arguments: str, url: str, token: str) -> WatchedProc
 
 
 class FakeServer:
-    """A server that sends the same bytes to every connection and records the requests. None sends nothing."""
+    """A server that sends `reply` to every connection and records the requests. None sends nothing."""
 
     def __init__(self, reply: bytes | None, *, then_close: bool = True) -> None:
-        self._reply = reply
+        self.reply = reply
         self._then_close = then_close
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -85,9 +85,9 @@ class FakeServer:
                 client.settimeout(PATIENCE)
                 self.requests.append(client.recv(65536))
                 self.has_request.set()
-                if self._reply is not None:
-                    client.sendall(self._reply)
-                if self._then_close and self._reply is not None:
+                if self.reply is not None:
+                    client.sendall(self.reply)
+                if self._then_close and self.reply is not None:
                     with contextlib.suppress(OSError):
                         client.shutdown(socket.SHUT_WR)
                         client.recv(65536)  # unread bytes would turn the close into a reset
