@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,10 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from app.version import VERSION
 
 # How often a worker checks if its files are still there.
 _CHECK_SECONDS: Final = 1.0
@@ -45,6 +49,7 @@ class Metrics:
             values.ValueClass = files.value_class()
             self._exposed_registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._exposed_registry, directory)
+        self._exposed_registry.register(_BuildInfo())
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
         """Return a new counter."""
@@ -77,6 +82,15 @@ class Metrics:
                 await asyncio.sleep(_CHECK_SECONDS)
         except OSError as error:
             _log.error("metrics files cannot be written", extra={"cause": str(error)})
+
+
+class _BuildInfo(Collector):
+    """The version of this process. It is in no file, so it is never a sum, and never that of an earlier worker."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        info = GaugeMetricFamily("external_oms_build_info", "The version of the service. Always 1.", labels=["version"])
+        info.add_metric([VERSION], 1)
+        yield info
 
 
 class _SharedFiles:
