@@ -6,12 +6,13 @@ import signal
 from dataclasses import asdict
 from typing import Final
 
-from app.cli.client import ApiClient, open_client
+from app.cli.client import open_client
 from app.cli.exit_status import CommandError
-from app.cli.output import ChangeRecord, note, print_result, row, value
+from app.cli.output import note, print_result, row, value
+from app.client import AsyncClient, ChangeRecord, OmsConfigError, Setting, UnknownOutcome
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
-_UNKNOWN: Final = "the change may or may not have been stored: check with `oms-config history`"
+_CHECK: Final = "check with `oms-config history`"
 
 
 def set_(*, enabled: bool, if_version: int | None) -> None:
@@ -22,7 +23,7 @@ def set_(*, enabled: bool, if_version: int | None) -> None:
 
 
 def _end_interrupted(_signal: int, _frame: object) -> None:
-    os.write(2, f"\ninterrupted: {_UNKNOWN}\n".encode())
+    os.write(2, f"\ninterrupted: the change may or may not have been stored: {_CHECK}\n".encode())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.raise_signal(signal.SIGINT)
 
@@ -30,31 +31,29 @@ def _end_interrupted(_signal: int, _frame: object) -> None:
 async def _set(enabled: bool, if_version: int | None) -> None:
     async with open_client() as client:
         try:
-            current = await client.set(enabled=enabled, if_version=if_version)
-        except CommandError as error:
-            if not error.unknown_outcome:
-                raise
-            raise CommandError(error.kind, f"{error.message}; {_UNKNOWN}", request_id=error.request_id) from error
+            current = await client.set(enabled, if_version=if_version)
+        except UnknownOutcome as error:
+            raise CommandError("failed", f"{error}: {_CHECK}", request_id=error.request_id) from error
         changes = await _changes_up_to(client, current.version)
     changed = changes[0].request_id == current.request_id if changes else None
     previous = next(iter(changes[1:] if changed else changes), None)
     _print(current, changed, previous)
 
 
-async def _changes_up_to(client: ApiClient, version: int) -> list[ChangeRecord]:
+async def _changes_up_to(client: AsyncClient, version: int) -> list[ChangeRecord]:
     """Return the change that made `version` and the change before it, if they are in the history.
 
     Each change and its history entry are written in one transaction, so no entry is missing between the two.
     """
     try:
         changes = await client.history(limit=2, before=version + 1)
-    except CommandError as error:
-        note(f"the setting was set, but the previous change cannot be read: {error.message}")
+    except OmsConfigError as error:
+        note(f"the setting was set, but the previous change cannot be read: {error}")
         return []
     return changes if version > 1 else [*changes, _NEVER_SET]
 
 
-def _print(current: ChangeRecord, changed: bool | None, previous: ChangeRecord | None) -> None:
+def _print(current: Setting, changed: bool | None, previous: ChangeRecord | None) -> None:
     shown = f"{value(current.enabled)} (version {current.version})"
     if changed:
         shown = f"{value(not current.enabled)} -> {shown}"

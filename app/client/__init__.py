@@ -12,7 +12,7 @@ Its modules, from the outside in:
     client        Client: blocking methods
     async_client  AsyncClient: the same methods for asyncio
     setting_copy  SettingCopy: a local copy that follows each change
-    transport     sends requests: tokens, time limits, failures
+    requests      sends requests: tokens, time limits, failures
     reply         one response: limits, checks, JSON
     records       Setting, ChangeRecord and the messages of an event stream
     proxy         chooses the proxy for the service's address

@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -17,13 +18,14 @@ from app.client.errors import (
     UnknownOutcome,
 )
 from app.client.records import ChangeRecord, Disconnected, Event, Heartbeat, Message, Setting
+from app.client.requests import Requests, Token
 from app.client.setting_copy import SettingCopy
-from app.client.transport import Token, Transport
+from app.version import VERSION
 
 _PATH: Final = "/config/sales_order/external_oms"
 
 ATTEMPTS: Final = 5
-USER_AGENT: Final = "external-oms-config"
+TIMEOUT: Final = 10.0  # seconds
 Decision = bool | Callable[[Setting], bool]
 
 
@@ -32,7 +34,8 @@ class AsyncClient:
 
     `token` is an access token, or a function that returns one. The client calls the function before each request, in a
     thread unless it is a coroutine function. So the function should keep a token until shortly before it expires. A
-    request may take `timeout` seconds, and the function too.
+    request may take `timeout` seconds, and the function too. `transport` is the one of httpx: for other certificates
+    or for tests.
 
     Raises InvalidURL, and ConfigurationError if the environment names an unusable proxy or certificate. Each method
     that sends a request raises OmsConfigError if it fails.
@@ -44,8 +47,16 @@ class AsyncClient:
     FIRST_WAIT = 0.5
     LONGEST_WAIT = 10.0
 
-    def __init__(self, url: str, token: Token, *, timeout: float = 10.0, user_agent: str = USER_AGENT) -> None:
-        self._transport = Transport(url, token, timeout, self.STREAM_TIMEOUT, user_agent)
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        *,
+        timeout: float = TIMEOUT,
+        transport: httpx.AsyncBaseTransport | None = None,
+        user_agent: str = f"external-oms-config/{VERSION}",
+    ) -> None:
+        self._requests = Requests(url, token, timeout, transport, user_agent)
         self._copying: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -60,23 +71,23 @@ class AsyncClient:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await self._transport.aclose()
+        await self._requests.aclose()
 
     async def get(self) -> Setting:
         """Return the current setting."""
-        async with self._transport.open("GET", _PATH) as reply:
+        async with self._requests.open("GET", _PATH) as reply:
             return await reply.setting()
 
-    async def set(self, enabled: bool, *, if_version: int | None = None) -> Setting:
+    async def set(self, enabled: bool, *, if_version: int | None = None, reason: str | None = None) -> Setting:
         """Set the setting, with `if_version` only if that version is current. Return the setting.
 
-        The write is sent once. If its outcome is unknown, the client looks for the change in the history, once.
-
-        Raises Conflict, and UnknownOutcome if the change may have been stored.
+        `reason` is stored with the change: 1 to 200 printable characters. The write is sent once. Raises Conflict, and
+        UnknownOutcome if the change may have been stored.
         """
-        condition = {} if if_version is None else {"If-Match": f'"{if_version}"'}
+        headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
+        headers |= {} if reason is None else {"Change-Reason": quote(reason)}
         try:
-            async with self._transport.open("POST", _PATH, headers=condition, json={"enabled": enabled}) as reply:
+            async with self._requests.open("POST", _PATH, headers=headers, json={"enabled": enabled}) as reply:
                 setting = await reply.setting()
                 if setting.enabled is not enabled:
                     raise ValueError
@@ -84,24 +95,22 @@ class AsyncClient:
         except (TransportError, UnexpectedResponse, StatusError) as error:
             if isinstance(error, StatusError) and error.status < httpx.codes.INTERNAL_SERVER_ERROR:
                 raise
-            if (stored := await self._find(error.request_id)) is not None:
-                return stored
             text = f"{error}; the change may or may not have been stored"
             raise UnknownOutcome(text, error.request_id) from error
 
-    async def update(self, decide: Decision, *, attempts: int = ATTEMPTS) -> Setting:
+    async def update(self, decide: Decision, *, reason: str | None = None, attempts: int = ATTEMPTS) -> Setting:
         """Set the setting to `decide`, or to what `decide` returns for the current setting. Return the new setting.
 
-        The write has the condition that the setting is still the one that was read. After a conflict, the client reads
+        Each write has the condition that the setting is still the one that was read. After a conflict, the client reads
         and decides again, in up to `attempts` attempts. `decide` must not block.
 
-        Raises Conflict after the last attempt, and UnknownOutcome as `set` does.
+        Raises Conflict after the last attempt, and UnknownOutcome. After both, you can call this method again.
         """
         while True:
             setting = await self.get()
             enabled = decide if isinstance(decide, bool) else decide(setting)
             try:
-                return await self.set(enabled, if_version=setting.version)
+                return await self.set(enabled, if_version=setting.version, reason=reason)
             except Conflict:
                 attempts -= 1
                 if attempts < 1:
@@ -110,7 +119,7 @@ class AsyncClient:
     async def history(self, *, limit: int = 20, before: int | None = None) -> list[ChangeRecord]:
         """Return up to `limit` changes (1 to 100), newest first, with `before` only those older than that version."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
-        async with self._transport.open("GET", f"{_PATH}/history", params=query) as reply:
+        async with self._requests.open("GET", f"{_PATH}/history", params=query) as reply:
             return await reply.changes()
 
     async def events(self, last_event_id: str | None = None) -> AsyncGenerator[Event | Heartbeat]:
@@ -120,7 +129,7 @@ class AsyncClient:
         """
         headers = {"Accept": "text/event-stream"} | ({} if last_event_id is None else {"Last-Event-ID": last_event_id})
         async with (
-            self._transport.open("GET", f"{_PATH}/events", headers=headers, is_stream=True) as reply,
+            self._requests.open("GET", f"{_PATH}/events", headers=headers, stream_timeout=self.STREAM_TIMEOUT) as reply,
             contextlib.aclosing(reply.messages(last_event_id)) as messages,
         ):
             async for message in messages:
@@ -135,7 +144,7 @@ class AsyncClient:
         last: str | None = None
         wait = self.FIRST_WAIT
         while True:
-            error: OmsConfigError = TransportError(f"the event stream of {self._transport.address} ended")
+            error: OmsConfigError = TransportError(f"the event stream of {self._requests.address} ended")
             try:
                 async with contextlib.aclosing(self.events(last)) as messages:
                     async for message in messages:
@@ -157,16 +166,8 @@ class AsyncClient:
         The copy returns no value that is older than `max_age` seconds. This method waits up to `wait` seconds for the
         first value. Without it, the copy is returned too, and continues to try.
         """
-        copy = SettingCopy(self._transport.address, max_age)
+        copy = SettingCopy(self._requests.address, max_age)
         # A copy that resumed could not know whether the changes that it missed have all arrived.
         self._copying.append(asyncio.create_task(copy.follow(self.follow(resume=False))))
         await copy.wait(wait)
         return copy
-
-    async def _find(self, request_id: str | None) -> Setting | None:
-        """Return the setting that a request stored, if its change is among the newest in the history."""
-        with contextlib.suppress(OmsConfigError):
-            for change in await self.history():
-                if change.request_id == request_id:
-                    return Setting(change.enabled, change.version, request_id)
-        return None

@@ -5,11 +5,13 @@ import threading
 from collections.abc import Coroutine, Generator
 from typing import Any, Self, TypeVar
 
-from app.client.async_client import ATTEMPTS, USER_AGENT, AsyncClient, Decision
+import httpx
+
+from app.client.async_client import ATTEMPTS, TIMEOUT, AsyncClient, Decision
 from app.client.errors import Conflict
 from app.client.records import ChangeRecord, Message, Setting
+from app.client.requests import Token
 from app.client.setting_copy import SettingCopy
-from app.client.transport import Token
 
 T = TypeVar("T")
 
@@ -20,8 +22,10 @@ class Client:
     Create it after a fork, in the process that uses it.
     """
 
-    def __init__(self, url: str, token: Token, *, timeout: float = 10.0, user_agent: str = USER_AGENT) -> None:
-        self._client = AsyncClient(url, token, timeout=timeout, user_agent=user_agent)
+    def __init__(
+        self, url: str, token: Token, *, timeout: float = TIMEOUT, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._client = AsyncClient(url, token, timeout=timeout, transport=transport)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="oms-config client", daemon=True)
         self._thread.start()
@@ -44,17 +48,17 @@ class Client:
         """Return the current setting."""
         return self._run(self._client.get())
 
-    def set(self, enabled: bool, *, if_version: int | None = None) -> Setting:
+    def set(self, enabled: bool, *, if_version: int | None = None, reason: str | None = None) -> Setting:
         """Set the setting. See AsyncClient.set."""
-        return self._run(self._client.set(enabled, if_version=if_version))
+        return self._run(self._client.set(enabled, if_version=if_version, reason=reason))
 
-    def update(self, decide: Decision, *, attempts: int = ATTEMPTS) -> Setting:
+    def update(self, decide: Decision, *, reason: str | None = None, attempts: int = ATTEMPTS) -> Setting:
         """Set the setting, and decide again after a conflict. See AsyncClient.update. Here, `decide` may block."""
         while True:
             setting = self.get()
             enabled = decide if isinstance(decide, bool) else decide(setting)
             try:
-                return self.set(enabled, if_version=setting.version)
+                return self.set(enabled, if_version=setting.version, reason=reason)
             except Conflict:
                 attempts -= 1
                 if attempts < 1:

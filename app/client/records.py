@@ -28,6 +28,7 @@ class ChangeRecord:
     enabled: bool
     changed_at: str | None = None
     changed_by: str | None = None
+    reason: str | None = None
     request_id: str | None = None
 
 

@@ -117,4 +117,5 @@ def _change(content: Mapping[str, Any]) -> ChangeRecord:
     version, enabled = content["version"], content["enabled"]
     if type(version) is not int or not isinstance(enabled, bool):
         raise TypeError
-    return ChangeRecord(version, enabled, *(content.get(name) for name in ("changed_at", "changed_by", "request_id")))
+    details = (content.get(name) for name in ("changed_at", "changed_by", "reason", "request_id"))
+    return ChangeRecord(version, enabled, *details)

@@ -59,7 +59,7 @@ def test_set_to_the_current_value_changes_nothing(url: str, tenant: str) -> None
 
 def test_set_prints_the_same_as_json(url: str, tenant: str) -> None:
     token = make_token(tenant, sub="anna")
-    never = {"version": 0, "enabled": False, "changed_at": None, "changed_by": None}
+    never = {"version": 0, "enabled": False, "changed_at": None, "changed_by": None, "reason": None}
     first = answer(oms_config("set", "on", "--json", url=url, token=token))
     assert first == {"enabled": True, "version": 1, "changed": True, "previous": never}
     same = answer(oms_config("set", "on", "--json", url=url, token=token))

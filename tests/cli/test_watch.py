@@ -33,12 +33,12 @@ def test_watch_prints_one_json_object_for_each_change(
     service: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
     with watch(tmp_path, "--json", url=service.url, token=make_token(tenant)) as watcher:
-        never = {"event": "change", "version": 0, "enabled": False, "changed_at": None, "changed_by": None}
-        assert json.loads(watcher.line()) == never
+        never = {"event": "change", "version": 0, "enabled": False}
+        assert json.loads(watcher.line()) == never | dict.fromkeys(("changed_at", "changed_by", "reason"))
         client.change(True)
         change = json.loads(watcher.line())
         assert re.fullmatch(TIME, change.pop("changed_at"))
-        assert change == {"event": "change", "version": 1, "enabled": True, "changed_by": "tester"}
+        assert change == {"event": "change", "version": 1, "enabled": True, "changed_by": "tester", "reason": None}
 
 
 def test_watch_reports_a_restart_and_misses_no_change(
@@ -100,7 +100,7 @@ def test_watch_ends_when_its_token_expires(service: Service, tenant: str, tmp_pa
         watcher.line()
         assert watcher.wait() == 4
         ended, rejected = map(json.loads, watcher.errors.splitlines())
-    assert re.fullmatch(r"the stream ended; connecting again in \d\.\d s", ended["note"])
+    assert re.fullmatch(rf"the event stream of {service.url}/v0 ended; connecting again in \d\.\d s", ended["note"])
     assert rejected["error"] == "refused"
     assert rejected["message"].endswith(" returned 401: The token has expired.")
 

@@ -60,6 +60,14 @@ def test_reads_and_writes_return_the_setting(ours: Client, client: Contract) -> 
     assert ours.history()[0].request_id == settings[3].request_id == client.history()[0]["request_id"]
 
 
+@pytest.mark.parametrize("reason", ["Go-live", " 100% sure, café ☕ "])
+def test_reason_is_stored_with_the_change(ours: Client, client: Contract, reason: str) -> None:
+    ours.set(True, reason=reason)
+    ours.update(lambda seen: not seen.enabled, reason=f"{reason}!")
+    assert [change.reason for change in ours.history()] == [f"{reason}!", reason]
+    assert [change["reason"] for change in client.history()] == [f"{reason}!", reason]
+
+
 def test_asynchronous_client_does_the_same(service: Service, tenant: str) -> None:
     async def use() -> list[Setting]:
         async with AsyncClient(service.url, make_token(tenant)) as ours:
@@ -142,38 +150,27 @@ def test_an_exception_in_the_decision_changes_nothing(ours: Client, client: Cont
     assert (client.history(), ours.get().version) == ([], 0)
 
 
-def through(relay: Relay, tenant: str) -> Client:
-    # The relay cuts the connection around data with this word.
-    return Client(relay.http_url, make_token(tenant), user_agent="EXEC")
+CUT = "EXEC"  # as the reason for a change: the relay cuts the connection around data with this word
 
 
-def test_lost_response_to_a_write_is_looked_up(service: Service, tenant: str, client: Contract) -> None:
-    with Relay(service.port) as relay, through(relay, tenant) as ours:
+def test_lost_response_to_a_write_is_an_unknown_outcome(service: Service, tenant: str, client: Contract) -> None:
+    """A second update reads first, so it changes nothing if the first one was stored."""
+    with Relay(service.port) as relay, Client(relay.http_url, make_token(tenant)) as ours:
         relay.rule = "cut after EXEC"
-        setting = ours.set(True)
-    (change,) = client.history()
-    assert (setting.enabled, setting.version, setting.request_id) == (True, 1, change["request_id"])
-
-
-def test_write_that_is_not_in_the_history_has_an_unknown_outcome(
-    service: Service, tenant: str, client: Contract
-) -> None:
-    with Relay(service.port) as relay, through(relay, tenant) as ours:
-        relay.rule = "cut before EXEC"
         with pytest.raises(UnknownOutcome, match="the connection was closed; the change may or may not have") as caught:
-            ours.set(True)
+            ours.update(True, reason=CUT)
+        again = ours.update(True)
+    (change,) = client.history()
+    assert (again.enabled, again.version, change["request_id"]) == (True, 1, caught.value.request_id)
     assert isinstance(caught.value.__cause__, TransportError)
+
+
+def test_lost_write_is_an_unknown_outcome_and_not_sent_again(service: Service, tenant: str, client: Contract) -> None:
+    with Relay(service.port) as relay, Client(relay.http_url, make_token(tenant)) as ours:
+        relay.rule = "cut before EXEC"
+        with pytest.raises(UnknownOutcome):
+            ours.update(True, reason=CUT)
     assert client.history() == []
-
-
-def test_write_has_an_unknown_outcome_if_the_history_cannot_be_read(
-    service: Service, tenant: str, client: Contract
-) -> None:
-    with Relay(service.port) as relay, through(relay, tenant) as ours:
-        relay.rule, relay.refuse_afterwards = "cut after EXEC", True
-        with pytest.raises(UnknownOutcome) as caught:
-            ours.set(True)
-    assert [each["request_id"] for each in client.history()] == [caught.value.request_id]
 
 
 ERROR = '{"error_code": "x", "message": "Couldn\'t\\n", "request_id": "x"}'

@@ -29,22 +29,29 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 Token = str | Callable[[], str | Awaitable[str]]
 
 
-class Transport:
-    """Connections to the service at `url`. A response and a token must each arrive within `timeout` seconds.
+class Requests:
+    """Requests to the service at `url`. A response and a token must each arrive within `timeout` seconds.
 
-    An event stream without data for `stream_timeout` seconds is dead. Raises InvalidURL and ConfigurationError.
+    Raises InvalidURL and ConfigurationError.
     """
 
-    def __init__(self, url: str, token: Token, timeout: float, stream_timeout: float, user_agent: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        timeout: float,
+        transport: httpx.AsyncBaseTransport | None,
+        user_agent: str,
+    ) -> None:
         self.address = _base_url(url)
         self._token_source = token
         self._timeout = timeout
         try:
             self._http = httpx.AsyncClient(
                 headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-                timeout=httpx.Timeout(timeout, read=stream_timeout),
+                timeout=timeout,
                 # With its own transport, httpx does not read NO_PROXY: it rejects some forms, and ignores networks.
-                transport=httpx.AsyncHTTPTransport(proxy=proxy_for(httpx.URL(self.address))),
+                transport=transport or httpx.AsyncHTTPTransport(proxy=proxy_for(httpx.URL(self.address))),
             )
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:  # the error may quote a password
             variables = "SSL_CERT_FILE, SSL_CERT_DIR, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
@@ -56,26 +63,32 @@ class Transport:
         await self._http.aclose()
 
     @contextlib.asynccontextmanager
-    async def open(self, method: str, path: str, *, is_stream: bool = False, **request: Any) -> AsyncIterator[Reply]:
+    async def open(
+        self, method: str, path: str, *, stream_timeout: float | None = None, **request: Any
+    ) -> AsyncIterator[Reply]:
         """Send a request and yield its reply if the status is 200. Raise OmsConfigError otherwise.
 
-        The whole response must arrive within the time limit. For a stream, only its head must.
+        The whole response must arrive within the time limit. With `stream_timeout`, only its head must. Then the body
+        may last, but not without data for that many seconds.
         """
         token = await self._token()
         request_id = uuid.uuid4().hex
         headers = {"X-Request-ID": request_id, "Authorization": f"Bearer {token}"} | request.pop("headers", {})
+        limits = httpx.Timeout(self._timeout, read=stream_timeout or self._timeout)
         result = f"the request to {self.address} failed"
         try:
             async with (
                 asyncio.timeout(self._timeout) as timeout,
-                self._http.stream(method, f"{self.address}{path}", headers=headers, **request) as response,
+                self._http.stream(
+                    method, f"{self.address}{path}", headers=headers, timeout=limits, **request
+                ) as response,
             ):
                 result = f"{self.address} returned {response.status_code}"
                 reply = Reply(response, self.address, token, request_id)
                 request_id = reply.request_id
                 if response.status_code != httpx.codes.OK:
                     raise await reply.error()
-                if is_stream:
+                if stream_timeout is not None:
                     timeout.reschedule(None)
                 yield reply
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
