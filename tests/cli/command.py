@@ -57,10 +57,10 @@ def watch(directory: Path, *arguments: str, url: str, token: str) -> WatchedProc
 class FakeServer:
     """A server that sends `reply` to every connection and records the requests. None sends nothing."""
 
-    def __init__(self, reply: bytes | None, *, then_close: bool = True) -> None:
+    def __init__(self, reply: bytes | None, *, port: int = 0, then_close: bool = True) -> None:
         self.reply = reply
         self._then_close = then_close
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.requests: list[bytes] = []
         self.has_request = threading.Event()
