@@ -1,4 +1,4 @@
-"""What the service sends: settings, changes, and the messages of an event stream."""
+"""Values that the service sends: settings, changes, and the messages of an event stream."""
 
 from dataclasses import dataclass
 

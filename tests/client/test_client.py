@@ -222,6 +222,30 @@ def test_slow_response_is_a_transport_error_within_the_timeout() -> None:
             ours.set(True)
 
 
+def test_response_that_drips_is_a_transport_error_within_the_timeout() -> None:
+    async def get() -> None:
+        ended = asyncio.Event()
+
+        async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+            for _ in range(40):
+                writer.write(b"x")
+                await asyncio.sleep(0.1)
+                if writer.is_closing():  # the client has left
+                    break
+            writer.close()
+            ended.set()
+
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, AsyncClient(url, TOKEN, timeout=0.5) as ours:
+            with pytest.raises(TransportError, match="no response in time"):
+                await ours.get()
+            await ended.wait()
+
+    asyncio.run(get())
+
+
 def test_invalid_address_is_rejected_without_quoting_it() -> None:
     with pytest.raises(InvalidURL, match="the address must be http://host:port") as caught:
         Client("http://me:hunter2@127.0.0.1", TOKEN)
