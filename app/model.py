@@ -62,6 +62,7 @@ class Change:
 class History:
     """Changes of one tenant, newest first."""
 
+    tenant: str
     changes: Sequence[Change]
 
 

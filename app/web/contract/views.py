@@ -95,7 +95,7 @@ def _(result: Setting, scope: Scope) -> flask.Response:
 @response_for.register
 def _(result: History, _scope: Scope) -> flask.Response:
     changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
-    return _json(_encoded({"changes": changes}))
+    return _json(_encoded({"tenant": result.tenant, "changes": changes}))
 
 
 @response_for.register
