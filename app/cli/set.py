@@ -8,18 +8,18 @@ from typing import Final
 
 from app.cli.client import open_client
 from app.cli.exit_status import CommandError
-from app.cli.output import note, print_result, row, value
+from app.cli.output import note, of_tenant, print_result, row, value
 from app.client import AsyncClient, ChangeRecord, OmsConfigError, Setting, UnknownOutcome
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
 _CHECK: Final = "check with `oms-config history`"
 
 
-def set_(*, enabled: bool, if_version: int | None) -> None:
-    """Set the setting, and print the new setting and the previous change."""
+def set_(*, enabled: bool, if_version: int | None, reason: str | None) -> None:
+    """Set the setting, and print the new setting, the previous change, and the command that undoes this one."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, _end_interrupted)
-    asyncio.run(_set(enabled, if_version))
+    asyncio.run(_set(enabled, if_version, reason))
 
 
 def _end_interrupted(_signal: int, _frame: object) -> None:
@@ -28,10 +28,10 @@ def _end_interrupted(_signal: int, _frame: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-async def _set(enabled: bool, if_version: int | None) -> None:
+async def _set(enabled: bool, if_version: int | None, reason: str | None) -> None:
     async with open_client() as client:
         try:
-            current = await client.set(enabled, if_version=if_version)
+            current = await client.set(enabled, if_version=if_version, reason=reason)
         except UnknownOutcome as error:
             raise CommandError("failed", f"{error}: {_CHECK}", request_id=error.request_id) from error
         changes = await _changes_up_to(client, current.version)
@@ -46,7 +46,7 @@ async def _changes_up_to(client: AsyncClient, version: int) -> list[ChangeRecord
     Each change and its history entry are written in one transaction, so no entry is missing between the two.
     """
     try:
-        changes = await client.history(limit=2, before=version + 1)
+        changes = (await client.history(limit=2, before=version + 1)).changes
     except OmsConfigError as error:
         note(f"the setting was set, but the previous change cannot be read: {error}")
         return []
@@ -54,14 +54,24 @@ async def _changes_up_to(client: AsyncClient, version: int) -> list[ChangeRecord
 
 
 def _print(current: Setting, changed: bool | None, previous: ChangeRecord | None) -> None:
-    shown = f"{value(current.enabled)} (version {current.version})"
+    shown = f"{value(current.enabled)} (version {current.version}){of_tenant(current.tenant)}"
     if changed:
         shown = f"{value(not current.enabled)} -> {shown}"
     elif changed is False:
         shown = f"{shown}: already the current value, nothing was changed"
+    old = "off" if current.enabled else "on"
+    undo = f"oms-config set {old} --if-version {current.version}" if changed else None
     before = previous and {name: each for name, each in asdict(previous).items() if name != "request_id"}
     print_result(
-        {"enabled": current.enabled, "version": current.version, "changed": changed, "previous": before},
+        {
+            "tenant": current.tenant,
+            "enabled": current.enabled,
+            "version": current.version,
+            "changed": changed,
+            "previous": before,
+            "undo": undo,
+        },
         shown,
         *([f"before: {row(previous)}"] if previous else []),
+        *([f"undo:   {undo}"] if undo else []),
     )

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import click
 
 from app.cli.client import open_client
-from app.cli.output import note, row, wants_json
+from app.cli.output import note, of_tenant, row, wants_json
 from app.client import Disconnected, Event, Rejected
 
 
@@ -33,6 +33,8 @@ async def _watch() -> None:
                 continue
             if reconnecting:
                 note("connected again")
+            elif not connected and isinstance(message, Event) and not wants_json():
+                note(f"changes{of_tenant(message.tenant)}")
             connected, reconnecting = True, False
             if isinstance(message, Event):
                 _print(message)
@@ -43,7 +45,7 @@ async def _watch() -> None:
 def _print(event: Event) -> None:
     if wants_json():
         shown = {name: each for name, each in asdict(event.change).items() if name != "request_id"}
-        click.echo(json.dumps({"event": "reset" if event.is_reset else "change", **shown}))
+        click.echo(json.dumps({"event": "reset" if event.is_reset else "change", "tenant": event.tenant, **shown}))
     else:
         if event.is_reset:
             note("changes may be missing: the store no longer has the last printed change. The current setting:")

@@ -35,7 +35,7 @@ from app.client.errors import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from app.client.records import ChangeRecord, Disconnected, Event, Heartbeat, Setting
+from app.client.records import ChangeRecord, Disconnected, Event, Heartbeat, HistoryPage, Setting
 from app.client.setting_copy import SettingCopy
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Disconnected",
     "Event",
     "Heartbeat",
+    "HistoryPage",
     "InvalidURL",
     "OmsConfigError",
     "Rejected",

@@ -17,7 +17,7 @@ from app.client.errors import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from app.client.records import ChangeRecord, Disconnected, Event, Heartbeat, Message, Setting
+from app.client.records import Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
 from app.client.requests import Requests, Token
 from app.client.setting_copy import SettingCopy
 from app.version import VERSION
@@ -116,11 +116,11 @@ class AsyncClient:
                 if attempts < 1:
                     raise
 
-    async def history(self, *, limit: int = 20, before: int | None = None) -> list[ChangeRecord]:
+    async def history(self, *, limit: int = 20, before: int | None = None) -> HistoryPage:
         """Return up to `limit` changes (1 to 100), newest first, with `before` only those older than that version."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
         async with self._requests.open("GET", f"{_PATH}/history", params=query) as reply:
-            return await reply.changes()
+            return await reply.history()
 
     async def events(self, last_event_id: str | None = None) -> AsyncGenerator[Event | Heartbeat]:
         """Yield the current setting, then each change, until the stream ends.

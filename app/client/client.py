@@ -9,7 +9,7 @@ import httpx
 
 from app.client.async_client import ATTEMPTS, TIMEOUT, AsyncClient, Decision
 from app.client.errors import Conflict
-from app.client.records import ChangeRecord, Message, Setting
+from app.client.records import HistoryPage, Message, Setting
 from app.client.requests import Token
 from app.client.setting_copy import SettingCopy
 
@@ -64,7 +64,7 @@ class Client:
                 if attempts < 1:
                     raise
 
-    def history(self, *, limit: int = 20, before: int | None = None) -> list[ChangeRecord]:
+    def history(self, *, limit: int = 20, before: int | None = None) -> HistoryPage:
         """Return past changes, newest first. See AsyncClient.history."""
         return self._run(self._client.history(limit=limit, before=before))
 

@@ -9,11 +9,13 @@ from app.client.errors import OmsConfigError
 class Setting:
     """The setting of one tenant. Version 0 means that it was never set.
 
-    `request_id` is the ID of the request that read or set it. It is None in a local copy.
+    `request_id` is the ID of the request that read or set it. It is None in a local copy. Here and below, `tenant` is
+    None if the service did not send it.
     """
 
     enabled: bool
     version: int
+    tenant: str | None
     request_id: str | None = None
 
 
@@ -33,9 +35,18 @@ class ChangeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Changes of a tenant, newest first."""
+
+    tenant: str | None
+    changes: list[ChangeRecord]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """The current setting or a change. If `is_reset` is true, changes before this one may be missing."""
 
+    tenant: str | None
     change: ChangeRecord
     is_reset: bool
     id: str

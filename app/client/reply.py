@@ -9,7 +9,7 @@ import httpx
 from httpx_sse import EventSource
 
 from app.client.errors import Conflict, Rejected, StatusError, UnexpectedResponse
-from app.client.records import ChangeRecord, Event, Heartbeat, Setting
+from app.client.records import ChangeRecord, Event, Heartbeat, HistoryPage, Setting
 
 _MAX_BYTES: Final = 1 << 20  # of a response, or of one event
 _MAX_MESSAGE_LENGTH: Final = 300
@@ -58,11 +58,13 @@ class Reply:
             raise TypeError
         if self._version is None:
             raise UnexpectedResponse(f"{self._result}: {_NO_VERSION}", self.request_id)
-        return Setting(enabled, self._version, self.request_id)
+        tenant = self._response.headers.get("Oms-Tenant")
+        return Setting(enabled, self._version, tenant and self._without_token(tenant), self.request_id)
 
-    async def changes(self) -> list[ChangeRecord]:
-        """Return the changes of a page of the history."""
-        return [_change(each) for each in (await self.json())["changes"]]
+    async def history(self) -> HistoryPage:
+        """Return a page of the history."""
+        content = await self.json()
+        return HistoryPage(content.get("tenant"), [_change(each) for each in content["changes"]])
 
     async def messages(self, last_event_id: str | None) -> AsyncGenerator[Event | Heartbeat]:
         """Yield the messages of an event stream until it ends. `last_event_id` is the ID that was sent."""
@@ -71,7 +73,8 @@ class Reply:
         async for event in EventSource(self._response).aiter_sse():
             body.unread = 0
             if event.event in {"change", "reset"} and event.data:
-                yield Event(_change(self._parse(event.data)), event.event == "reset", event.id)
+                content = self._parse(event.data)
+                yield Event(content.get("tenant"), _change(content), event.event == "reset", event.id)
             elif event.id:  # httpx-sse yields a comment as an empty event, if the stream has had an ID
                 yield Heartbeat()
 

@@ -51,7 +51,7 @@ class SettingCopy:
                 self.problem = message.error
                 continue
             if isinstance(message, Event):
-                self._setting = Setting(message.change.enabled, message.change.version)
+                self._setting = Setting(message.change.enabled, message.change.version, message.tenant)
                 self._has_value.set()
             self._proved_at = time.monotonic()  # after the value, because `get` reads it before the value
             self.problem = None

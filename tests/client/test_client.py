@@ -52,19 +52,20 @@ def test_import_of_the_client_imports_no_part_of_the_server() -> None:
     assert not unwanted & set(done.stdout.split())
 
 
-def test_reads_and_writes_return_the_setting(ours: Client, client: Contract) -> None:
+def test_reads_and_writes_return_the_setting(ours: Client, tenant: str, client: Contract) -> None:
     settings = [ours.get(), ours.set(True), ours.set(True), ours.set(False, if_version=1), ours.get()]
     assert values(settings) == [(False, 0), (True, 1), (True, 1), (False, 2), (False, 2)]
-    assert [change.version for change in ours.history()] == [2, 1]
-    assert [change.version for change in ours.history(limit=1, before=2)] == [1]
-    assert ours.history()[0].request_id == settings[3].request_id == client.history()[0]["request_id"]
+    assert {ours.history().tenant, *(each.tenant for each in settings)} == {tenant}
+    assert [change.version for change in ours.history().changes] == [2, 1]
+    assert [change.version for change in ours.history(limit=1, before=2).changes] == [1]
+    assert ours.history().changes[0].request_id == settings[3].request_id == client.history()[0]["request_id"]
 
 
 @pytest.mark.parametrize("reason", ["Go-live", " 100% sure, café ☕ "])
 def test_reason_is_stored_with_the_change(ours: Client, client: Contract, reason: str) -> None:
     ours.set(True, reason=reason)
     ours.update(lambda seen: not seen.enabled, reason=f"{reason}!")
-    assert [change.reason for change in ours.history()] == [f"{reason}!", reason]
+    assert [change.reason for change in ours.history().changes] == [f"{reason}!", reason]
     assert [change["reason"] for change in client.history()] == [f"{reason}!", reason]
 
 

@@ -15,6 +15,7 @@ from tests.cli.command import FakeServer, http_reply
 from tests.contract import Client as Contract
 from tests.processes import Service, make_token
 from tests.relay import Relay
+from tests.waiting import PATIENCE
 
 TOKEN = make_token("acme")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -146,7 +147,7 @@ def test_connection_without_data_is_replaced(service: Service, tenant: str, clie
                         return seen
         return []
 
-    reasons = asyncio.run(follow())
+    reasons = asyncio.run(asyncio.wait_for(follow(), PATIENCE))
     assert reasons
     assert all(reason.endswith("failed: no response in time") for reason in reasons)
 
@@ -167,7 +168,7 @@ def test_new_token_is_used_after_the_old_one_has_expired(service: Service, tenan
 
 
 async def first(messages: AsyncGenerator[Message], number: int) -> list[Message]:
-    async with aclosing(messages):
+    async with asyncio.timeout(PATIENCE), aclosing(messages):
         return [await anext(messages) for _ in range(number)]
 
 
