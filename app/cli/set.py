@@ -1,13 +1,11 @@
 """The verb `set`."""
 
 import asyncio
-import os
-import signal
 from dataclasses import asdict
 from typing import Final
 
 from app.cli.client import ApiClient, open_client
-from app.cli.exit_status import CommandError
+from app.cli.exit_status import CommandError, end_on_interrupt
 from app.cli.output import ChangeRecord, note, print_result, row, value
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
@@ -16,15 +14,8 @@ _UNKNOWN: Final = "the change may or may not have been stored: check with `oms-c
 
 def set_(*, enabled: bool, if_version: int | None) -> None:
     """Set the setting, and print the new setting and the previous change."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
-        signal.signal(signal.SIGINT, _end_interrupted)
+    end_on_interrupt(_UNKNOWN)
     asyncio.run(_set(enabled, if_version))
-
-
-def _end_interrupted(_signal: int, _frame: object) -> None:
-    os.write(2, f"\ninterrupted: {_UNKNOWN}\n".encode())
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.raise_signal(signal.SIGINT)
 
 
 async def _set(enabled: bool, if_version: int | None) -> None:
