@@ -113,8 +113,8 @@ class _Listing:
         enabled = change.setting.enabled
         padded = f"{value(enabled)}{'  ' if enabled else ' '}"
         shown = f"{tenant:<{self._name_width}}  {padded} {change.setting.version:>{self._version_width}}"
-        texts = (change_fields(change)["changed_at"], change.author.subject or "-", change.author.reason or "")
-        return "  ".join((shown, *map(printable, texts))).rstrip()
+        reason = f'  "{printable(change.author.reason)}"' if change.author.reason else ""
+        return f"{shown}  {change_fields(change)['changed_at']}  {printable(change.author.subject or '-')}{reason}"
 
 
 def _moment(text: str) -> datetime:

@@ -72,8 +72,8 @@ def test_each_tenant_is_listed_with_its_newest_change(tmp_path: Path, store: Val
     assert (done.returncode, done.stderr) == (0, "tenants: 3 (2 on, 1 off)\n")
     assert len(done.stdout.splitlines()) == 3
     names = {line.split()[0]: " ".join(line.split()) for line in done.stdout.splitlines()}
-    assert re.fullmatch(rf"acme off 2 {TIME} anna r2", names["acme"])
-    assert re.fullmatch(rf"shop-1 on 1 {TIME} anna hot fix", names["shop-1"])
+    assert re.fullmatch(rf'acme off 2 {TIME} anna "r2"', names["acme"])
+    assert re.fullmatch(rf'shop-1 on 1 {TIME} anna "hot fix"', names["shop-1"])
     assert re.fullmatch(rf"b on 1 {TIME} -", names["b"])
 
 
@@ -148,7 +148,7 @@ def test_damaged_value_is_reported_and_does_not_stop_the_list(store: ValkeyServe
 def test_control_characters_of_stored_text_are_escaped(store: ValkeyServer, data: Any) -> None:
     data.set(key("acme"), stored(by="\x1b[2J\nacme", reason="\x9b31m\u202e"))
     (line,) = tenants(store.connection_url).stdout.splitlines()
-    assert line.endswith(r"  \x1b[2J\nacme  \x9b31m\u202e")
+    assert line.endswith(r'  \x1b[2J\nacme  "\x9b31m\u202e"')
     assert tenants(store.connection_url, "--json").stdout.isascii()
 
 
