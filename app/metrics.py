@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +15,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Info,
     disable_created_metrics,
     generate_latest,
     multiprocess,
     values,
 )
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from app.version import VERSION
 
@@ -49,7 +48,9 @@ class Metrics:
             values.ValueClass = files.value_class()
             self._exposed_registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._exposed_registry, directory)
-        self._exposed_registry.register(_BuildInfo())
+        # Info keeps its value in memory, so it is neither a sum nor that of an earlier worker.
+        build = Info("external_oms_build", "The version of the service. Always 1.", registry=self._exposed_registry)
+        build.info({"version": VERSION})
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
         """Return a new counter."""
@@ -82,15 +83,6 @@ class Metrics:
                 await asyncio.sleep(_CHECK_SECONDS)
         except OSError as error:
             _log.error("metrics files cannot be written", extra={"cause": str(error)})
-
-
-class _BuildInfo(Collector):
-    """The version of this process. It is in no file, so it is never a sum, and never that of an earlier worker."""
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        info = GaugeMetricFamily("external_oms_build_info", "The version of the service. Always 1.", labels=["version"])
-        info.add_metric([VERSION], 1)
-        yield info
 
 
 class _SharedFiles:

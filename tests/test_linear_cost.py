@@ -187,7 +187,7 @@ def rejected_command(data: bytes) -> None:
 def reported_policy(data: bytes) -> None:
     facts = ServerFacts(
         server="a:1", role="primary", maxmemory_policy=text(data), appendonly=True, appendfsync="always", replicas=1,
-        min_replicas_to_write=True, cluster_require_full_coverage=False,
+        min_replicas_to_write=True, cluster_require_full_coverage=False, allows_scan=True,
     )  # fmt: skip
     findings([facts], Address(hosts=(("localhost", 1),)), min_replicas=0)
 

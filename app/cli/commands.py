@@ -55,6 +55,7 @@ Examples:
   oms-config set on --if-version 0
   oms-config history --limit 5
   oms-config watch --json
+  oms-config tenants --on
 
 \b
 Completion, in ~/.bashrc or ~/.zshrc:
@@ -173,3 +174,36 @@ def check() -> None:
     from app.cli.check import check as run
 
     run()
+
+
+@oms_config.command(epilog="\b\nExamples:\n  oms-config tenants --on\n  oms-config tenants --changed-since 2h --json")
+@click.option(
+    "--on", "enabled", flag_value=True, type=bool, default=None, help="List only tenants whose setting is on."
+)
+@click.option(
+    "--off", "enabled", flag_value=False, type=bool, default=None, help="List only tenants whose setting is off."
+)
+@click.option(
+    "--changed-since", metavar="TIME", help="List only changes since a time, a date, or a duration such as 90s, 2h, 7d."
+)
+@click.option("--match", metavar="PATTERN", default="*", help="List only tenants whose name matches, such as 'shop-*'.")
+@_json
+def tenants(*, enabled: bool | None, changed_since: str | None, match: str) -> None:
+    """List all tenants of the store that were ever set.
+
+    Reads the variables of the web process, and then all Redis servers of the store directly, as check does. Each line
+    has the tenant, the value, the version, the time, the author and the reason. The lines are not sorted. The total is
+    on stderr.
+
+    With --json, one object for each tenant: {"tenant", "version", "enabled", "changed_at",
+    "changed_by", "reason"}.
+
+    \b
+    Exit status:
+      0  the list is complete
+      2  a setting is bad or missing, or an option is wrong
+      5  the store cannot be reached, or a value in it is damaged
+    """
+    from app.cli.tenants import tenants as run
+
+    run(enabled=enabled, changed_since=changed_since, match=match)

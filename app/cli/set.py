@@ -1,13 +1,11 @@
 """The verb `set`."""
 
 import asyncio
-import os
-import signal
 from dataclasses import asdict
 from typing import Final
 
 from app.cli.client import open_client
-from app.cli.exit_status import CommandError
+from app.cli.exit_status import CommandError, end_on_interrupt
 from app.cli.output import note, of_tenant, print_result, row, value
 from app.client import AsyncClient, ChangeRecord, OmsConfigError, Setting, UnknownOutcome
 
@@ -17,15 +15,8 @@ _CHECK: Final = "check with `oms-config history`"
 
 def set_(*, enabled: bool, if_version: int | None, reason: str | None) -> None:
     """Set the setting, and print the new setting, the previous change, and the command that undoes this one."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
-        signal.signal(signal.SIGINT, _end_interrupted)
+    end_on_interrupt(f"the change may or may not have been stored: {_CHECK}")
     asyncio.run(_set(enabled, if_version, reason))
-
-
-def _end_interrupted(_signal: int, _frame: object) -> None:
-    os.write(2, f"\ninterrupted: the change may or may not have been stored: {_CHECK}\n".encode())
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.raise_signal(signal.SIGINT)
 
 
 async def _set(enabled: bool, if_version: int | None, reason: str | None) -> None:

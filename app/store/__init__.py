@@ -1,6 +1,7 @@
 """The store: settings and their history in Redis.
 
 redis_store         keys, transactions
+tenant_scan         lists all tenants, for operators
 stored_form         a change as JSON, decoded strictly
 audit               logs each change
 topology            connects to one server, to a primary behind sentinels, or to a cluster

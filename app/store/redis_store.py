@@ -10,7 +10,7 @@ is a hash of the earlier changes, with their versions as fields and their stored
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from app.store.audit import log_change
 from app.store.connections import DRIVER_ERRORS, ERROR_REPLY
 from app.store.pipeline import Command, Pipeline
 from app.store.stored_form import decode, encode, new_change, setting_of
+from app.store.tenant_scan import TenantPage, list_tenants
 from app.store.topology import Topology
 
 _CHANNEL = "external_oms:changes"
@@ -137,6 +138,10 @@ class RedisStore:
         # None: a concurrent change has removed this entry.
         older = [(version, each) for version, each in values.items() if each is not None]
         return changes + [decode(history, each, version) for version, each in older]
+
+    def tenants(self, glob: str) -> AsyncGenerator[TenantPage]:
+        """Yield all tenants that match `glob`, a pattern of Redis: see `list_tenants`. Not limited by `timeout`."""
+        return list_tenants(self._topology, _setting_key(glob), self._timeout)
 
     async def ping(self) -> None:
         """See `Store`."""

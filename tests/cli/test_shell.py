@@ -16,7 +16,7 @@ from tests.cli.command import COMMAND, FakeServer, answer, failure, http_reply, 
 from tests.processes import ROOT, SECRET, Service, clean_environment, make_token
 from tests.waiting import PATIENCE
 
-VERBS = {"check", "get", "history", "set", "token", "watch"}
+VERBS = {"check", "get", "history", "set", "tenants", "token", "watch"}
 
 
 def test_signed_token_grants_access(service: Service, tenant: str) -> None:
