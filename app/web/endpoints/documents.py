@@ -42,8 +42,8 @@ def _parsed(file: Path) -> Any:
 
 
 def _extended(base: Any, update: Any, place: str) -> Any:
-    """Return `base` with the members of `update` that it lacks, at any depth."""
-    if not isinstance(base, Mapping) or not isinstance(update, Mapping):
+    """Return `base` with the members of `update` that it lacks, at any depth. A `$ref` would replace all members."""
+    if not isinstance(base, Mapping) or not isinstance(update, Mapping) or "$ref" in update:
         raise TypeError(f"the overlay would replace {place} of the contract")
     shared = {name: _extended(base[name], update[name], f"{place}.{name}") for name in base.keys() & update.keys()}
     return {**base, **update, **shared}

@@ -67,6 +67,7 @@ def test_client_document_is_valid_openapi() -> None:
         {"info": {"title": "Another"}},
         {"security": []},
         {"paths": {SETTING: {"get": {"responses": {"200": {"description": "The same."}}}}}},
+        {"paths": {SETTING: {"get": {"responses": {"500": {"$ref": "#/components/responses/Unauthorized"}}}}}},
         {"components": None},
     ],
 )
