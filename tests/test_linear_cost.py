@@ -34,6 +34,7 @@ from app.preflight.inspection import ServerFacts, failure_reason
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address
 from app.web.bearer_token import bearer_token
+from app.web.change_reason import change_reason
 from app.web.context import request_context
 from app.web.contract.json_body import parse
 from app.web.etags import expected_versions, is_not_modified
@@ -133,6 +134,7 @@ REQUEST_PARSERS: Mapping[str, Case] = {
     ),
     "If-Match with one tag": (HEADER_SIZE, lambda data: expected_versions(header(b"if-match", b'"' + data))),
     "If-None-Match": (HEADER_SIZE, lambda data: is_not_modified(header(b"if-none-match", data), 1)),
+    "Change-Reason": (HEADER_SIZE, lambda data: change_reason(header(b"change-reason", data))),
     "traceparent": (HEADER_SIZE, lambda data: trace_of({"headers": header(b"traceparent", data)})),
     "X-Request-ID": (HEADER_SIZE, lambda data: request_context({"headers": header(b"x-request-id", data)})),
     "Authorization": (HEADER_SIZE, lambda data: bearer_token(header(b"authorization", b"Bearer " + data))),

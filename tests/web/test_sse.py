@@ -58,7 +58,7 @@ def test_stream_sends_the_current_setting_then_each_change(service: Service, cli
         assert stream.headers["x-request-id"]
         event = stream.event()
         assert event is not None
-        assert event.data == {"version": 0, "enabled": False, "changed_at": None, "changed_by": None}
+        assert event.data == {"version": 0, "enabled": False, "changed_at": None, "changed_by": None, "reason": None}
         for enabled in (True, False):
             client.post({"enabled": enabled})
             event = stream.event()

@@ -15,6 +15,7 @@ _EXPOSED: Final = (b"access-control-expose-headers", b"ETag, X-Request-ID")
 _PREFLIGHT: Final = ((b"access-control-allow-methods", b"GET, POST"), (b"access-control-max-age", b"600"))
 _REQUEST_HEADERS: Final = (
     "Authorization",
+    "Change-Reason",
     "Content-Type",
     "If-Match",
     "If-None-Match",

@@ -45,7 +45,8 @@ def test_a_preflight_is_answered_without_a_token_and_before_routing(cors_service
         "access-control-allow-origin": {PAGE},
         "access-control-allow-methods": {"get", "post"},
         "access-control-allow-headers": {
-            "authorization", "content-type", "if-match", "if-none-match", "last-event-id", "x-request-id"
+            "authorization", "change-reason", "content-type", "if-match", "if-none-match", "last-event-id",
+            "x-request-id",
         },
         "access-control-max-age": {"600"},
     }  # fmt: skip
