@@ -15,7 +15,7 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from app.cli.exit_status import CommandError, Kind
-from app.cli.output import ChangeRecord, printable
+from app.cli.output import ChangeRecord, of_tenant, printable
 from app.cli.proxy import proxy_for
 from app.errors import system_reason
 from app.version import VERSION
@@ -194,7 +194,7 @@ class ApiClient:
             message = _NOT_THE_SERVICE
         text = f"{self._url} returned {status}: {printable(message)[:_MAX_MESSAGE_LENGTH]}"
         if status == httpx.codes.CONFLICT and version is not None:
-            text += f" Nothing was changed; the current version is {version}."
+            text += f" Nothing was changed; the current version{of_tenant(self._tenant(response))} is {version}."
         return CommandError(
             _KINDS.get(status, "failed"),
             text,
@@ -211,8 +211,11 @@ class ApiClient:
         if version is None:
             text = f"{self._url} returned {response.status_code}: {_NO_VERSION}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True)
+        return CurrentSetting(self._tenant(response), enabled, version, request_id)
+
+    def _tenant(self, response: httpx.Response) -> str | None:
         tenant = response.headers.get("Oms-Tenant")
-        return CurrentSetting(tenant and self._without_token(tenant), enabled, version, request_id)
+        return None if tenant is None else self._without_token(tenant)
 
     async def _read_json(self, response: httpx.Response) -> Any:
         response.stream = _BoundedBody(response.stream)
