@@ -70,10 +70,10 @@ def _metrics_directory(settings: Settings) -> Iterator[None]:
     if settings.workers == 1 or settings.metrics_token is None:
         yield
         return
-    is_memory_used = "TMPDIR" not in os.environ and os.access(_SHARED_MEMORY, os.W_OK)
+    is_in_shared_memory = "TMPDIR" not in os.environ and os.access(_SHARED_MEMORY, os.W_OK)
     try:
         directory = tempfile.TemporaryDirectory(
-            prefix="external-oms-", dir=_SHARED_MEMORY if is_memory_used else None, ignore_cleanup_errors=True
+            prefix="external-oms-", dir=_SHARED_MEMORY if is_in_shared_memory else None, ignore_cleanup_errors=True
         )
     except OSError:
         reason = "METRICS_TOKEN with several workers needs a writable directory: mount a tmpfs, for example at /dev/shm"

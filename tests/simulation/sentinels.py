@@ -9,8 +9,8 @@ from typing import Final
 
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork
-from app.store.redis_url import HostPort
-from app.store.sentinel import Quorum, SentinelTopology
+from app.store.redis_url import HostPort, Quorum
+from app.store.sentinel import SentinelTopology
 from app.store.topology import Topology
 from tests.simulation.clients import Worker
 from tests.simulation.connection import Connector
