@@ -9,10 +9,10 @@ from app.logs import install_log_hooks
 from app.server import STARTUP_FAILURE
 from app.settings import Settings
 
-# Connexion 3.3 imports Starlette's test client, which warns that it is deprecated.
-warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
-
-from app.factory import create_app  # noqa: E402 - imports Connexion, so the filter must be set before
+with warnings.catch_warnings():
+    # Connexion 3.3 imports Starlette's test client, which warns that it is deprecated.
+    warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+    from app.factory import create_app
 
 install_log_hooks()
 try:
