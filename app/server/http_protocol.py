@@ -115,8 +115,8 @@ class HttpProtocol(RequestParsing):
             # Close after the response: the body may not come, no request follows CONNECT, or the body may be longer
             # than what is discarded.
             self.cycle.keep_alive = False
-        self._is_last = is_last = not self.cycle.keep_alive
-        if is_last and self._framing.version == "1.0":
+        self._is_last = not self.cycle.keep_alive
+        if self._framing.version == "1.0":
             self.cycle.__class__ = CloseDelimitedCycle  # uvicorn has no parameter for the class
             self.cycle.waiting_for_100_continue = False  # RFC 9110, section 10.1.1
 

@@ -27,10 +27,9 @@ _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 
 class Cors:
     """Middleware that lets web pages of `origins` read all responses, errors included. `*` allows every origin.
 
-    A page must send a token, and may send any other header. Cookies and other browser credentials are never allowed.
-    Requests from other origins get a
-    normal response without CORS headers, which the browser hides from the page. Starlette's CORSMiddleware would
-    refuse their preflight requests with a body that is not the contract's.
+    A page may send any header, also `Authorization` with a token. Cookies and other browser credentials are never
+    allowed. Requests from other origins get a normal response without CORS headers, which the browser hides from the
+    page. Starlette's CORSMiddleware would refuse their preflight requests with a body that is not the contract's.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
