@@ -1,4 +1,4 @@
-"""Frozen values that the parts of the service exchange, and the rules for a valid tenant name."""
+"""Frozen values that the parts of the service exchange, and the rules for a tenant name and for a reason."""
 
 import re
 from collections.abc import Container, Sequence
@@ -9,6 +9,7 @@ from zlib import crc32
 
 MAX_VERSION = 10**18 - 1  # the highest that `If-Match` accepts
 TENANT_PATTERN = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+MAX_REASON = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,15 @@ NEVER_SET = Setting(enabled=False, version=0)
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """The author of a change: the token's subject (None if absent) and the ID of the request."""
+    """The author of a change: the token's subject, the ID of the request, the reason, and the request's trace ID.
+
+    None means absent. The trace ID is for the log only, and is not stored.
+    """
 
     subject: str | None
     request_id: str
+    reason: str | None = None
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Change:
 class History:
     """Changes of one tenant, newest first."""
 
+    tenant: str
     changes: Sequence[Change]
 
 
@@ -130,3 +137,8 @@ Expected = Container[int] | None
 def is_tenant_name(value: object) -> bool:
     """Return True if `value` is 1 to 63 characters of `a-z 0-9 - _` that start and end with a letter or digit."""
     return isinstance(value, str) and re.fullmatch(TENANT_PATTERN, value, re.ASCII) is not None
+
+
+def is_reason(text: str) -> bool:
+    """Return True if `text` is 1 to `MAX_REASON` printable characters, so neither control characters nor line ends."""
+    return 0 < len(text) <= MAX_REASON and text.isprintable()

@@ -1,8 +1,9 @@
 """The operations of the OpenAPI documents: one coroutine for each operationId.
 
 The first argument of an operation is the store or the feed. `app.web.contract.views` fills the others by name:
-`principal`, `request_id`, `expected` (the versions that a write may replace, None for any version), parameters that the
-document declares, and properties that it requires in the body. Every operation raises StoreError if the store fails.
+`principal`, `author` (of a change), `expected` (the versions that a write may replace, None for any version),
+parameters that the document declares, and properties that it requires in the body. Every operation raises StoreError if
+the store fails.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -26,19 +27,19 @@ async def get_external_oms(store: Store, principal: Principal) -> Setting:
 
 
 async def set_external_oms(
-    store: Store, principal: Principal, request_id: str, enabled: bool, expected: Expected
+    store: Store, principal: Principal, author: Author, enabled: bool, expected: Expected
 ) -> Setting:
     """Store `enabled` for the tenant and return the current setting. Storing the current value is not a change.
 
     Raises ConcurrentUpdate if another writer changed the setting meanwhile, or if its version is not in `expected`.
     Raises OutcomeUnknown if the change may have been stored.
     """
-    return await store.change(principal.tenant, enabled, Author(principal.subject, request_id), expected)
+    return await store.change(principal.tenant, enabled, author, expected)
 
 
 async def get_external_oms_history(store: Store, principal: Principal, limit: int, before: int | None) -> History:
     """Return the tenant's newest changes, at most `limit`, with versions below `before` if it is given."""
-    return History(await store.history(principal.tenant, limit, before))
+    return History(principal.tenant, await store.history(principal.tenant, limit, before))
 
 
 async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: str | None) -> Subscriber:

@@ -33,6 +33,7 @@ from app.preflight.inspection import ServerFacts, failure_reason
 from app.store.redis_store import RedisStore
 from app.store.redis_url import Address
 from app.web.bearer_token import bearer_token
+from app.web.change_reason import change_reason
 from app.web.context import request_context
 from app.web.contract.json_body import parse
 from app.web.etags import expected_versions, is_not_modified
@@ -132,6 +133,7 @@ REQUEST_PARSERS: Mapping[str, Case] = {
     ),
     "If-Match with one tag": (HEADER_SIZE, lambda data: expected_versions(header(b"if-match", b'"' + data))),
     "If-None-Match": (HEADER_SIZE, lambda data: is_not_modified(header(b"if-none-match", data), 1)),
+    "Change-Reason": (HEADER_SIZE, lambda data: change_reason(header(b"change-reason", data))),
     "traceparent": (HEADER_SIZE, lambda data: trace_of({"headers": header(b"traceparent", data)})),
     "X-Request-ID": (HEADER_SIZE, lambda data: request_context({"headers": header(b"x-request-id", data)})),
     "Authorization": (HEADER_SIZE, lambda data: bearer_token(header(b"authorization", b"Bearer " + data))),
@@ -184,7 +186,7 @@ def rejected_command(data: bytes) -> None:
 def reported_policy(data: bytes) -> None:
     facts = ServerFacts(
         server="a:1", role="primary", maxmemory_policy=text(data), appendonly=True, appendfsync="always", replicas=1,
-        min_replicas_to_write=True, cluster_require_full_coverage=False,
+        min_replicas_to_write=True, cluster_require_full_coverage=False, allows_scan=True,
     )  # fmt: skip
     findings([facts], Address(hosts=(("localhost", 1),)), min_replicas=0)
 
@@ -279,7 +281,7 @@ class Command:
 
     def history(self, body: bytes) -> None:
         self.transport.response = 200, {"content-type": b"application/json"}, body
-        for change in self._runner.run(self._client.history(limit=1)):
+        for change in self._runner.run(self._client.history(limit=1)).changes:
             row(change)
 
     def watch(self, body: bytes) -> None:

@@ -7,6 +7,7 @@
     watch        prints each change as it happens
     token        signs a token for development
     check        runs the preflight check
+    tenants      lists all tenants of the store
     client       HTTP client of the service
     proxy        chooses the proxy for the service's address
     exit_status  exit statuses, and the error that ends a verb

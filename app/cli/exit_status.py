@@ -1,6 +1,8 @@
-"""Exit statuses, and the error that ends a verb."""
+"""Exit statuses, the error that ends a verb, and the end by Ctrl-C."""
 
 import json
+import os
+import signal
 from typing import IO, Any, Final, Literal
 
 import click
@@ -42,3 +44,15 @@ class CommandError(click.ClickException):
         line = f"{click.style('error', fg='red')}   {self.message}{request}"
         error = {"error": self.kind, "message": self.message, "version": self.version, "request_id": self.request_id}
         click.echo(json.dumps(error) if self._as_json else line, file, err=True, color=self.show_color)
+
+
+def end_on_interrupt(text: str) -> None:
+    """Make Ctrl-C print `text` on stderr before it ends the process, unless the caller ignores or handles SIGINT."""
+
+    def end(_signal: int, _frame: object) -> None:
+        os.write(2, f"\ninterrupted: {text}\n".encode())
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, end)

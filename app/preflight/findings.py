@@ -1,4 +1,4 @@
-"""The rules of the preflight check. A finding names lost data, a larger outage, or something unchecked."""
+"""Rules of the preflight check. A finding names lost data, a larger outage, a missing right, or something unchecked."""
 
 import ipaddress
 from collections import defaultdict
@@ -106,6 +106,9 @@ def _server(facts: ServerFacts, kind: Kind) -> Iterator[Finding]:
         message = "no replica is connected: if the disk fails, all changes since the last backup are lost"
         yield _warning("no_replicas", message)
     yield from _failover(facts, kind)
+    if not facts.allows_scan:
+        message = "`oms-config tenants` cannot list the tenants, because the server rejects SCAN: allow +scan +dbsize"
+        yield _warning("scan_forbidden", message)
 
 
 def _failover(facts: ServerFacts, kind: Kind) -> Iterator[Finding]:

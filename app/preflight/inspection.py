@@ -38,7 +38,7 @@ class ServerFacts:
     """The configuration of the server at `server`, as host:port. A field is None if the server does not return it.
 
     `replicas` is the number of replicas that are online. `min_replicas_to_write` is True if the server rejects writes
-    while it has too few replicas.
+    while it has too few replicas. `allows_scan` is True if the user of the service may list the keys.
     """
 
     server: str
@@ -49,6 +49,7 @@ class ServerFacts:
     replicas: int | None
     min_replicas_to_write: bool | None
     cluster_require_full_coverage: bool | None
+    allows_scan: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,9 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
         raise reply
     lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
     info = dict(line.split(":", 1) for line in lines if ":" in line)
-    replies = await pipeline(*(("CONFIG", "GET", parameter) for parameter in _PARAMETERS), errors=True)
+    scanned, *replies = await pipeline(
+        ("SCAN", 0, "COUNT", 1), *(("CONFIG", "GET", parameter) for parameter in _PARAMETERS), errors=True
+    )
     config = {each[0].decode(): each[1].decode() for each in replies if isinstance(each, list) and each}
     replicas = [
         dict(each.split("=", 1) for each in value.split(","))
@@ -157,6 +160,7 @@ async def _facts(server: str, role: Role, pipeline: Pipeline) -> tuple[ServerFac
         # INFO has this field only if min-replicas-to-write is on.
         min_replicas_to_write="min_slaves_good_slaves" in info if "connected_slaves" in info else None,
         cluster_require_full_coverage=None if full_coverage is None else full_coverage == "yes",
+        allows_scan=not isinstance(scanned, Exception),
     )
     # A client that only takes a backup (redis-cli --rdb) is listed as a replica with port 0.
     return facts, [(each["ip"], int(each["port"])) for each in replicas if each["port"] != "0"]

@@ -1,7 +1,7 @@
 """The stored form of a change: a JSON object, decoded strictly.
 
 Its members are `enabled`, `version`, `at` (milliseconds since 1970, by the store's clock), `by` (the token's subject or
-null), `request` (the request ID) and `id` (the change ID).
+null), `request` (the request ID), `id` (the change ID) and, if the author gave one, `reason`.
 
 The form may only grow, by optional members: a release must read what every earlier release wrote. Members with other
 names are ignored, because a later release may have written them. They stay, because a change moves into the history as
@@ -21,7 +21,7 @@ from app.model import MAX_VERSION, NEVER_SET, Author, Change, Setting
 
 # Limits for stored values. What this release writes is far below the first two.
 _MAX_BYTES: Final = 16_384
-_MAX_SUBJECT: Final = 1_024
+_MAX_TEXT: Final = 1_024
 _MAX_AT: Final = 253_402_300_799_999  # the last millisecond of the year 9999
 _MAX_IDENTIFIER: Final = 64
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")  # JSON can escape a lone surrogate, which UTF-8 cannot encode
@@ -41,7 +41,7 @@ def new_change(setting: Setting, time: Sequence[bytes], author: Author) -> Chang
 
 def encode(change: Change) -> str:
     """Return the stored form of a change."""
-    fields = {
+    fields: dict[str, object] = {
         "enabled": change.setting.enabled,
         "version": change.setting.version,
         "at": round(change.changed_at.timestamp() * 1000),
@@ -49,6 +49,8 @@ def encode(change: Change) -> str:
         "request": change.author.request_id,
         "id": change.id,
     }
+    if change.author.reason is not None:
+        fields["reason"] = change.author.reason
     return _ENCODER.encode(fields)
 
 
@@ -58,11 +60,11 @@ def decode(key: str, value: bytes, version: int | None = None) -> Change:
     Raises StoreError if the value is damaged, or if its version is not `version`.
     """
     location = key if version is None else f"{key} {version}"
-    enabled, stored_version, at, by, request, change_id = _fields(location, value)
+    enabled, stored_version, at, by, request, change_id, reason = _fields(location, value)
     if version not in {None, stored_version}:
         raise StoreError(f"{location}: version: expected {version}, found {stored_version}")
     changed_at = datetime.fromtimestamp(at / 1000, UTC)
-    return Change(Setting(enabled, stored_version), changed_at, Author(by, request), change_id)
+    return Change(Setting(enabled, stored_version), changed_at, Author(by, request, reason), change_id)
 
 
 def setting_of(key: str, value: bytes | None) -> Setting:
@@ -81,7 +83,8 @@ def _fields(location: str, value: bytes) -> tuple[Any, ...]:
     if len(value) > _MAX_BYTES:
         raise StoreError(f"{location}: expected at most {_MAX_BYTES} bytes, found {len(value)}")
     try:
-        fields: tuple[Any, ...] = _MEMBERS(_DECODER.decode(value.decode()))
+        members = _DECODER.decode(value.decode())
+        fields = (*_REQUIRED(members), members.get("reason"))
     except KeyError as error:
         raise StoreError(f"{location}: expected a member {error}") from None
     # TypeError: JSON, but not an object. ValueError: not UTF-8, not JSON, or a number of more than 4,300 digits.
@@ -115,10 +118,10 @@ def _is_time(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _MAX_AT
 
 
-def _is_subject(value: Any) -> bool:
+def _is_text_or_null(value: Any) -> bool:
     if type(value) is not str:
         return value is None
-    return len(value) <= _MAX_SUBJECT and (value.isascii() or not _SURROGATE.search(value))
+    return len(value) <= _MAX_TEXT and (value.isascii() or not _SURROGATE.search(value))
 
 
 def _is_identifier(value: Any) -> bool:
@@ -127,13 +130,15 @@ def _is_identifier(value: Any) -> bool:
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_with_unique_names, parse_constant=_reject_constant)
+_TEXT_OR_NULL: Final = f"null or at most {_MAX_TEXT} characters, without lone surrogates"
 _IDENTIFIER_TEXT: Final = f"1 to {_MAX_IDENTIFIER} printable ASCII characters"
 _CHECKS: Final[Sequence[tuple[str, Callable[[Any], bool], str]]] = (
     ("enabled", _is_enabled, "true or false"),
     ("version", _is_version, f"a whole number from 1 to {MAX_VERSION}"),
     ("at", _is_time, f"a whole number from 0 to {_MAX_AT}"),
-    ("by", _is_subject, f"null or at most {_MAX_SUBJECT} characters, without lone surrogates"),
+    ("by", _is_text_or_null, _TEXT_OR_NULL),
     ("request", _is_identifier, _IDENTIFIER_TEXT),
     ("id", _is_identifier, _IDENTIFIER_TEXT),
+    ("reason", _is_text_or_null, _TEXT_OR_NULL),
 )
-_MEMBERS: Final = itemgetter(*(name for name, _, _ in _CHECKS))
+_REQUIRED: Final = itemgetter(*(name for name, _, _ in _CHECKS if name != "reason"))

@@ -38,6 +38,7 @@ SAFE = ServerFacts(
     replicas=1,
     min_replicas_to_write=True,
     cluster_require_full_coverage=False,
+    allows_scan=True,
 )
 
 
@@ -178,8 +179,12 @@ def test_minimal_acl_passes_but_some_findings_are_unchecked(tmp_path: Path) -> N
         done = check(f"redis://app:hunter2@{host_port}")
         assert commands.keys("*") == []
     assert status == done.returncode == 0
-    assert codes(answer) == {"eviction_unknown", "append_only_unknown", "replicas_unknown"}
-    assert {(finding["level"], finding["seen"]) for finding in answer["findings"]} == {("warning", False)}
+    assert {(finding["code"], finding["level"], finding["seen"]) for finding in answer["findings"]} == {
+        ("eviction_unknown", "warning", False),
+        ("append_only_unknown", "warning", False),
+        ("replicas_unknown", "warning", False),
+        ("scan_forbidden", "warning", True),
+    }
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("ok")] == [
         f"ok      the store at redis://{host_port}/0 works: a test change was written, announced and removed"
@@ -189,6 +194,26 @@ def test_minimal_acl_passes_but_some_findings_are_unchecked(tmp_path: Path) -> N
         "forbids that, allow +config|get or +info"
     )
     assert lines[-1] == "warning the release can proceed, but not everything was checked"
+
+
+def test_acl_without_scan_is_a_warning_with_the_rule_to_add(tmp_path: Path) -> None:
+    with store(tmp_path, appendonly="yes", appendfsync="always") as server, commands_to(server) as commands:
+        rules = ("on", ">hunter2", "~external_oms:*", "&external_oms:changes", *ALLOWED, "+info", "+config|get")
+        commands.execute_command("ACL", "SETUSER", "app", *rules)
+        url = f"redis://app:hunter2@127.0.0.1:{server.port}"
+        done, refused = check(url), oms_config("tenants", REDIS_URL=url)
+        commands.execute_command("ACL", "SETUSER", "app", "+scan", "+dbsize")
+        allowed, listed = check_json(url), oms_config("tenants", REDIS_URL=url)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[2:] == [
+        "warning `oms-config tenants` cannot list the tenants, because the server rejects SCAN: allow +scan +dbsize",
+        "ok      the release can proceed",
+    ]
+    reply = command.failure(refused, 5)
+    assert reply.startswith("the list is not complete: the store cannot be used: it replied: ")
+    assert "permissions to run the 'scan' command" in reply
+    assert codes(allowed[1]) == {"no_replicas"}
+    assert (listed.returncode, listed.stderr) == (0, "tenants: 0 (0 on, 0 off)\n")
 
 
 @pytest.mark.parametrize(

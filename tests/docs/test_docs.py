@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def named_in_code(pattern: str) -> set[str]:
 def arguments_of(command: str) -> list[list[str]]:
     """Return the arguments of each call of `command`, up to the end of the call for a shell. Variables become 1."""
     lines = [re.sub(r'"\$\w+"', "1", line) for document in DOCUMENTS for line in code(document)]
-    return [rest.split() for line in lines for rest in re.findall(rf"(?:^|[\s(/]){command} ([^|;&)\"]*)", line)]
+    call = rf'(?:^|[\s(/]){command} ((?:[^|;&)"]|"[^"]*")*)'
+    return [shlex.split(rest) for line in lines for rest in re.findall(call, line)]
 
 
 @each_document
@@ -96,7 +98,7 @@ def test_each_named_module_exists() -> None:
 
 def test_each_call_of_the_command_is_valid() -> None:
     """Click parses the arguments, and runs nothing."""
-    calls = arguments_of("oms-config")
+    calls = [call for call in arguments_of("oms-config") if call != ["--version"]]  # has no verb
     for verb, *arguments in calls:
         command = oms_config.commands[verb]
         if arguments or not any(parameter.required for parameter in command.params):

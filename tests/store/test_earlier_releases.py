@@ -91,7 +91,7 @@ def test_values_of_the_first_release_are_read_and_kept(service: Service, client:
     raw.set(setting, SETTING)
     raw.hset(history, mapping=HISTORY)
     assert (client.enabled(), client.get().headers["etag"]) == (False, '"4"')
-    common = {"changed_at": "2026-11-26T16:24:19.750Z"}
+    common = {"changed_at": "2026-11-26T16:24:19.750Z", "reason": None}
     assert client.history() == [
         {"version": 4, "enabled": False, "changed_by": "auth0|5f7c", "request_id": "request-4", **common},
         {"version": 3, "enabled": True, "changed_by": '\U0001f600 é"\\', "request_id": "request-3", **common},
@@ -130,6 +130,16 @@ def test_two_releases_share_one_store(service: Service, client: Client, raw: Any
     assert [(each["enabled"], each["version"], each["changed_by"], each["request_id"]) for each in history] == [
         (enabled, version, by, request) for enabled, version, _, by, request, _ in first.history()
     ]
+
+
+def test_earlier_release_keeps_the_reason_of_a_change(client: Client, raw: Any, tenant: str) -> None:
+    setting, history = keys(tenant)
+    client.post({"enabled": True}, headers={"Change-Reason": "Go-live, caf%C3%A9"})
+    value = raw.get(setting)
+    first = FirstRelease(raw, tenant)
+    assert (first.read(), first.change(enabled=False)) == ((True, 1), 2)
+    assert raw.hget(history, "1") == value
+    assert [(each["version"], each["reason"]) for each in client.history()] == [(2, None), (1, "Go-live, café")]
 
 
 def test_two_releases_conflict_on_one_setting(run: Run, client: Client, raw: Any, redis_url: str, tenant: str) -> None:

@@ -162,9 +162,9 @@ def test_history_records_value_author_and_time_of_each_change(service: Service, 
     changes = client.history()
     moments = [change.pop("changed_at") for change in changes]
     assert changes == [
-        {"version": 3, "enabled": True, "changed_by": None, "request_id": "change-2"},
-        {"version": 2, "enabled": False, "changed_by": "ben", "request_id": "change-1"},
-        {"version": 1, "enabled": True, "changed_by": "anna", "request_id": "change-0"},
+        {"version": 3, "enabled": True, "changed_by": None, "reason": None, "request_id": "change-2"},
+        {"version": 2, "enabled": False, "changed_by": "ben", "reason": None, "request_id": "change-1"},
+        {"version": 1, "enabled": True, "changed_by": "anna", "reason": None, "request_id": "change-0"},
     ]
     assert moments == sorted(moments, reverse=True)
     assert all(len(moment) == len("2026-11-23T16:00:00.123Z") and moment.endswith("Z") for moment in moments)

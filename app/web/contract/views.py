@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import flask
@@ -11,17 +12,15 @@ from starlette.types import Scope
 from werkzeug.datastructures import Headers
 
 from app.feed.subscriber import Subscriber
-from app.model import Evaluation, Evaluations, History, Setting
+from app.model import Author, Evaluation, Evaluations, History, Setting
 from app.web.change_json import change_fields
-from app.web.context import EventStream, request_context
+from app.web.change_reason import change_reason
+from app.web.context import EventStream, RequestContext, request_context
 from app.web.contract.parameters import argument_name
 from app.web.etags import entity_tag, expected_versions, is_not_modified
+from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import evaluation_fields
 from app.web.sse import EVENT_STREAM_HEADERS, event_stream
-
-_FROM_CONTEXT = frozenset({"principal", "request_id"})
-_FROM_CONDITIONS = "expected"
-
 
 # The key in the WSGI environment under which the bridge puts the ASGI scope.
 SCOPE_KEY: Final = "asgi.scope"
@@ -38,12 +37,24 @@ _JSON = ("Content-Type", "application/json")
 _NO_STORE = ("Cache-Control", "no-store, no-transform")
 
 
+def _author(context: RequestContext, scope: Scope) -> Author:
+    subject = None if context.principal is None else context.principal.subject
+    return Author(subject, context.request_id, change_reason(scope["headers"]), trace_of(scope).get("trace_id"))
+
+
+_FROM_REQUEST: Mapping[str, Callable[[RequestContext, Scope], object]] = {
+    "principal": lambda context, _: context.principal,
+    "author": _author,
+    "expected": lambda _, scope: expected_versions(scope["headers"]),
+}
+
+
 class View:
     """Calls one operation with the arguments that its signature names.
 
-    `principal` and `request_id` come from the request's context, and `expected` from the conditional headers. An
-    argument with the name of a declared parameter gets its value. Every other argument comes from the body, whose
-    schema must require it. Raises TypeError at start for an argument without a source.
+    `principal` and `author` come from the request's context, `expected` from the conditional headers. An argument with
+    the name of a declared parameter gets its value. Every other argument comes from the body, whose schema must require
+    it. Raises TypeError at start for an argument without a source.
     """
 
     def __init__(self, operation: AbstractOperation) -> None:
@@ -51,10 +62,9 @@ class View:
         self._operation = operation.function
         arguments = inspect.signature(self._operation).parameters.keys()
         declared = {argument_name(parameter["name"]) for parameter in operation.parameters}
-        self._from_context = tuple(arguments & _FROM_CONTEXT)
-        self._is_conditional = _FROM_CONDITIONS in arguments
+        self._from_request = tuple((name, _FROM_REQUEST[name]) for name in arguments & _FROM_REQUEST.keys())
         self._from_parameters = tuple(arguments & declared)
-        self._from_body = tuple(arguments - _FROM_CONTEXT - declared - {_FROM_CONDITIONS})
+        self._from_body = tuple(arguments - _FROM_REQUEST.keys() - declared)
         unknown = set(self._from_body) - set(operation.body_schema().get("required", ()))
         if unknown:
             raise TypeError(f"{operation.operation_id}: no parameter or required property for {sorted(unknown)}")
@@ -65,14 +75,12 @@ class View:
         context = request_context(scope)
         # Loops, because Python 3.11 calls a function for each comprehension.
         arguments: dict[str, Any] = {}
-        for name in self._from_context:
-            arguments[name] = getattr(context, name)
+        for name, read in self._from_request:
+            arguments[name] = read(context, scope)
         for name in self._from_parameters:
             arguments[name] = context.parameters[name]
         for name in self._from_body:
             arguments[name] = context.body[name]
-        if self._is_conditional:
-            arguments[_FROM_CONDITIONS] = expected_versions(scope["headers"])
         return response_for(await self._operation(**arguments), scope)
 
 
@@ -93,7 +101,7 @@ def _(result: Setting, scope: Scope) -> flask.Response:
 @response_for.register
 def _(result: History, _scope: Scope) -> flask.Response:
     changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
-    return _json(_encoded({"changes": changes}))
+    return _json(_encoded({"tenant": result.tenant, "changes": changes}))
 
 
 @response_for.register

@@ -10,10 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.web.context import Header
 
 _VARY: Final = (b"vary", b"Origin")
-_EXPOSED: Final = (b"access-control-expose-headers", b"ETag, X-Request-ID")
+_EXPOSED: Final = (b"access-control-expose-headers", b"ETag, Oms-Tenant, X-Request-ID")
 _PREFLIGHT: Final = ((b"access-control-allow-methods", b"GET, POST"), (b"access-control-max-age", b"600"))
 _REQUEST_HEADERS: Final = (
     "Authorization",
+    "Change-Reason",
     "Content-Type",
     "If-Match",
     "If-None-Match",

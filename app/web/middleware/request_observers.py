@@ -27,7 +27,7 @@ class RequestObservers:
         async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 context.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *common_headers(context.request_id)]
+                message["headers"] = [*message.get("headers", ()), *common_headers(context)]
             await send(message)
 
         try:

@@ -45,7 +45,8 @@ def test_a_preflight_is_answered_without_a_token_and_before_routing(cors_service
         "access-control-allow-origin": {PAGE},
         "access-control-allow-methods": {"get", "post"},
         "access-control-allow-headers": {
-            "authorization", "content-type", "if-match", "if-none-match", "last-event-id", "x-request-id"
+            "authorization", "change-reason", "content-type", "if-match", "if-none-match", "last-event-id",
+            "x-request-id",
         },
         "access-control-max-age": {"600"},
     }  # fmt: skip
@@ -100,7 +101,7 @@ def test_page_can_read_all_answers_including_errors(cors_service: Service, page_
     for answer in answers:
         assert cors_headers(answer) == {
             "access-control-allow-origin": PAGE,
-            "access-control-expose-headers": "ETag, X-Request-ID",
+            "access-control-expose-headers": "ETag, Oms-Tenant, X-Request-ID",
         }
         assert answer.headers["vary"] == "Origin"
 
