@@ -45,6 +45,9 @@ _WIDEST_ESCAPE: Final = 12
 _MAX_UNCHECKED: Final = MAX_FIELD_BYTES // _WIDEST_ESCAPE
 _CUT_MARK: Final = "[... {} characters left out ...]"
 
+# Changes of settings. They are logged at every LOG_LEVEL.
+AUDIT_LOGGER: Final = "app.audit"
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +55,8 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
     """Return the configuration for `logging.config.dictConfig`: one line per record on stderr.
 
     It can be passed to another process. `log_format` is logfmt, json or console, and `log_level` is the lowest level
-    that is written. Libraries never log at DEBUG, because they would write headers and bodies.
+    that is written, except for the audit log, which is always written. Libraries never log at DEBUG, because they would
+    write headers and bodies.
     """
     return {
         "version": 1,
@@ -62,6 +66,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "INFO" if log_level == "DEBUG" else log_level},
         "loggers": {
             "app": {"level": log_level},
+            AUDIT_LOGGER: {"level": "INFO"},
             # `app` logs each request itself.
             "uvicorn.access": {"handlers": [], "propagate": False},
             "httpx": {"level": "WARNING" if log_level in {"DEBUG", "INFO"} else log_level},

@@ -34,11 +34,15 @@ NEVER_SET = Setting(enabled=False, version=0)
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """The author of a change: the token's subject, the ID of the request, and the reason. None means absent."""
+    """The author of a change: the token's subject, the ID of the request, the reason, and the request's trace ID.
+
+    None means absent. The trace ID is for the log only, and is not stored.
+    """
 
     subject: str | None
     request_id: str
     reason: str | None = None
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Change:
 class History:
     """Changes of one tenant, newest first."""
 
+    tenant: str
     changes: Sequence[Change]
 
 

@@ -39,7 +39,7 @@ async def set_external_oms(
 
 async def get_external_oms_history(store: Store, principal: Principal, limit: int, before: int | None) -> History:
     """Return the tenant's newest changes, at most `limit`, with versions below `before` if it is given."""
-    return History(await store.history(principal.tenant, limit, before))
+    return History(principal.tenant, await store.history(principal.tenant, limit, before))
 
 
 async def follow_external_oms(feed: Feed, principal: Principal, last_event_id: str | None) -> Subscriber:

@@ -133,11 +133,11 @@ class StoreRegister:
 
 
 class ServiceRegister:
-    """A register behind the service. It reconnects if its connection breaks."""
+    """A register behind the service. It reconnects if its connection breaks. `author` makes its changes."""
 
-    def __init__(self, port: int, tenant: str) -> None:
+    def __init__(self, port: int, tenant: str, author: str = "tester") -> None:
         self._port = port
-        self._token = make_token(tenant)
+        self._token = make_token(tenant, sub=author)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def read(self) -> tuple[int, bool]:
@@ -147,7 +147,7 @@ class ServiceRegister:
         return etag, bool(body["enabled"])
 
     async def write(self, name: str, enabled: bool, expected: int | None) -> tuple[int, bool]:
-        headers = f"Content-Type: application/json\r\nX-Request-ID: {name}\r\n"
+        headers = f"Content-Type: application/json\r\nX-Request-ID: {name}\r\nChange-Reason: because of {name}\r\n"
         headers += "" if expected is None else f'If-Match: "{expected}"\r\n'
         status, etag, body = await self._request("POST", PATH, headers, json.dumps({"enabled": enabled}))
         if status == 409:
@@ -157,7 +157,11 @@ class ServiceRegister:
         return etag, bool(body["enabled"])
 
     async def history(self) -> list[Entry]:
-        entries: list[Entry] = []
+        return [Entry.of(each) for each in await self.changes()]
+
+    async def changes(self) -> list[dict[str, Any]]:
+        """Return the whole history, oldest first."""
+        changes: list[dict[str, Any]] = []
         before = 10**9
         async with asyncio.timeout(20):
             while before > 1:
@@ -166,9 +170,9 @@ class ServiceRegister:
                     continue  # the store is not available again yet
                 if not body["changes"]:
                     break
-                entries += [Entry(each["version"], each["enabled"], each["request_id"]) for each in body["changes"]]
-                before = entries[-1].version
-        return entries[::-1]
+                changes += body["changes"]
+                before = changes[-1]["version"]
+        return changes[::-1]
 
     async def close(self) -> None:
         if self._streams is not None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from app.errors import ConcurrentUpdate, StoreError
 from app.model import NEVER_SET, Author, Change, Expected, Setting
+from app.store.audit import log_change
 
 
 class FakeStore:
@@ -40,7 +41,9 @@ class FakeStore:
         if self._conflicts(seen, current):
             raise ConcurrentUpdate(current.version)
         changed = Setting(enabled, seen.version + 1)
-        self.changes.setdefault(tenant, []).append(Change(changed, datetime.now(UTC), author, uuid.uuid4().hex))
+        change = Change(changed, datetime.now(UTC), author, uuid.uuid4().hex)
+        self.changes.setdefault(tenant, []).append(change)
+        log_change(tenant, change, "stored")
         self.announce(tenant)
         return changed
 

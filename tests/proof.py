@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import redis
 
+from tests.audit import audit_lines, audit_violations
 from tests.clients import Load, ServiceRegister, in_background
 from tests.processes import Service, process_of, start_store, suspended
+from tests.register import Entry
 from tests.waiting import eventually
 
 TENANTS = 4
@@ -28,10 +30,12 @@ _REPLICATION: Final = {"repl-diskless-sync-delay": "0"}
 
 @dataclass
 class Proof:
-    """The result of a proof."""
+    """The result of a proof: also how many lines the audit log has, and how many have an unknown outcome."""
 
     load: Load
     failures: int
+    audit_lines: int
+    unknown_lines: int
     violations: list[str]
     seconds: float
 
@@ -124,28 +128,34 @@ def prove(directory: Path, operations: int, seconds_between_faults: float, min_r
             injection = asyncio.ensure_future(asyncio.to_thread(fail))
             await asyncio.shield(injection)
 
-    async def work(port: int) -> tuple[Load, list[str]]:
+    async def work(port: int) -> tuple[Load, dict[str, list[dict[str, Any]]]]:
         load = Load()
-        registers = [(f"tenant-{n % TENANTS}", ServiceRegister(port, f"tenant-{n % TENANTS}")) for n in range(CLIENTS)]
+        tenants = [f"tenant-{n % TENANTS}" for n in range(CLIENTS)]
+        registers = [(tenant, ServiceRegister(port, tenant, f"client-{n}")) for n, tenant in enumerate(tenants)]
         async with in_background(inject_failures):
             share = operations // CLIENTS
             await asyncio.gather(*(load.client(tenant, each, share, n) for n, (tenant, each) in enumerate(registers)))
         if injection is not None:
             await injection
-        histories = {tenant: await register.history() for tenant, register in registers[:TENANTS]}
+        changes = {tenant: await register.changes() for tenant, register in registers[:TENANTS]}
         for _, register in registers:
             await register.close()
-        return load, load.violations(histories)
+        return load, changes
 
     settings = {"WEB_CONCURRENCY": "2", "REDIS_TIMEOUT": "0.5", "HISTORY_LENGTH": "100000", "LOG_LEVEL": "WARNING"}
-    settings["REDIS_MIN_REPLICAS"] = str(min_replicas)
+    settings |= {"REDIS_MIN_REPLICAS": str(min_replicas), "LOG_FORMAT": "json"}
     began = time.monotonic()
     try:
         with Service(directory / "log", f"redis://127.0.0.1:{store.port}/0", **settings) as service:
-            load, violations = asyncio.run(work(service.port))
+            load, changes = asyncio.run(work(service.port))
     finally:
         store.stop()
-    return Proof(load, failures, violations, time.monotonic() - began)
+    lines = audit_lines((directory / "log").read_text())
+    histories = {tenant: [Entry.of(each) for each in history] for tenant, history in changes.items()}
+    violations = load.violations(histories)
+    violations += audit_violations(lines, changes, itertools.chain(*load.operations.values()))
+    unknown = sum(line["outcome"] == "unknown" for line in lines)
+    return Proof(load, failures, len(lines), unknown, violations, time.monotonic() - began)
 
 
 def main() -> None:
@@ -160,6 +170,7 @@ def main() -> None:
         proof = prove(Path(directory), arguments.operations, seconds, arguments.min_replicas)
     counts = ", ".join(f"{proof.load.count(outcome)} {outcome}" for outcome in ("answered", "conflict", "unknown"))
     print(f"{proof.load.total} operations, {proof.seconds:.0f} s: {counts}; the store failed {proof.failures} times")  # noqa: T201
+    print(f"{proof.audit_lines} lines in the audit log, {proof.unknown_lines} of them unknown")  # noqa: T201
     raise SystemExit("\n".join(proof.violations) or None)
 
 

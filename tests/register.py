@@ -6,10 +6,10 @@ Behind several servers, a failover may lose changes. The checker is then given t
 import bisect
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 # A failed write has stored nothing. A write with an unknown outcome, or whose client left, may have happened or not.
 Outcome = Literal["answered", "conflict", "failed", "unknown", "left"]
@@ -40,6 +40,11 @@ class Entry:
     version: int
     enabled: bool
     name: str
+
+    @classmethod
+    def of(cls, change: Mapping[str, Any]) -> Self:
+        """Return the entry of a change in a response of the history."""
+        return cls(change["version"], change["enabled"], change["request_id"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class EventStream:
             if "data" in fields:
                 assert fields.keys() == {"id", "event", "data"}
                 data = json.loads(fields["data"])
-                assert data.keys() == {"version", "enabled", "changed_at", "changed_by", "reason"}
+                assert data.keys() == {"tenant", "version", "enabled", "changed_at", "changed_by", "reason"}
                 assert re.fullmatch(f"{data['version']}-[0-9a-f]{{8}}" if data["version"] else "0", fields["id"])
                 return Event(fields["id"], fields["event"], data["version"], data["enabled"], data)
         return None

@@ -12,6 +12,7 @@ from app.model import Author, Expected, Setting
 from app.store import Store
 from app.store.connections import ServerConnections
 from app.store.redis_store import RedisStore
+from tests.audit import audit_violations
 from tests.clients import Load, StoreRegister
 from tests.conftest import Run
 from tests.connections import UnwatchedConnections
@@ -30,6 +31,7 @@ def test_clients_see_one_register_while_the_store_fails(tmp_path: Path, min_repl
     assert proof.load.count("answered") > 1000
     assert proof.load.count("conflict") > 10
     assert proof.load.count("unknown") > 0
+    assert proof.audit_lines > proof.unknown_lines > 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -223,3 +225,30 @@ def test_older_version_is_no_fault_in_an_unsettled_time() -> None:
 )
 def test_impossible_losses_are_a_fault(operations: list[Operation], loss: Loss) -> None:
     assert list(violations(operations, FORK, loss)) != []
+
+
+CHANGE = {"version": 1, "enabled": True, "changed_by": "anna", "reason": "because", "request_id": "a"}
+LINE = {"tenant": "acme", "outcome": "stored", **CHANGE}
+UNKNOWN = LINE | {"outcome": "unknown", "request_id": "d"}
+
+
+@pytest.mark.parametrize("lines", [[LINE], [LINE, UNKNOWN]])
+def test_audit_log_that_agrees_with_the_history_has_no_fault(lines: list[dict[str, object]]) -> None:
+    assert list(audit_violations(lines, {"acme": [CHANGE]}, [A, replace(UNDONE, outcome="unknown")])) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [LINE, LINE],
+        [LINE | {"tenant": "other"}],
+        *([LINE | {name: "x"}] for name in CHANGE),
+        [LINE, LINE | {"request_id": "d"}],
+        [LINE, UNKNOWN, UNKNOWN],
+        [LINE | {"outcome": "unknown"}],
+    ],
+)
+def test_audit_log_that_contradicts_the_history_is_a_fault(lines: list[dict[str, object]]) -> None:
+    operations = [A, replace(UNDONE, outcome="unknown"), replace(UNDONE, name="x")]
+    assert list(audit_violations(lines, {"acme": [CHANGE]}, operations)) != []

@@ -282,7 +282,7 @@ class Command:
 
     def history(self, body: bytes) -> None:
         self.transport.response = 200, {"content-type": b"application/json"}, body
-        for change in self._runner.run(self._client.history(limit=1)):
+        for change in self._runner.run(self._client.history(limit=1)).changes:
             row(change)
 
     def watch(self, body: bytes) -> None:

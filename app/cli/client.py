@@ -9,12 +9,13 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 from httpx_sse import EventSource, SSEError
 
 from app.cli.exit_status import CommandError, Kind
-from app.cli.output import ChangeRecord, printable
+from app.cli.output import ChangeRecord, of_tenant, printable
 from app.cli.proxy import proxy_for
 from app.errors import system_reason
 
@@ -30,12 +31,34 @@ _ETAG: Final = re.compile(r'(?:W/)?"(0|[1-9][0-9]{0,17})(?:[^0-9a-zA-Z"][^"]*)?"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _KINDS: Final[dict[int, Kind]] = {401: "refused", 403: "refused", 409: "conflict"}
 _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_OPTIONAL: Final = ("changed_at", "changed_by", "reason", "request_id")  # in a change
 _VARIABLES: Final = {
     "OMS_CONFIG_URL": "set it to the service's address, such as http://127.0.0.1:8000",
     "OMS_CONFIG_TOKEN": "set it to an access token",
 }
 _NO_VERSION: Final = "a proxy in front of the service has removed or replaced the header ETag, which has the version"
 _NOT_THE_SERVICE: Final = "the response is not from the service; check OMS_CONFIG_URL, and any proxy in front of it"
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentSetting:
+    """The current setting of a tenant. `request_id` is the ID of the request that returned it.
+
+    Here and below, `tenant` is None if the service did not send it.
+    """
+
+    tenant: str | None
+    enabled: bool
+    version: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Changes of a tenant, newest first."""
+
+    tenant: str | None
+    changes: list[ChangeRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +70,7 @@ class StreamMessage:
     """
 
     event: str
+    tenant: str | None
     change: ChangeRecord | None
     id: str
 
@@ -89,25 +113,28 @@ class ApiClient:
         self._url = url
         self._token = token
 
-    async def get(self) -> ChangeRecord:
+    async def get(self) -> CurrentSetting:
         """Return the current setting."""
         async with self._open("GET", _PATH) as response:
             return await self._current_setting(response)
 
-    async def set(self, *, enabled: bool, if_version: int | None) -> ChangeRecord:
+    async def set(self, *, enabled: bool, if_version: int | None, reason: str | None) -> CurrentSetting:
         """Set `enabled`, with `if_version` only if that version is current. Return the current setting."""
-        condition = {} if if_version is None else {"If-Match": f'"{if_version}"'}
-        async with self._open("POST", _PATH, headers=condition, json={"enabled": enabled}) as response:
+        headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
+        if reason is not None:
+            headers["Change-Reason"] = quote(reason)
+        async with self._open("POST", _PATH, headers=headers, json={"enabled": enabled}) as response:
             setting = await self._current_setting(response)
             if setting.enabled is not enabled:
                 raise ValueError
             return setting
 
-    async def history(self, *, limit: int, before: int | None = None) -> list[ChangeRecord]:
+    async def history(self, *, limit: int, before: int | None = None) -> HistoryPage:
         """Return at most `limit` changes, newest first. If `before` is given, they are older than that version."""
         query = {"limit": limit} | ({} if before is None else {"before": before})
         async with self._open("GET", f"{_PATH}/history", params=query) as response:
-            return [_change(each) for each in (await self._read_json(response))["changes"]]
+            content = await self._read_json(response)
+            return HistoryPage(content.get("tenant"), [_change(each) for each in content["changes"]])
 
     async def events(self, last: str | None) -> AsyncGenerator[StreamMessage]:
         """Yield the current setting, then each change. If `last` is given, start with the change after that event."""
@@ -117,8 +144,9 @@ class ApiClient:
             async for event in EventSource(response).aiter_sse():
                 body.unread = 0
                 has_change = event.event in {"change", "reset"} and event.data
-                change = _change(self._parse(event.data)) if has_change else None
-                yield StreamMessage(event.event, change, event.id)
+                content = self._parse(event.data) if has_change else None
+                change = None if content is None else _change(content)
+                yield StreamMessage(event.event, content and content.get("tenant"), change, event.id)
 
     @contextlib.asynccontextmanager
     async def _open(
@@ -165,7 +193,7 @@ class ApiClient:
             message = _NOT_THE_SERVICE
         text = f"{self._url} returned {status}: {printable(message)[:_MAX_MESSAGE_LENGTH]}"
         if status == httpx.codes.CONFLICT and version is not None:
-            text += f" Nothing was changed; the current version is {version}."
+            text += f" Nothing was changed; the current version{of_tenant(self._tenant(response))} is {version}."
         return CommandError(
             _KINDS.get(status, "failed"),
             text,
@@ -174,13 +202,19 @@ class ApiClient:
             unknown_outcome=status >= httpx.codes.INTERNAL_SERVER_ERROR,
         )
 
-    async def _current_setting(self, response: httpx.Response) -> ChangeRecord:
+    async def _current_setting(self, response: httpx.Response) -> CurrentSetting:
         content, version = await self._read_json(response), _version(response)
         enabled, request_id = content["enabled"], response.headers["X-Request-ID"]
-        if isinstance(enabled, bool) and version is None:
+        if not isinstance(enabled, bool):
+            raise TypeError
+        if version is None:
             text = f"{self._url} returned {response.status_code}: {_NO_VERSION}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True)
-        return _change({"enabled": enabled, "version": version, "request_id": request_id})
+        return CurrentSetting(self._tenant(response), enabled, version, request_id)
+
+    def _tenant(self, response: httpx.Response) -> str | None:
+        tenant = response.headers.get("Oms-Tenant")
+        return None if tenant is None else self._without_token(tenant)
 
     async def _read_json(self, response: httpx.Response) -> Any:
         response.stream = _BoundedBody(response.stream)
@@ -238,7 +272,7 @@ def _change(content: Mapping[str, Any]) -> ChangeRecord:
     version, enabled = content["version"], content["enabled"]
     if type(version) is not int or not isinstance(enabled, bool):
         raise TypeError
-    return ChangeRecord(version, enabled, *(content.get(name) for name in ("changed_at", "changed_by", "request_id")))
+    return ChangeRecord(version, enabled, **{name: content.get(name) for name in _OPTIONAL})
 
 
 def _reason(error: Exception) -> str:

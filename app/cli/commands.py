@@ -6,6 +6,7 @@ import sys
 import click
 
 from app.dev import SUBJECT, TENANT
+from app.model import MAX_REASON, is_reason
 
 _VERSIONS = click.IntRange(0, 10**18 - 1)
 
@@ -17,6 +18,19 @@ def _remember_json(context: click.Context, _option: click.Parameter, as_json: bo
 _json = click.option(
     "--json", is_flag=True, expose_value=False, callback=_remember_json, help="Print results and errors as JSON."
 )
+
+_SET_HELP_END = """\b
+Examples:
+  oms-config set on --reason "Go-live of the new warehouse"
+  oms-config set off --if-version 7 --json
+"""
+
+
+def _check_reason(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not is_reason(text):
+        raise click.BadParameter(f"expected 1 to {MAX_REASON} printable characters")
+    return text
+
 
 _GROUP_HELP_END = """\b
 Variables:
@@ -62,28 +76,31 @@ def oms_config(context: click.Context) -> None:
 @oms_config.command(epilog="\b\nExample:\n  oms-config get --json")
 @_json
 def get() -> None:
-    """Print the current setting, on or off, and its version.
+    """Print the current setting, on or off, its version, and whose it is.
 
-    With --json: {"enabled", "version"}.
+    With --json: {"tenant", "enabled", "version"}.
     """
     from app.cli.get import get as run
 
     run()
 
 
-@oms_config.command("set", epilog="\b\nExamples:\n  oms-config set on\n  oms-config set off --if-version 7 --json")
+@oms_config.command("set", epilog=_SET_HELP_END)
 @click.argument("value", type=click.Choice(["on", "off"]))
 @click.option("--if-version", type=_VERSIONS, metavar="V", help="Fail with a conflict unless version V is current.")
+@click.option("--reason", metavar="TEXT", callback=_check_reason, help="Reason for the change, for the history.")
 @_json
-def set_(*, value: str, if_version: int | None) -> None:
-    """Set the setting, and print the previous change.
+def set_(*, value: str, if_version: int | None, reason: str | None) -> None:
+    """Set the setting, and print the previous change, and the command that undoes this one.
 
-    Setting the current value changes nothing. With --json: {"enabled", "version", "changed", "previous": {"version",
-    "enabled", "changed_at", "changed_by"}}. Both "changed" and "previous" are null if the history cannot be read.
+    Setting the current value changes nothing, so there is nothing to undo.
+
+    With --json: {"tenant", "enabled", "version", "changed", "previous": {"version", "enabled", "changed_at",
+    "changed_by", "reason"}, "undo"}. The last three are null if the history cannot be read.
     """
     from app.cli.set import set_ as run
 
-    run(enabled=value == "on", if_version=if_version)
+    run(enabled=value == "on", if_version=if_version, reason=reason)
 
 
 @oms_config.command(epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8")
@@ -93,9 +110,9 @@ def set_(*, value: str, if_version: int | None) -> None:
 def history(*, limit: int, before: int | None) -> None:
     """Print past changes, newest first.
 
-    Each line has the version, the value, the time, the author and the request ID.
+    Each line has the version, the value, the time, the author, the request ID, and the reason if there is one.
 
-    With --json: {"changes": [{"version", "enabled", "changed_at", "changed_by", "request_id"}]}.
+    With --json: {"tenant", "changes": [{"version", "enabled", "changed_at", "changed_by", "reason", "request_id"}]}.
     """
     from app.cli.history import history as run
 
@@ -110,8 +127,8 @@ def watch() -> None:
     If the connection ends, this command reports it on stderr, reconnects, and prints the changes made meanwhile. It
     exits if the service rejects the token or if the first connection fails.
 
-    With --json: {"event", "version", "enabled", "changed_at", "changed_by"}. The event is "change", or "reset" if
-    changes before it may be missing.
+    With --json: {"event", "tenant", "version", "enabled", "changed_at", "changed_by", "reason"}. The event is "change",
+    or "reset" if changes before it may be missing.
     """
     from app.cli.watch import watch as run
 

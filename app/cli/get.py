@@ -3,7 +3,7 @@
 import asyncio
 
 from app.cli.client import open_client
-from app.cli.output import print_result, value
+from app.cli.output import of_tenant, print_result, value
 
 
 def get() -> None:
@@ -16,6 +16,6 @@ async def _get() -> None:
         current = await client.get()
     never = ", never set" if current.version == 0 else ""
     print_result(
-        {"enabled": current.enabled, "version": current.version},
-        f"{value(current.enabled)} (version {current.version}{never})",
+        {"tenant": current.tenant, "enabled": current.enabled, "version": current.version},
+        f"{value(current.enabled)} (version {current.version}{never}){of_tenant(current.tenant)}",
     )

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import asdict
 
 from app.cli.client import open_client
-from app.cli.output import note, print_result, row, wants_json
+from app.cli.output import note, of_tenant, print_result, row, wants_json
 
 
 def history(*, limit: int, before: int | None) -> None:
@@ -14,12 +14,12 @@ def history(*, limit: int, before: int | None) -> None:
 
 async def _history(limit: int, before: int | None) -> None:
     async with open_client() as client:
-        changes = await client.history(limit=limit, before=before)
+        page = await client.history(limit=limit, before=before)
+    changes = page.changes
+    if not wants_json():
+        note(f"{'changes' if changes else 'no changes'}{of_tenant(page.tenant)}")
     width = max((len(str(change.version)) for change in changes), default=1)
-    print_result({"changes": [asdict(change) for change in changes]}, *(row(change, width) for change in changes))
-    if wants_json():
-        return
-    if not changes:
-        note("no changes")
-    elif len(changes) == limit and changes[-1].version > 1:
+    document = {"tenant": page.tenant, "changes": [asdict(change) for change in changes]}
+    print_result(document, *(row(change, width) for change in changes))
+    if not wants_json() and len(changes) == limit and changes[-1].version > 1:
         note(f"for older changes: oms-config history --before {changes[-1].version}")

@@ -8,12 +8,13 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """A change or the current setting, as the service sends it. Version 0 means that the setting was never set."""
+    """A change, as the service sends it. Version 0 means that the setting was never set."""
 
     version: int
     enabled: bool
     changed_at: str | None = None
     changed_by: str | None = None
+    reason: str | None = None
     request_id: str | None = None
 
 
@@ -39,13 +40,19 @@ def value(enabled: bool) -> str:
     return click.style("on", fg="green") if enabled else click.style("off", fg="yellow")
 
 
+def of_tenant(tenant: str | None) -> str:
+    """Return the words that name the tenant, or none if the service did not send it."""
+    return "" if tenant is None else f" of tenant {printable(tenant)}"
+
+
 def row(change: ChangeRecord, width: int = 1) -> str:
-    """Return a change as one line: version, value, time, author and request ID."""
+    """Return a change as one line: version, value, time, author, request ID and reason."""
     shown = f"{change.version:>{width}}  {value(change.enabled)}{'   ' if change.enabled else '  '}"
     if change.version == 0:
         return f"{shown}never set"
     request = f"  {printable(change.request_id)}" if change.request_id else ""
-    return f"{shown}{printable(change.changed_at or '-')}  {printable(change.changed_by or '-')}{request}"
+    reason = f'  "{printable(change.reason)}"' if change.reason else ""
+    return f"{shown}{printable(change.changed_at or '-')}  {printable(change.changed_by or '-')}{request}{reason}"
 
 
 def printable(text: object) -> str:

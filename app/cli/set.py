@@ -6,19 +6,19 @@ import signal
 from dataclasses import asdict
 from typing import Final
 
-from app.cli.client import ApiClient, open_client
+from app.cli.client import ApiClient, CurrentSetting, open_client
 from app.cli.exit_status import CommandError
-from app.cli.output import ChangeRecord, note, print_result, row, value
+from app.cli.output import ChangeRecord, note, of_tenant, print_result, row, value
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
 _UNKNOWN: Final = "the change may or may not have been stored: check with `oms-config history`"
 
 
-def set_(*, enabled: bool, if_version: int | None) -> None:
-    """Set the setting, and print the new setting and the previous change."""
+def set_(*, enabled: bool, if_version: int | None, reason: str | None) -> None:
+    """Set the setting, and print the new setting, the previous change, and the command that undoes this one."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, _end_interrupted)
-    asyncio.run(_set(enabled, if_version))
+    asyncio.run(_set(enabled, if_version, reason))
 
 
 def _end_interrupted(_signal: int, _frame: object) -> None:
@@ -27,10 +27,10 @@ def _end_interrupted(_signal: int, _frame: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-async def _set(enabled: bool, if_version: int | None) -> None:
+async def _set(enabled: bool, if_version: int | None, reason: str | None) -> None:
     async with open_client() as client:
         try:
-            current = await client.set(enabled=enabled, if_version=if_version)
+            current = await client.set(enabled=enabled, if_version=if_version, reason=reason)
         except CommandError as error:
             if not error.unknown_outcome:
                 raise
@@ -47,22 +47,32 @@ async def _changes_up_to(client: ApiClient, version: int) -> list[ChangeRecord]:
     Each change and its history entry are written in one transaction, so no entry is missing between the two.
     """
     try:
-        changes = await client.history(limit=2, before=version + 1)
+        changes = (await client.history(limit=2, before=version + 1)).changes
     except CommandError as error:
         note(f"the setting was set, but the previous change cannot be read: {error.message}")
         return []
     return changes if version > 1 else [*changes, _NEVER_SET]
 
 
-def _print(current: ChangeRecord, changed: bool | None, previous: ChangeRecord | None) -> None:
-    shown = f"{value(current.enabled)} (version {current.version})"
+def _print(current: CurrentSetting, changed: bool | None, previous: ChangeRecord | None) -> None:
+    shown = f"{value(current.enabled)} (version {current.version}){of_tenant(current.tenant)}"
     if changed:
         shown = f"{value(not current.enabled)} -> {shown}"
     elif changed is False:
         shown = f"{shown}: already the current value, nothing was changed"
+    old = "off" if current.enabled else "on"
+    undo = f"oms-config set {old} --if-version {current.version}" if changed else None
     before = previous and {name: each for name, each in asdict(previous).items() if name != "request_id"}
     print_result(
-        {"enabled": current.enabled, "version": current.version, "changed": changed, "previous": before},
+        {
+            "tenant": current.tenant,
+            "enabled": current.enabled,
+            "version": current.version,
+            "changed": changed,
+            "previous": before,
+            "undo": undo,
+        },
         shown,
         *([f"before: {row(previous)}"] if previous else []),
+        *([f"undo:   {undo}"] if undo else []),
     )

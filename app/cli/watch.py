@@ -14,7 +14,7 @@ import click
 
 from app.cli.client import StreamMessage, open_client
 from app.cli.exit_status import CommandError
-from app.cli.output import note, row, wants_json
+from app.cli.output import note, of_tenant, row, wants_json
 
 # Seconds before a reconnection. The wait doubles with each failed attempt.
 _FIRST_WAIT: Final = 1.0
@@ -39,6 +39,8 @@ async def _watch() -> None:
                     async for message in messages:
                         if reconnecting:
                             note("connected again")
+                        elif message.change and last is None and not wants_json():
+                            note(f"changes{of_tenant(message.tenant)}")
                         connected, reconnecting, wait = True, False, _FIRST_WAIT
                         last = message.id or last
                         _print(message)
@@ -59,7 +61,7 @@ def _print(message: StreamMessage) -> None:
         _check_reader()
     elif wants_json():
         shown = {name: each for name, each in asdict(message.change).items() if name != "request_id"}
-        click.echo(json.dumps({"event": message.event, **shown}))
+        click.echo(json.dumps({"event": message.event, "tenant": message.tenant, **shown}))
     else:
         if message.event == "reset":
             note("changes may be missing: the store no longer has the last printed change. The current setting:")

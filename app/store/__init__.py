@@ -2,6 +2,7 @@
 
 redis_store         keys, transactions
 stored_form         a change as JSON, decoded strictly
+audit               logs each change
 topology            connects to one server, to a primary behind sentinels, or to a cluster
 connections         a pool of connections to one Redis server
 sentinel            a primary that sentinels name
@@ -31,7 +32,8 @@ class Store(Protocol):
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         """Set `enabled` and return the new current setting.
 
-        The version rises by one, or stays if `enabled` is already the current value.
+        The version rises by one, or stays if `enabled` is already the current value. Each change is logged once, also
+        if its outcome is unknown: see `app.store.audit`.
 
         Raises ConcurrentUpdate if another writer changed the setting in between, or if `expected` is given and does
         not contain the current version. Raises StoreError if the store failed. Nothing was stored then, except after

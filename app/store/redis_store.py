@@ -16,6 +16,7 @@ from functools import partial
 
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author, Change, Expected, Setting, version_of
+from app.store.audit import log_change
 from app.store.connections import DRIVER_ERRORS, ERROR_REPLY
 from app.store.pipeline import Command, Pipeline
 from app.store.stored_form import decode, encode, new_change, setting_of
@@ -57,17 +58,28 @@ class RedisStore:
     async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
         """See `Store`."""
         attempt = _Attempt(tenant, enabled, author, expected)
+        is_stored = False
+        try:
+            setting = await self._change(attempt)
+            is_stored = True
+        finally:  # also if the caller is cancelled
+            if attempt.sent is not None:
+                log_change(tenant, attempt.sent, "stored" if is_stored else "unknown")
+        return setting
+
+    async def _change(self, attempt: "_Attempt") -> Setting:
+        """Make the attempt, and return the current setting after it. Raises as `change` does."""
         try:
             async with asyncio.timeout(self._timeout):
                 current, is_conflict = await self._topology.run(
-                    _setting_key(tenant), partial(self._write_unless_conflict, attempt), writes=True
+                    _setting_key(attempt.tenant), partial(self._write_unless_conflict, attempt), writes=True
                 )
         except ERROR_REPLY as error:
             raise StoreError("the change was rejected") from error
         except DRIVER_ERRORS as error:
             if attempt.sent is None:
                 raise StoreError("the change could not be made") from error
-            return await self._find_sent_change(tenant, attempt.sent, error)
+            return await self._find_sent_change(attempt.tenant, attempt.sent, error)
         if is_conflict:
             raise ConcurrentUpdate(current.version)
         return current
@@ -88,7 +100,11 @@ class RedisStore:
             return current, is_conflict
         attempt.sent = new_change(Setting(attempt.enabled, current.version + 1), time, attempt.author)
         writes = self._writes(attempt.tenant, value, history_size, attempt.sent)
-        *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
+        try:
+            *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
+        except ERROR_REPLY:
+            attempt.sent = None
+            raise
         if executed is None:
             attempt.sent = None
             # EXISTS names both keys, as in `history`: a cluster that moves only one of them has aborted the transaction
@@ -250,7 +266,7 @@ def _history_key(tenant: str) -> str:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One call of `change`: its arguments, and in `sent` the change that may be stored, if any."""
+    """One call of `change`: its arguments, and in `sent` the change that is stored or may be, if any."""
 
     tenant: str
     enabled: bool

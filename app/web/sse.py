@@ -44,12 +44,12 @@ async def event_stream(
                 continue
             if event is None:
                 return
-            yield _encode(event)
+            yield _encode(subscriber.topic.tenant, event)
     except ServiceError as error:
         _log.warning("event stream ended", extra={"cause": str(error)})
 
 
-def _encode(event: ChangeEvent) -> bytes:
+def _encode(tenant: str, event: ChangeEvent) -> bytes:
     kind = "reset" if event.is_reset else "change"
-    data = json.dumps(change_fields(event.change))
+    data = json.dumps({"tenant": tenant, **change_fields(event.change)})
     return f"id: {EventId.of(event.change)}\nevent: {kind}\ndata: {data}\n\n".encode()

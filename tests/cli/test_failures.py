@@ -169,10 +169,11 @@ def test_token_is_removed_from_an_error_message() -> None:
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_token_is_removed_from_the_history(options: tuple[str, ...]) -> None:
     change = {"version": 1, "enabled": True, "changed_at": TOKEN, "changed_by": f"by {TOKEN}", "request_id": TOKEN}
-    with FakeServer(http_reply("200 OK", body=json.dumps({"changes": [change]}))) as server:
+    document = {"tenant": TOKEN, "changes": [change | {"reason": TOKEN}]}
+    with FakeServer(http_reply("200 OK", body=json.dumps(document))) as server:
         done = oms_config("history", *options, url=server.url, token=TOKEN)
     assert done.returncode == 0
-    assert done.stdout.count("[token]") == 3
+    assert (done.stdout + done.stderr).count("[token]") == 5
 
 
 @pytest.mark.parametrize("verb", [("set", "on"), ("watch",)])
@@ -286,7 +287,7 @@ def test_closed_output_pipe_prints_no_error(service: Service, tenant: str) -> No
         check=False,
     )
     os.close(write_end)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (1, f"changes of tenant {tenant}\n".encode())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
@@ -329,14 +330,18 @@ def test_closed_output_exits_with_status_5_and_sends_nothing(
 @pytest.mark.parametrize("verb", [("history",), ("watch",)])
 def test_control_characters_in_a_change_are_escaped(verb: tuple[str, ...], tmp_path: Path) -> None:
     change = {"version": 2, "enabled": True, "changed_at": "\x1b[2J\n", "changed_by": "\x1b[3J", "request_id": "\x1b"}
-    body = json.dumps({"changes": [change]})
+    change |= {"reason": "\x1b[4J\u202e", "tenant": "\x1b[5J"}
+    body = json.dumps({"tenant": "\x1b[5J", "changes": [change]})
     events = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: change\ndata: {json.dumps(change)}\n\n"
     with FakeServer(http_reply("200 OK", body=body) if verb == ("history",) else events.encode()) as server:
         if verb == ("history",):
-            row = oms_config(*verb, url=server.url, token=TOKEN).stdout.rstrip("\n")
+            done = oms_config(*verb, url=server.url, token=TOKEN)
+            row, errors = done.stdout.rstrip("\n"), done.stderr
         else:
             with watch(tmp_path, url=server.url, token=TOKEN) as watcher:
-                row = watcher.line()
+                row, errors = watcher.line(), watcher.errors
+    assert errors.splitlines()[0] == r"changes of tenant \x1b[5J"
+    assert row.endswith(r'  "\x1b[4J\u202e"')
     assert row.startswith(r"2  on   \x1b[2J\n  \x1b[3J")
     assert row.isprintable()
 

@@ -233,4 +233,4 @@ def test_the_command_of_the_checkout_works_in_any_directory(service: Service, te
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
-    assert (run().returncode, run().stdout) == (0, "off (version 0, never set)\n")
+    assert (run().returncode, run().stdout) == (0, f"off (version 0, never set) of tenant {tenant}\n")

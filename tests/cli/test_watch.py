@@ -26,19 +26,23 @@ def test_watch_prints_the_current_setting_and_each_change(
         assert re.fullmatch(rf"2  off  {TIME}  tester", watcher.line())
         watcher.interrupt()
         assert watcher.wait() == -signal.SIGINT
-        assert (watcher.errors, watcher.is_silent()) == ("", True)
+        assert (watcher.errors, watcher.is_silent()) == (f"changes of tenant {tenant}\n", True)
 
 
 def test_watch_prints_one_json_object_for_each_change(
     service: Service, tenant: str, client: Client, tmp_path: Path
 ) -> None:
     with watch(tmp_path, "--json", url=service.url, token=make_token(tenant)) as watcher:
-        never = {"event": "change", "version": 0, "enabled": False, "changed_at": None, "changed_by": None}
-        assert json.loads(watcher.line()) == never
-        client.change(True)
+        assert json.loads(watcher.line()) == {
+            "event": "change", "tenant": tenant, "version": 0, "enabled": False, "changed_at": None,
+            "changed_by": None, "reason": None,
+        }  # fmt: skip
+        client.post({"enabled": True}, headers={"Change-Reason": "caf%C3%A9"})
         change = json.loads(watcher.line())
         assert re.fullmatch(TIME, change.pop("changed_at"))
-        assert change == {"event": "change", "version": 1, "enabled": True, "changed_by": "tester"}
+        assert change == {
+            "event": "change", "tenant": tenant, "version": 1, "enabled": True, "changed_by": "tester", "reason": "café"
+        }  # fmt: skip
 
 
 def test_watch_reports_a_restart_and_misses_no_change(
@@ -53,8 +57,8 @@ def test_watch_reports_a_restart_and_misses_no_change(
         assert watcher.line().startswith("2  off ")
         client.change(True)
         assert watcher.line().startswith("3  on ")
-        *tries, again = watcher.errors.splitlines()
-    assert again == "connected again"
+        named, *tries, again = watcher.errors.splitlines()
+    assert (named, again) == (f"changes of tenant {tenant}", "connected again")
     assert tries
     assert all(re.fullmatch(r".+; connecting again in (\d|10)\.\d s", line) for line in tries)
 
@@ -132,5 +136,5 @@ def test_watch_ends_after_its_output_is_closed(service: Service, tenant: str) ->
     assert process.stdout.readline() == "0  off  never set\n"
     process.stdout.close()
     assert process.wait(PATIENCE) == 1
-    assert process.stderr.read() == ""
+    assert process.stderr.read() == f"changes of tenant {tenant}\n"
     process.stderr.close()

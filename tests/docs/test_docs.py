@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def code(document: Path) -> Iterator[str]:
 def arguments_of(command: str) -> list[list[str]]:
     """Return the arguments of each call of `command`, up to the end of the call for a shell. Variables become 1."""
     lines = [re.sub(r'"\$\w+"', "1", line) for document in DOCUMENTS for line in code(document)]
-    return [rest.split() for line in lines for rest in re.findall(rf"(?:^|[\s(/]){command} ([^|;&)\"]*)", line)]
+    call = rf'(?:^|[\s(/]){command} ((?:[^|;&)"]|"[^"]*")*)'
+    return [shlex.split(rest) for line in lines for rest in re.findall(call, line)]
 
 
 @each_document

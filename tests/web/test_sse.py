@@ -58,7 +58,14 @@ def test_stream_sends_the_current_setting_then_each_change(service: Service, cli
         assert stream.headers["x-request-id"]
         event = stream.event()
         assert event is not None
-        assert event.data == {"version": 0, "enabled": False, "changed_at": None, "changed_by": None, "reason": None}
+        assert event.data == {
+            "tenant": tenant,
+            "version": 0,
+            "enabled": False,
+            "changed_at": None,
+            "changed_by": None,
+            "reason": None,
+        }
         for enabled in (True, False):
             client.post({"enabled": enabled})
             event = stream.event()
@@ -66,7 +73,7 @@ def test_stream_sends_the_current_setting_then_each_change(service: Service, cli
             assert (event.kind, event.enabled) == ("change", enabled)
             history = client.history(limit=1)[0]
             del history["request_id"]
-            assert event.data == history
+            assert event.data == {"tenant": tenant, **history}
 
 
 def test_write_without_a_change_sends_no_event(service: Service, client: Client, tenant: str) -> None:

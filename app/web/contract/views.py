@@ -18,6 +18,7 @@ from app.web.change_reason import change_reason
 from app.web.context import EventStream, RequestContext, request_context
 from app.web.contract.parameters import argument_name
 from app.web.etags import entity_tag, expected_versions, is_not_modified
+from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import evaluation_fields
 from app.web.sse import EVENT_STREAM_HEADERS, event_stream
 
@@ -38,7 +39,7 @@ _NO_STORE = ("Cache-Control", "no-store, no-transform")
 
 def _author(context: RequestContext, scope: Scope) -> Author:
     subject = None if context.principal is None else context.principal.subject
-    return Author(subject, context.request_id, change_reason(scope["headers"]))
+    return Author(subject, context.request_id, change_reason(scope["headers"]), trace_of(scope).get("trace_id"))
 
 
 _FROM_REQUEST: Mapping[str, Callable[[RequestContext, Scope], object]] = {
@@ -94,7 +95,7 @@ def _(result: Setting, scope: Scope) -> flask.Response:
 @response_for.register
 def _(result: History, _scope: Scope) -> flask.Response:
     changes = [{**change_fields(change), "request_id": change.author.request_id} for change in result.changes]
-    return _json(_encoded({"changes": changes}))
+    return _json(_encoded({"tenant": result.tenant, "changes": changes}))
 
 
 @response_for.register

@@ -1,6 +1,6 @@
 """ASGI middleware for HTTP requests, outermost first, and the request observers.
 
-response_headers   adds the headers that every response has: request ID, `X-Content-Type-Options`
+response_headers   adds the headers that every response has: request ID, tenant, `X-Content-Type-Options`
 request_observers  reports each finished request to the request observers
 access_log         request observer: one log line per request
 trace_context      the W3C trace context of a request, for the log

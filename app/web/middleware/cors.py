@@ -11,7 +11,7 @@ from app.web.context import Header
 from app.web.middleware.response_headers import sender_with_headers
 
 _VARY: Final = (b"vary", b"Origin")
-_EXPOSED: Final = (b"access-control-expose-headers", b"ETag, X-Request-ID")
+_EXPOSED: Final = (b"access-control-expose-headers", b"ETag, Oms-Tenant, X-Request-ID")
 _PREFLIGHT: Final = ((b"access-control-allow-methods", b"GET, POST"), (b"access-control-max-age", b"600"))
 _REQUEST_HEADERS: Final = (
     "Authorization",
@@ -50,7 +50,7 @@ class Cors:
             await send({"type": "http.response.start", "status": 204, "headers": preflight})
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._app(scope, receive, sender_with_headers(send, cors_headers))
+        await self._app(scope, receive, sender_with_headers(send, lambda: cors_headers))
 
     def _headers(self, origin: str | None) -> list[Header]:
         """Return the CORS headers of a response to a page of `origin`.

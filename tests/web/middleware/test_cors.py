@@ -101,7 +101,7 @@ def test_page_can_read_all_answers_including_errors(cors_service: Service, page_
     for answer in answers:
         assert cors_headers(answer) == {
             "access-control-allow-origin": PAGE,
-            "access-control-expose-headers": "ETag, X-Request-ID",
+            "access-control-expose-headers": "ETag, Oms-Tenant, X-Request-ID",
         }
         assert answer.headers["vary"] == "Origin"
 
