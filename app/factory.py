@@ -24,6 +24,7 @@ from app.store_factory import create_store
 from app.web.context import RequestObserver, server_state
 from app.web.contract.application import contract_app
 from app.web.contract.security import Permissions
+from app.web.endpoints.documents import published_documents
 from app.web.endpoints.health import health_routes
 from app.web.endpoints.prometheus import metrics_route
 from app.web.endpoints.swagger_ui import undocumented_paths
@@ -32,12 +33,12 @@ from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import ErrorResponses
 from app.web.middleware.request_metrics import RequestMetrics
 from app.web.middleware.request_observers import RequestObservers
-from app.web.middleware.response_headers import ResponseHeaders
 from app.web.middleware.streaming import OpenStream, Streaming
 
 _APP = Path(__file__).resolve().parent
 # The contract is a link to the file at the top of the repository. A wheel contains the file itself.
 DOCUMENTS = (_APP / "openapi.yaml", _APP / "extensions.yaml", _APP / "ofrep.yaml")
+CLIENT_OVERLAY = _APP / "client-overlay.yaml"
 
 
 def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
@@ -58,7 +59,6 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         open_stream = request_metrics.open_stream
         metrics_routes.append(metrics_route(metrics, settings.metrics_token))
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
-    documents = {f"/{document.name}": document.read_bytes() for document in DOCUMENTS}
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
         _key_source(settings),
@@ -75,7 +75,10 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         permissions=permissions,
         max_body_bytes=settings.max_body_bytes,
         fallback=undocumented_paths(
-            documents, settings.docs_url, settings.ui_note, [*health_routes(store), *metrics_routes]
+            published_documents(DOCUMENTS, CLIENT_OVERLAY),
+            settings.docs_url,
+            settings.ui_note,
+            [*health_routes(store), *metrics_routes],
         ),
         on_lifespan=functools.partial(_lifespan, feed, store, verifier, metrics),
     )
@@ -84,11 +87,10 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     if settings.cors_allow_origins:
         responses = Cors(responses, settings.cors_allow_origins)
     observed = RequestObservers(responses, observers)
-    http_app = ResponseHeaders(observed)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await http_app(scope, receive, send)
+            await observed(scope, receive, send)
             return
         state = server_state(scope.get("state", {}))
         state.observe, state.end_streams = observed.observe, streaming.end_all

@@ -8,9 +8,9 @@ import json
 import logging
 import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from app.feed.feed import Feed
 from app.logs import AUDIT_LOGGER
@@ -20,13 +20,12 @@ from tests.audit import Fields, audit_violations
 from tests.clients import Load
 from tests.register import Loss, violations
 from tests.simulation.clients import ImpatientRegister, Listener, Worker
-from tests.simulation.database import Database
+from tests.simulation.deployment import Deployment
 from tests.simulation.journal import Journal, Stored
 from tests.simulation.log import changes_of
 from tests.simulation.loop import SimulatedLoop, StuckError
 from tests.simulation.network import Network, Rates
 from tests.simulation.rules import availability_violations, listener_violations
-from tests.simulation.server import Server
 
 OPERATIONS: Final = 30  # of one client
 CLIENTS: Final = 3  # of each tenant at each worker
@@ -35,30 +34,6 @@ TIMEOUT: Final = 0.5  # in seconds, of the store's operations
 # In seconds: how long after the last fault the listeners must have heard everything.
 CALM: Final = 10.0
 HISTORY_LENGTH: Final = 100_000
-
-
-class Deployment(Protocol):
-    """The servers of one run, and what goes wrong with them."""
-
-    tenants: Sequence[str]
-    hosts: Sequence[str]  # of the workers
-    min_replicas: int
-    servers: Sequence[Server]
-    pause: float  # in seconds, of a client between two operations
-    failure_pause: float  # in seconds, between two failures
-    unsettled: list[tuple[float, float]]
-
-    def topology(self, host: str) -> Topology:
-        """Return the topology of a worker on `host`."""
-
-    async def fail(self) -> None:
-        """Let one thing go wrong, and repair it."""
-
-    def survivor(self, tenant: str) -> Database:
-        """Return the database that has the tenant's keys at the end."""
-
-    def violations(self, workers: Sequence[Worker]) -> Iterator[str]:
-        """Yield what contradicts the rules of this topology."""
 
 
 @dataclass(frozen=True)

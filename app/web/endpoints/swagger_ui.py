@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
 import swagger_ui_bundle
-import yaml
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
@@ -16,6 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.endpoints.documents import Document
 from app.web.etags import entity_tag, is_not_modified
 
 PAGE = Path(__file__).parent / "ui"
@@ -36,16 +36,15 @@ _SECURITY = {
 
 
 def undocumented_paths(
-    documents: Mapping[str, bytes], docs_url: str, note: str | None = None, more_routes: Sequence[BaseRoute] = ()
+    documents: Sequence[Document], docs_url: str, note: str | None = None, more_routes: Sequence[BaseRoute] = ()
 ) -> ASGIApp:
     """Return the application for all paths that no document describes. It raises HTTPException 404 for unknown paths.
 
-    `documents` maps paths to contents. They are served byte for byte, and Swagger UI shows them in this order, with
-    `note` as plain text. `/docs/…`, the contract's relative links, redirect to the same path and query at `docs_url`.
-    `more_routes` are served in addition.
+    `documents` are served at their paths. Swagger UI lists their titles in this order, and shows `note` as plain text.
+    `/docs/…`, the contract's relative links, redirect to the same path and query at `docs_url`. `more_routes` are
+    served in addition.
     """
-    titles = {path: yaml.safe_load(content)["info"]["title"] for path, content in documents.items()}
-    urls = [{"name": title, "url": f"../..{path}"} for path, title in titles.items()]  # relative to the page
+    urls = [{"name": each.title, "url": f"../..{each.path}"} for each in documents]  # relative to the page
 
     async def redirect_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
         # The raw path, because decoding would confuse `%3F` with the query and `%2F` with a slash.
@@ -62,7 +61,7 @@ def undocumented_paths(
         PAGE_PATH.rstrip("/"): RedirectResponse("ui/"),
         PAGE_PATH + "page.json": _constant(configuration, "application/json"),
         "/docs/{path:path}": redirect_to_docs,
-        **{path: _constant(content, "application/yaml") for path, content in documents.items()},
+        **{each.path: _constant(each.content, "application/yaml") for each in documents},
     }
     routes = [
         *(Route(path, PageHeaders(endpoint)) for path, endpoint in endpoints.items()),

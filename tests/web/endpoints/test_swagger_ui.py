@@ -49,9 +49,14 @@ def test_the_page_names_no_other_host(client: Client) -> None:
 def test_page_lists_every_document_by_its_title(client: Client) -> None:
     documents = client.request("GET", "/v0/ui/page.json").json["urls"]
     assert documents[0] == {"name": "External OMS Config API", "url": "../../openapi.yaml"}
+    titles = {}
     for document in documents:
         content = client.request("GET", urljoin("/v0/ui/", document["url"])).content
-        assert yaml.safe_load(content)["info"]["title"] == document["name"]
+        titles[document["name"]] = yaml.safe_load(content)["info"]["title"]
+    client_title = titles.pop("External OMS Config API, for clients")
+    assert client_title == "External OMS Config API"
+    assert len(titles) == 3
+    assert all(name == title for name, title in titles.items())
 
 
 @pytest.mark.parametrize("path", ["/", "/v0/ui", "/v0/ui/", "/v0/ui/page.js", "/openapi.yaml", "/docs/x"])
@@ -105,7 +110,7 @@ def test_documentation_address_is_configurable(tmp_path_factory: pytest.TempPath
 FILES = [
     "/v0/ui/", "/v0/ui/page.json", "/v0/ui/page.js", "/v0/ui/page.css", "/v0/ui/bundle/swagger-ui-bundle.js",
     "/v0/ui/bundle/swagger-ui.css", "/v0/ui/bundle/favicon-32x32.png",
-    "/openapi.yaml", "/extensions.yaml", "/ofrep.yaml",
+    "/openapi.yaml", "/client.yaml", "/extensions.yaml", "/ofrep.yaml",
 ]  # fmt: skip
 
 
@@ -153,7 +158,7 @@ def test_every_answer_of_the_pages_has_the_protective_headers(
 
 
 def test_etag_of_a_document_depends_on_its_bytes_only(client: Client, stoppable: Service) -> None:
-    for path in ("/openapi.yaml", "/v0/ui/page.json"):
+    for path in ("/openapi.yaml", "/client.yaml", "/v0/ui/page.json"):
         other = stoppable.client(None).request("GET", path)
         assert other.headers["etag"] == client.request("GET", path).headers["etag"]
     tags = {

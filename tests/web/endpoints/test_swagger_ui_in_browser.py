@@ -24,6 +24,7 @@ from tests.waiting import PATIENCE
 HOST = "oms.example"
 TITLE = CONTRACT["info"]["title"]
 EXTENSIONS_TITLE = EXTENSIONS["info"]["title"]
+CLIENT_TITLE = "External OMS Config API, for clients"
 FOREIGN_DOCUMENT = "http://stranger.example/openapi.yaml"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
@@ -55,7 +56,7 @@ class SwaggerUi:
 
     def choose_document(self, title: str) -> None:
         self.page.get_by_label("Select a definition").select_option(label=title)
-        self.expect_document(title)
+        self.expect_document(TITLE if title == CLIENT_TITLE else title)
 
     def authorize(self, token: str) -> None:
         self.page.locator(".auth-wrapper").get_by_role("button", name="Authorize").click()
@@ -256,14 +257,28 @@ def test_authorization_covers_every_document_and_survives_a_reload(ui: SwaggerUi
     ui.authorize(make_token(tenant))
     ui.choose_document(EXTENSIONS_TITLE)
     assert ui.is_authorized()
-    assert ui.execute("GET").body == {"changes": []}
+    assert ui.execute("GET").body == {"tenant": tenant, "changes": []}
     ui.page.reload()
     ui.expect_document(EXTENSIONS_TITLE)
     expect(ui.operation("GET")).to_have_class(re.compile("is-open"))  # the address names the operation
     assert ui.is_authorized()
-    assert ui.execute("GET").body == {"changes": []}
+    assert ui.execute("GET").body == {"tenant": tenant, "changes": []}
     ui.choose_document(TITLE)
     assert ui.execute("GET").body == {"enabled": False}
+
+
+def test_conditional_requests_are_offered_for_the_client_document(ui: SwaggerUi, tenant: str, client: Client) -> None:
+    ui.open()
+    ui.authorize(make_token(tenant))
+    ui.choose_document(CLIENT_TITLE)
+    first = ui.execute("POST", '{"enabled": true}')
+    assert (first.status, first.headers["etag"]) == ("200", '"1"')  # the page proposes no condition
+    ui.operation("POST").get_by_placeholder("If-Match").fill('"1"')
+    second = ui.execute("POST", '{"enabled": false}')
+    assert (second.status, second.headers["etag"]) == ("200", '"2"')
+    conflict = ui.execute("POST", '{"enabled": true}')
+    assert (conflict.status, conflict.headers["etag"]) == ("409", '"2"')
+    assert not client.enabled()
 
 
 def test_proposed_flag_requests_succeed(ui: SwaggerUi, tenant: str) -> None:
