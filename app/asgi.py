@@ -5,13 +5,14 @@ import os
 import sys
 import warnings
 
-# Connexion 3.3 imports Starlette's test client, which warns that it is deprecated.
-warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+from app.logs import install_log_hooks
+from app.server import STARTUP_FAILURE
+from app.settings import Settings
 
-from app.factory import create_app  # noqa: E402 - imports Connexion, so the filter must be set before
-from app.logs import install_log_hooks  # noqa: E402 - sorted after the factory
-from app.server import STARTUP_FAILURE  # noqa: E402 - sorted after the factory
-from app.settings import Settings  # noqa: E402 - sorted after the factory
+with warnings.catch_warnings():
+    # Connexion 3.3 imports Starlette's test client, which warns that it is deprecated.
+    warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+    from app.factory import create_app
 
 install_log_hooks()
 try:

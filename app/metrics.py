@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,9 @@ from app.version import VERSION
 # How often a worker checks if its files are still there.
 _CHECK_SECONDS: Final = 1.0
 
+# Of the library's files, such as "histogram_3.db", and of our locks, such as "3.lock".
+_FILE_NAME: Final = re.compile(r"(?:\w+_)?([0-9]{1,9})\.(?:db|lock)")
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +38,8 @@ class Metrics:
     """Creates metrics and exposes their values.
 
     With a `directory`, which all workers share, the values are sums over all workers. They continue when a worker is
-    replaced. The environment variable PROMETHEUS_MULTIPROC_DIR must name the same directory. `keep_files`
-    repairs it. Without a `directory`, the values are those of this process, and counting costs less.
+    replaced. The environment variable PROMETHEUS_MULTIPROC_DIR must name the same directory. `keep_files` repairs it.
+    Without a `directory`, the values are those of this process, and counting costs less.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -73,7 +77,8 @@ class Metrics:
     async def keep_files(self) -> None:
         """Write the values of this process to new files whenever its files in `directory` were removed.
 
-        Return if there is no directory, or if it cannot be written. Run it on the event loop that changes the values.
+        Return if there is no directory, or after the first error: a value may be lost then. Run it on the event loop
+        that changes the values.
         """
         try:
             while self._files is not None:
@@ -97,7 +102,7 @@ class _SharedFiles:
         directory.mkdir(mode=0o700, exist_ok=True)
         # Those of dead workers first.
         self._number, self._lock = self._lock_first(itertools.chain(sorted(self._used_numbers()), itertools.count()))
-        self._values: list[tuple[str, values.MutexValue]] = []
+        self._values: list[values.MutexValue] = []
         self._inodes: dict[str, int] = {}
 
     def value_class(self) -> type[values.MutexValue]:
@@ -107,9 +112,9 @@ class _SharedFiles:
         created = self._values
 
         class Value(library_class):  # type: ignore[valid-type,misc]
-            def __init__(self, kind: str, *arguments: object, **options: object) -> None:
-                super().__init__(kind, *arguments, **options)
-                created.append((kind, self))
+            def __init__(self, *arguments: object, **options: object) -> None:
+                super().__init__(*arguments, **options)
+                created.append(self)
 
         return Value
 
@@ -125,17 +130,14 @@ class _SharedFiles:
         """Continue all values in the files of a number that no worker has used."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         unused = itertools.count(max(self._used_numbers() | {self._number}) + 1)
-        amounts = [value.get() for _, value in self._values]
+        amounts = [value.get() for value in self._values]
         for name in dict(self._inodes.items() & self._find().items()):  # the others belong to another worker by now
             (self._directory / name).unlink(missing_ok=True)  # its values would count twice
         os.close(self._lock)
         self._number, self._lock = self._lock_first(unused)
-        self._inodes = {}
-        for (kind, value), amount in zip(self._values, amounts, strict=True):
-            if kind == "gauge":
-                value.set(amount)
-            else:
-                value.inc(amount)
+        for value, amount in zip(self._values, amounts, strict=True):
+            value.set(amount)
+        self._inodes = self._find()
 
     def _find(self) -> dict[str, int]:
         """Return the files of this number and their inodes."""
@@ -146,8 +148,9 @@ class _SharedFiles:
         return {name: inode for name, inode in inodes.items() if name == lock or name.endswith(ending)}
 
     def _used_numbers(self) -> set[int]:
-        """Return the numbers in the names of all files."""
-        return {int(file.stem.rpartition("_")[2]) for file in self._directory.iterdir()}
+        """Return the numbers in the names of all files. Those of other programs are ignored."""
+        names = [_FILE_NAME.fullmatch(file.name) for file in self._directory.iterdir()]
+        return {int(name[1]) for name in names if name}
 
     def _lock_first(self, numbers: Iterable[int]) -> tuple[int, int]:
         """Return the first number that no other live process has locked, and the descriptor of its lock."""

@@ -23,7 +23,7 @@ def audit_violations(
     """Yield each contradiction. `changes` has the complete history of each tenant. Each request has its own ID.
 
     Each stored change has exactly one line, with the same values. A line of another change says that its outcome is
-    unknown, and its caller was not answered.
+    unknown, and its caller got neither an answer nor an error that says that nothing was stored.
     """
     stored = {(tenant, each["request_id"]): each for tenant, history in changes.items() for each in history}
     logged: dict[tuple[str, str], Fields] = {}
@@ -37,8 +37,9 @@ def audit_violations(
             yield f"{line} has no change in the history"
         if change is not None and [line.get(name) for name in _COMMON] != [change[name] for name in _COMMON]:
             yield f"{line} differs from {change}"
-        if line["outcome"] == "unknown" and outcomes[line["request_id"]] == "answered":
-            yield f"{line} says unknown, but its caller was answered"
+        outcome = outcomes[line["request_id"]]
+        if outcome in {"conflict", "failed"} or (outcome == "answered" and line["outcome"] == "unknown"):
+            yield f"{line} contradicts the response to its caller: {outcome}"
         logged[key] = line
     for key in stored.keys() - logged.keys():
         yield f"{stored[key]} of {key[0]} has no line"

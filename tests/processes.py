@@ -120,6 +120,18 @@ def clean_environment(own: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT), **own}
 
 
+def start_broken(script: Path, fault: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a web process that cannot build its application. `fault` is Python that it and its workers run first."""
+    script.write_text(
+        f"import runpy\n{fault}\nif __name__ == '__main__': runpy.run_module('app.server', run_name='__main__')\n"
+    )
+    own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": str(reserve_port()), **environment}
+    return subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=clean_environment(own), capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
+
+
 def wait_until_answered(port: int, process: "subprocess.Popen[bytes]") -> None:
     assert eventually(lambda: process.poll() is not None or is_answered(port)), "no answer"
     assert process.poll() is None, "the process ended before it answered"

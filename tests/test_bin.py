@@ -18,7 +18,7 @@ def hostile(tmp_path: Path) -> Path:
     """A directory whose modules have names of ours, of libraries and of Python. An import of one leaves a trace."""
     directory = tmp_path / "hostile"
     trace = f"open({str(tmp_path / 'trace')!r}, 'a').write(__name__)\n"
-    for package in ("app", "app/cli", "app/development", "bench"):
+    for package in ("app", "app/cli", "app/dev", "bench"):
         (directory / package).mkdir(parents=True)
         (directory / package / "__init__.py").write_text(trace)
         (directory / package / "__main__.py").write_text(trace)

@@ -247,6 +247,7 @@ def test_audit_log_that_agrees_with_the_history_has_no_fault(lines: list[dict[st
         [LINE, LINE | {"request_id": "d"}],
         [LINE, UNKNOWN, UNKNOWN],
         [LINE | {"outcome": "unknown"}],
+        [LINE, UNKNOWN | {"request_id": "x"}],
     ],
 )
 def test_audit_log_that_contradicts_the_history_is_a_fault(lines: list[dict[str, object]]) -> None:

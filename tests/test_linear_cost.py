@@ -22,8 +22,7 @@ import jwt
 import pytest
 from redis.exceptions import NoPermissionError
 
-from app.auth.jwks import MAX_ADDRESS_CHARACTERS, is_trusted_address
-from app.auth.keys import Key, StaticKeySource, keys_from_jwks
+from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, StaticKeySource, is_trusted_address, keys_from_jwks
 from app.auth.tokens import TokenVerifier
 from app.cli.output import printable, row
 from app.client import AsyncClient, ChangeRecord

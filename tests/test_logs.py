@@ -16,7 +16,7 @@ from jwt.utils import base64url_encode
 from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, logging_config, startup_error
 from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
-from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port
+from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, start_broken
 from tests.waiting import PATIENCE
 
 FORMATS = ["logfmt", "json", "console"]
@@ -439,18 +439,8 @@ def test_json_log_has_warnings_and_uncaught_exceptions_as_objects(code: str, eve
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_application_that_cannot_be_built_is_logged_as_json(tmp_path: Path, workers: str) -> None:
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "import runpy, app.store.connections as driver\n"
-        "def broken(*_): raise RuntimeError('broken')\n"
-        "driver.ServerConnections.to = broken\n"
-        "if __name__ == '__main__': runpy.run_module('app.server', run_name='__main__')\n"
-    )
-    own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "LOG_FORMAT": "json", "WEB_CONCURRENCY": workers}
-    done = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=clean_environment(own | {"PORT": str(reserve_port())}),
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
+    fault = "import app.store.connections as driver\ndriver.ServerConnections.to = None"
+    done = start_broken(tmp_path / "broken.py", fault, LOG_FORMAT="json", WEB_CONCURRENCY=workers)
     assert "the application cannot be built" in {line["event"] for line in objects(done.stderr)}
     assert done.returncode == 3
 

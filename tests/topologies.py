@@ -175,6 +175,11 @@ class Cluster:
                 return next(each for each in self.nodes if each.port == port)
         raise LookupError(tenant)
 
+    def owner_and_other(self, tenant: str) -> tuple[Node, Node]:
+        """Return the node that has the keys of `tenant`, and one that has not."""
+        owner = self.owner(tenant)
+        return owner, next(each for each in self.nodes if each is not owner)
+
     def slot(self, tenant: str) -> int:
         slot: int = self.nodes[0].ask("CLUSTER", "KEYSLOT", f"external_oms:{{{tenant}}}")
         return slot

@@ -8,11 +8,10 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx
 
-from app.auth.keys import Key, keys_from_jwks
+from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, is_trusted_address, keys_from_jwks
 from app.errors import KeyUnavailable, RejectionReason, Unauthorized
 
 _log = logging.getLogger(__name__)
@@ -20,15 +19,14 @@ _log = logging.getLogger(__name__)
 FETCH_SECONDS: Final = 2.0  # time limit of one fetch, discovery included
 MAX_FETCHES: Final = 64  # at the same time
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
-MAX_ADDRESS_CHARACTERS: Final = 2048
 MAX_FAILURE: Final = 300  # characters of a failure's text, which may contain text from the provider
 MAX_CANDIDATES: Final = 4  # keys that a token is verified with, if its kid and alg do not choose one
 ASK_AGAIN_SECONDS: Final = 5.0  # minimum time between two fetches from one issuer
 ABSENT_SECONDS: Final = 60.0  # pause after an issuer without cached keys answered 404
 OUTAGE_SECONDS: Final = 3600.0  # how long keys are used after their TTL while their issuer fails
 MAX_KEYS_KEPT: Final = 8192  # of all issuers together; a key takes at most 7 KiB, and no keys count as one
-MAX_LOOK_UPS: Final = 20  # fetches for issuers without cached keys, within LOOK_UP_SECONDS
-LOOK_UP_SECONDS: Final = 10.0
+MAX_LOOKUPS: Final = 20  # fetches for issuers without cached keys, within LOOKUP_SECONDS
+LOOKUP_SECONDS: Final = 10.0
 _NEVER: Final = float("-inf")
 
 
@@ -62,7 +60,7 @@ class JwksKeySource:
         self._location = location
         self._clock = clock
         self._issuers: dict[str, _IssuerState] = {}  # the least recently used one first
-        self._lookups: collections.deque[float] = collections.deque(maxlen=MAX_LOOK_UPS)
+        self._lookups: collections.deque[float] = collections.deque(maxlen=MAX_LOOKUPS)
         self._fetches = 0
 
     async def find(self, issuer: str | None, key_id: str | None, algorithm: object) -> Sequence[Key]:
@@ -122,7 +120,7 @@ class JwksKeySource:
             )
         if not state.keys and state.fetch_task is None:
             now = self._clock()
-            if len(self._lookups) == MAX_LOOK_UPS and now - self._lookups[0] < LOOK_UP_SECONDS:
+            if len(self._lookups) == MAX_LOOKUPS and now - self._lookups[0] < LOOKUP_SECONDS:
                 raise KeyUnavailable(f"no keys of {state.location}: too many tokens of unknown issuers a moment ago")
             self._lookups.append(now)
         await self._fetch(state)
@@ -276,18 +274,3 @@ async def _bounded(response: httpx.Response) -> bytes:
         if len(content) > MAX_DOCUMENT_BYTES:
             raise FetchError(f"{response.url} answered with more than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(content)
-
-
-def is_trusted_address(address: str) -> bool:
-    """Return True for a short ASCII https URL, or http URL with a loopback host, without user and fragment."""
-    # `urlsplit` normalizes other hosts than ASCII ones, in time that grows with the square of their length.
-    if len(address) > MAX_ADDRESS_CHARACTERS or not address.isascii():
-        return False
-    try:
-        url = urlsplit(address)
-        if url.fragment or url.port == 0 or url.username is not None:
-            return False
-    except ValueError:  # invalid host or port
-        return False
-    loopback = url.hostname in {"localhost", "127.0.0.1", "::1"}
-    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and loopback))

@@ -1,10 +1,11 @@
-"""Keys that verify tokens, and the algorithms that each key may be used with."""
+"""Keys that verify tokens, the algorithms that each key may be used with, and the addresses that keys may come from."""
 
 import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,13 +31,14 @@ _MAX_EXPONENT_BITS = 32
 MAX_KEYS = 100  # in a JWK Set, unusable keys included
 _MAX_KEY_ID = 255
 _MAX_SHOWN = 20  # characters of an unknown algorithm
+MAX_ADDRESS_CHARACTERS: Final = 2048  # of an issuer or a key set
 _KEY_TYPES = ("RSA", "EC", "OKP")
 PUBLIC_KEY_ALGORITHMS = (*_RSA_ALGORITHMS, "ES256", "ES384", "ES512", *_ED25519_ALGORITHMS)
 
 
 _ARMOR: Final = re.compile("-----BEGIN [^-]+-----([^-]+)-----END ")
 # Line ends, also those that an environment file holds as two characters, and the quotation marks around the value.
-_NO_BASE64: Final = re.compile(r"\\[nr]|[\s\"']")
+_NOT_BASE64: Final = re.compile(r"\\[nr]|[\s\"']")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def public_key(text: str) -> Any:
         raise Mistake("it is a private key")
     armored = _ARMOR.search(text)
     try:
-        der = base64.b64decode(_NO_BASE64.sub("", armored[1] if armored else text), validate=True)
+        der = base64.b64decode(_NOT_BASE64.sub("", armored[1] if armored else text), validate=True)
     except ValueError as error:
         raise Mistake("it is neither PEM nor base64") from error
     if der.startswith(b"-----BEGIN "):
@@ -180,3 +182,18 @@ def _key(member: object, accepted: Sequence[str]) -> Key:
         use = "" if declared is None else f" for the alg {str(declared)[:_MAX_SHOWN]}"
         raise Mistake(f"it is {_described(material)}{use}, and JWT_ALGORITHMS is {','.join(accepted)}")
     return Key(material, algorithms, key_id)
+
+
+def is_trusted_address(address: str) -> bool:
+    """Return True for a short ASCII https URL, or http URL with a loopback host, without user and fragment."""
+    # `urlsplit` normalizes other hosts than ASCII ones, in time that grows with the square of their length.
+    if len(address) > MAX_ADDRESS_CHARACTERS or not address.isascii():
+        return False
+    try:
+        url = urlsplit(address)
+        if url.fragment or url.port == 0 or url.username is not None:
+            return False
+    except ValueError:  # invalid host or port
+        return False
+    loopback = url.hostname in {"localhost", "127.0.0.1", "::1"}
+    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and loopback))

@@ -70,16 +70,21 @@ class Client:
 
     def follow(self) -> Generator[Message, None, None]:
         """Yield the current setting, then each change, once and in order. See AsyncClient.follow."""
-        messages = self._client.follow()
+        messages, reading = self._client.follow(), asyncio.Lock()
 
         async def next_message() -> Message:
-            return await anext(messages)
+            async with reading:
+                return await anext(messages)
+
+        async def close() -> None:
+            async with reading:  # after Ctrl-C, the last read ends a moment later
+                await messages.aclose()
 
         try:
             while True:
                 yield self._run(next_message())
         finally:
-            self._run(messages.aclose())
+            self._run(close())
 
     def keep_copy(self, *, max_age: float = 60.0, wait: float = 10.0) -> SettingCopy:
         """Return a local copy that follows each change until the client is closed. See AsyncClient.keep_copy."""

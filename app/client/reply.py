@@ -32,6 +32,8 @@ class Reply:
         self._result = f"{address} returned {response.status_code}"
         # A proxy may replace the request ID. The service logs the ID that it returns.
         self.request_id = self._without_token(response.headers.get("X-Request-ID", request_id))
+        tenant = response.headers.get("Oms-Tenant")
+        self._tenant = tenant and self._without_token(tenant)
         tag = _ETAG.fullmatch(response.headers.get("ETag", ""))
         self._version = tag and int(tag[1])
 
@@ -42,11 +44,11 @@ class Reply:
             message = (await self.json())["message"]
         except MALFORMED:
             message = NOT_THE_SERVICE
-        # Any service may send control characters.
-        text = f"{self._result}: {repr(str(message))[1:-1][:_MAX_MESSAGE_LENGTH]}"
+        text = f"{self._result}: {_printable(message)[:_MAX_MESSAGE_LENGTH]}"
         if status == httpx.codes.CONFLICT:
             if self._version is not None:
-                text += f" Nothing was changed; the current version is {self._version}."
+                whose = f" of tenant {_printable(self._tenant)}" if self._tenant else ""
+                text += f" Nothing was changed; the current version{whose} is {self._version}."
             return Conflict(text, self.request_id, status, self._version)
         is_rejection = status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
         return (Rejected if is_rejection else StatusError)(text, self.request_id, status)
@@ -58,8 +60,7 @@ class Reply:
             raise TypeError
         if self._version is None:
             raise UnexpectedResponse(f"{self._result}: {_NO_VERSION}", self.request_id)
-        tenant = self._response.headers.get("Oms-Tenant")
-        return Setting(enabled, self._version, tenant and self._without_token(tenant), self.request_id)
+        return Setting(enabled, self._version, self._tenant, self.request_id)
 
     async def history(self) -> HistoryPage:
         """Return a page of the history."""
@@ -114,6 +115,11 @@ class _BoundedBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _printable(value: object) -> str:
+    """Return the text of `value` with escapes: any service may send control characters."""
+    return repr(str(value))[1:-1]
 
 
 def _change(content: Mapping[str, Any]) -> ChangeRecord:

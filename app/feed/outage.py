@@ -10,7 +10,7 @@ class Outage:
     """The failed reads in a row of one reader of the store: a topic, or a subscriber that catches up.
 
     All times are in seconds. A pause is at most `retry`, or a quarter of the outage if that is more. A random part is
-    subtracted. So many readers that failed together neither load a store that is down nor come back at the same moment.
+    subtracted. Readers that failed together then neither load a store that is down nor come back at the same moment.
     """
 
     __slots__ = ("_began", "_max_outage", "_retry")

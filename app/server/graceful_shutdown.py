@@ -54,10 +54,19 @@ def serve(config: uvicorn.Config, listening_socket: socket.socket) -> None:
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn's server with a graceful shutdown."""
+    """uvicorn's server with a graceful shutdown. It calls `on_start` once it serves."""
 
     # Limit for each of the two waits. A client that sends nothing must not delay the shutdown.
     max_seconds_waiting = 1.0
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application and accept connections. Exits if the application cannot start."""
+        await super().startup(sockets)
+        self._on_start()
 
     async def on_tick(self, counter: int) -> bool:
         """Return True if the server must stop: after a signal, or if the parent process has ended."""
@@ -113,7 +122,9 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         self._began = time.monotonic()
-        self._is_asked = self._has_started = False
+        # Readable once the worker serves. A `multiprocessing.Event` would need /dev/shm, and a worker that is killed at
+        # the wrong moment would leave it locked.
+        self._started, self._started_writer = multiprocessing.Pipe(duplex=False)
 
     def is_alive(self, timeout: float = 5) -> bool:
         """Return True if the process runs, and either answers within `timeout` seconds or may still be starting.
@@ -123,7 +134,7 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
         reason = None
         if not self.process.is_alive():
             reason = _end_reason(self.exitcode)
-        elif not self._has_started and not self._answers_start_question():
+        elif not self._started.poll():
             if time.monotonic() - self._began > self.max_seconds_starting:
                 reason = f"killed: it did not start within {self.max_seconds_starting} s"
         elif not self.ping(timeout):
@@ -135,33 +146,19 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
     def wait_until_ready(self, timeout: float, should_exit: threading.Event | None = None) -> bool:
         """Return True once the worker serves, and False if it ended, the parent stops, or it may not start longer."""
         while not (should_exit and should_exit.is_set()) and self.is_alive():
-            if self._has_started:
+            if self._started.poll(_POLL_SECONDS):
                 return True
-            time.sleep(_POLL_SECONDS)
         return False
 
-    def _answers_start_question(self) -> bool:
-        """Return True once the worker has answered that it serves. Only one question is sent at a time.
-
-        A worker answers all its questions when it has started. Answers that were left over would hide a later hang.
-        """
-        try:
-            if not self._is_asked:
-                self.parent_conn.send(b"ping")
-                self._is_asked = True
-            if self.parent_conn.poll():
-                self._is_asked, self._has_started = False, self.parent_conn.recv()
-                if self._has_started:
-                    seconds = round(time.monotonic() - self._began, 1)
-                    _log.info("worker started", extra={"pid": self.pid, "seconds": seconds})
-        except (OSError, EOFError):
-            return False
-        return self._has_started
+    def _report_start(self) -> None:
+        """Report that this process serves. It runs in the worker."""
+        self._started_writer.send(None)
+        _log.info("worker started", extra={"pid": os.getpid(), "seconds": round(time.monotonic() - self._began, 1)})
 
     @functools.cached_property
     def server(self) -> GracefulServer:
         """The server of this process."""
-        return GracefulServer(self.config)
+        return GracefulServer(self.config, self._report_start)
 
 
 class _Supervisor(Multiprocess):

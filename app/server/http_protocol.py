@@ -115,8 +115,8 @@ class HttpProtocol(RequestParsing):
             # Close after the response: the body may not come, no request follows CONNECT, or the body may be longer
             # than what is discarded.
             self.cycle.keep_alive = False
-        self._is_last = is_last = not self.cycle.keep_alive
-        if is_last and self._framing.version == "1.0":
+        self._is_last = not self.cycle.keep_alive
+        if self._framing.version == "1.0":
             self.cycle.__class__ = CloseDelimitedCycle  # uvicorn has no parameter for the class
             self.cycle.waiting_for_100_continue = False  # RFC 9110, section 10.1.1
 
@@ -164,7 +164,7 @@ class HttpProtocol(RequestParsing):
 
     @property
     def _max_seconds_between_checks(self) -> float:
-        return min(self.max_seconds_head, self.max_seconds_unread)
+        return min(self.max_seconds_head, self.max_seconds_unread, self.timeout_keep_alive)
 
     def _is_streaming(self) -> bool:
         """Return True if a response without a length is being sent."""
@@ -264,7 +264,7 @@ class HttpProtocol(RequestParsing):
         headers = [
             *self.server_state.default_headers,
             *response.headers_for(body),
-            *common_headers(scope),
+            *common_headers(request_context(scope)),
             (b"connection", b"close"),
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)

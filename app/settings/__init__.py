@@ -13,8 +13,7 @@ from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
 from app.errors import Mistake
 from app.settings import parsers as parse
 from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, default_algorithms
-from app.store.redis_url import Address
-from app.store.sentinel import Quorum
+from app.store.redis_url import Address, Quorum
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads the variable of this name
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.auth.jwks import is_trusted_address
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, is_trusted_address
 from app.auth.tokens import TENANT_PLACEHOLDER
 from app.store.redis_url import Address
 

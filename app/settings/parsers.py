@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable
 
-from app.auth.jwks import is_trusted_address
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, canonical
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, canonical, is_trusted_address
 from app.auth.tokens import TENANT_PLACEHOLDER
 from app.errors import Mistake
 

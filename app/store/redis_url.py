@@ -8,6 +8,8 @@ from app.errors import Mistake
 
 Kind = Literal["server", "sentinels", "cluster"]
 HostPort = tuple[str, int]
+# How many sentinels must confirm the primary before a write: more than half, or none (one has named it).
+Quorum = Literal["majority", "any"]
 
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinels": 26379, "cluster": 6379}
 _SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {

@@ -7,17 +7,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, parsing_reply_of
 from app.store.poller import Poller
-from app.store.redis_url import HostPort
+from app.store.redis_url import HostPort, Quorum
 
 _log = logging.getLogger(__name__)
-
-# How many sentinels must confirm the primary before a write: more than half, or none (one has named it).
-Quorum = Literal["majority", "any"]
 
 # In seconds: the interval of the polls, and the time limit of one. Both are short, because a demoted primary accepts
 # writes for up to ten seconds until it learns of the failover, and those writes are lost.

@@ -51,7 +51,7 @@ def encode(change: Change) -> str:
     }
     if change.author.reason is not None:
         fields["reason"] = change.author.reason
-    return json.dumps(fields, separators=(",", ":"))
+    return _ENCODER.encode(fields)
 
 
 def decode(key: str, value: bytes, version: int | None = None) -> Change:
@@ -128,6 +128,7 @@ def _is_identifier(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= _MAX_IDENTIFIER and value.isascii() and value.isprintable()
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_with_unique_names, parse_constant=_reject_constant)
 _TEXT_OR_NULL: Final = f"null or at most {_MAX_TEXT} characters, without lone surrogates"
 _IDENTIFIER_TEXT: Final = f"1 to {_MAX_IDENTIFIER} printable ASCII characters"

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from app.store.cluster import ClusterTopology
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork, T
-from app.store.redis_url import Address, HostPort
-from app.store.sentinel import Quorum, SentinelTopology
+from app.store.redis_url import Address, HostPort, Quorum
+from app.store.sentinel import SentinelTopology
 
 
 class Topology(Protocol):

@@ -2,8 +2,7 @@
 
 Proxies that compress a response change its tag: nginx makes it weak (`W/"3"`), Apache, Caddy and Jetty append the
 coding (`"3-gzip"`, `"3;gzip"`). Clients send the changed tag back. Here, such a tag means the same as the original: it
-names a version, and a version never has two values, in any coding. So `If-Match` needs no strong
-comparison.
+names a version, and a version never has two values, in any coding. So `If-Match` needs no strong comparison.
 """
 
 import re

@@ -367,18 +367,6 @@ def test_bad_settings_are_json_with_the_json_option() -> None:
     assert "hunter2" not in json.dumps(answer)
 
 
-def test_wrong_usage_exits_with_status_2() -> None:
-    done = oms_config("check", "--nonsense")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "No such option '--nonsense'" in done.stderr
-
-
-def test_the_help_has_an_example() -> None:
-    done = oms_config("check", "--help")
-    assert done.returncode == 0
-    assert "oms-config check --json" in done.stdout
-
-
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
 def test_output_has_colours_only_at_a_terminal(redis_url: str, variables: dict[str, str]) -> None:
     assert "\x1b" not in check(redis_url).stdout

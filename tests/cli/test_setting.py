@@ -127,7 +127,9 @@ def test_stale_version_is_a_conflict_that_names_the_current_version(url: str, te
     token = make_token(tenant)
     oms_config("set", "on", url=url, token=make_token(tenant, sub="anna"))
     line = failure(oms_config("set", "off", "--if-version", "0", url=url, token=token), 3)
-    assert re.search(r" returned 409: .* Nothing was changed; the current version is 1\. \(request \w+\)$", line)
+    assert re.search(
+        rf" returned 409: .* Nothing was changed; the current version of tenant {tenant} is 1\. \(request \w+\)$", line
+    )
     assert client.enabled()
 
 
@@ -137,7 +139,7 @@ def test_conflict_is_json_with_the_json_option(url: str, tenant: str) -> None:
     error = json.loads(done.stderr)
     assert error.keys() == {"error", "message", "version", "request_id"}
     assert (error["error"], error["version"]) == ("conflict", 0)
-    assert error["message"].endswith(" Nothing was changed; the current version is 0.")
+    assert error["message"].endswith(f" Nothing was changed; the current version of tenant {tenant} is 0.")
 
 
 def test_unconditional_conflict_names_the_current_version() -> None:

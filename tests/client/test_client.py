@@ -77,9 +77,9 @@ def test_asynchronous_client_does_the_same(service: Service, tenant: str) -> Non
     assert values(asyncio.run(use())) == [(False, 0), (True, 1), (False, 2)]
 
 
-def test_set_with_a_stale_version_is_a_conflict_with_the_current_version(ours: Client, client: Contract) -> None:
+def test_stale_version_is_a_conflict_with_the_current_version(ours: Client, tenant: str, client: Contract) -> None:
     client.change(True, False)
-    with pytest.raises(Conflict, match=r"returned 409: .* the current version is 2") as caught:
+    with pytest.raises(Conflict, match=rf"409: .* the current version of tenant {tenant} is 2") as caught:
         ours.set(True, if_version=1)
     assert (caught.value.status, caught.value.version) == (409, 2)
     assert not client.enabled()

@@ -62,7 +62,8 @@ def test_copy_of_the_asynchronous_client_follows_changes(service: Service, tenan
             assert value_of(copy.get()) == (False, 0)
             await ours.set(True)
             assert await asyncio.to_thread(reaches, copy, True, 1)
-            return copy
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return copy
 
     copy = asyncio.run(follow())
     client.change(False)

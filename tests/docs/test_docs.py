@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,10 +46,16 @@ def code(document: Path) -> Iterator[str]:
     yield from re.findall(r"`([^`\n]+)`", re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE))
 
 
+def named_in_code(pattern: str) -> set[str]:
+    """Return what the group of `pattern` matches in the code of all documents."""
+    return {name for document in DOCUMENTS for line in code(document) for name in re.findall(pattern, line)}
+
+
 def arguments_of(command: str) -> list[list[str]]:
     """Return the arguments of each call of `command`, up to the end of the call for a shell. Variables become 1."""
     lines = [re.sub(r'"\$\w+"', "1", line) for document in DOCUMENTS for line in code(document)]
-    return [rest.split() for line in lines for rest in re.findall(rf"(?:^|[\s(/]){command} ([^|;&)\"]*)", line)]
+    call = rf'(?:^|[\s(/]){command} ((?:[^|;&)"]|"[^"]*")*)'
+    return [shlex.split(rest) for line in lines for rest in re.findall(call, line)]
 
 
 @each_document
@@ -76,26 +83,16 @@ def test_each_named_path_of_the_service_exists(tmp_path: Path, redis_url: str) -
 
 
 def test_each_named_command_of_the_checkout_exists() -> None:
-    named = {
-        name
-        for document in DOCUMENTS
-        for line in code(document)
-        for name in re.findall(r"(?:^|[\s(=])(bin/[\w-]+)", line)
-    }
-    assert {"bin/serve", "bin/test", "bin/oms-config"} <= named
-    for name in named:
+    commands = named_in_code(r"(?:^|[\s(=])(bin/[\w-]+)")
+    assert {"bin/serve", "bin/test", "bin/oms-config"} <= commands
+    for name in commands:
         assert os.access(ROOT / name, os.X_OK), name
 
 
 def test_each_named_module_exists() -> None:
-    named = {
-        name
-        for document in DOCUMENTS
-        for line in code(document)
-        for name in re.findall(r"python -m ((?:app|tests)[\w.]*)", line)
-    }
-    assert {"app.server", "app.cli", "tests.proof"} <= named
-    for name in named:
+    names = named_in_code(r"python -m ((?:app|tests)[\w.]*)")
+    assert {"app.server", "app.cli", "tests.proof"} <= names
+    for name in names:
         assert importlib.util.find_spec(name), name
 
 

@@ -14,7 +14,17 @@ import pytest
 
 from app.version import VERSION
 from tests.contract import PATH, Wire, check
-from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port, skip_locally
+from tests.processes import (
+    ROOT,
+    SECRET,
+    WEB,
+    Service,
+    clean_environment,
+    make_token,
+    reserve_port,
+    skip_locally,
+    start_broken,
+)
 from tests.waiting import PATIENCE
 
 
@@ -105,18 +115,8 @@ def test_unfinished_request_at_shutdown_gets_an_error_per_the_contract(tmp_path:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_missing_operation_stops_the_start(tmp_path: Path, workers: str) -> None:
     """Without required lifespan events, the process would start and answer every request with a 500."""
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "import runpy, app.operations\n"
-        "app.operations.operations = lambda store, feed: {}\n"
-        "if __name__ == '__main__': runpy.run_module('app.server', run_name='__main__')\n"
-    )
-    own = {"REDIS_URL": "redis://localhost", "JWT_SECRET": SECRET, "PORT": str(reserve_port())}
-    own["WEB_CONCURRENCY"] = workers
-    done = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=clean_environment(own), capture_output=True, text=True,
-        timeout=PATIENCE, check=False,
-    )  # fmt: skip
+    fault = "import app.operations\napp.operations.operations = lambda store, feed: {}"
+    done = start_broken(tmp_path / "broken.py", fault, WEB_CONCURRENCY=workers)
     assert done.returncode == 3
     assert "KeyError: 'evaluateFlag'" in done.stderr
 

@@ -11,6 +11,7 @@ replication   from a primary to a replica
 server        a Redis server and its faults
 cluster_node  a server of a Redis Cluster
 connection    what the store uses of redis-py's connections
+deployment    base class of the next three
 one_server    one server that fails
 sentinels     a primary, a replica and sentinels, with failovers and partitions
 cluster       two shards, with slots that move, failovers and partitions

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,10 +11,10 @@ from app.store.connections import ServerConnections
 from app.store.pipeline import key_slot
 from app.store.redis_url import HostPort
 from app.store.topology import Topology
-from tests.simulation.clients import Worker
 from tests.simulation.cluster_node import Claim, Node
 from tests.simulation.connection import Connector
 from tests.simulation.database import Database
+from tests.simulation.deployment import Deployment
 from tests.simulation.journal import Disturbance
 from tests.simulation.network import Network
 from tests.simulation.replication import Replication
@@ -33,23 +33,20 @@ class ClusterOptions:
     node: type[Node] = Node
 
 
-class Cluster:
+class Cluster(Deployment):
     """A `Deployment` with the shards n1, n2 and n3, n4, and three workers.
 
-    Each tenant begins on another shard. In a partition, w1 is cut off together with a primary. Worker w3 reaches every
-    node, also while they are cut off from each other.
+    Each tenant begins on another shard. In a partition, w1 is cut off together with a primary, which accepts no writes
+    then. Worker w3 reaches every node, also while they are cut off from each other.
     """
 
     tenants: Sequence[str] = ("t1", "t2")
     hosts: Sequence[str] = ("w1", "w2", "w3")
 
     def __init__(self, options: ClusterOptions, network: Network, chance: random.Random) -> None:
+        super().__init__(network, chance)
         self.min_replicas = options.min_replicas
         self.pause = chance.choice([0.1, 0.35])
-        self.failure_pause = 1.0
-        self.unsettled: list[tuple[float, float]] = []
-        self._network = network
-        self._chance = chance
         self._slots = {tenant: key_slot(f"{{{tenant}}}".encode()) for tenant in self.tenants}
         bounds = [bound for slot in self._slots.values() for bound in (slot, slot + 1)]
         self._starts = sorted({0, _HALF, *bounds})
@@ -84,7 +81,7 @@ class Cluster:
             case "hang":
                 await self._hang()
             case "link":
-                await self._cut_link()
+                await self._cut_link(["n1", "n3"], ["n2", "n4"])
             case failover:
                 await self._fail_over(is_partition=failover == "partition")
 
@@ -93,7 +90,7 @@ class Cluster:
         slot = self._slots[tenant]
         source = self._owner(tenant)
         (target,) = (node for node in self._nodes if node.role == "primary" and node is not source)
-        self._network.journal.note(self._network.loop.time(), f"{tenant} moves from {source.name} to {target.name}")
+        self._network.journal.note(self._now(), f"{tenant} moves from {source.name} to {target.name}")
         target.importing.add(slot)
         await self._pause(0.1)
         source.migrating[slot] = target
@@ -108,34 +105,23 @@ class Cluster:
         await self._pause(0.1)
         source.learn(slot, claim)
         del source.migrating[slot]
-        self._left[tenant] = source, self._network.loop.time()
+        self._left[tenant] = source, self._now()
         for node in self._nodes:
             self._gossip(target, node, [slot])
 
     async def _hang(self) -> None:
         """Let a primary hang. That disturbs only its own tenants."""
-        start = self._network.loop.time()
+        start = self._now()
         node = self._owner(self._chance.choice(list(self.tenants)))
         node.hang()
         await self._pause(0.8)
         node.resume()
-        network = self._network
-        network.journal.disturb(Disturbance("hang", start, network.loop.time(), tenants=self._tenants_of(node)))
-
-    async def _cut_link(self) -> None:
-        start = self._network.loop.time()
-        self._network.partition(["n1", "n3"], ["n2", "n4"])
-        await self._pause(1.0)
-        self._network.heal()
-        await asyncio.sleep(0.2)
-        if self.min_replicas:
-            end = self._network.loop.time()
-            self._network.journal.disturb(Disturbance("no replica", start, end, hurts_reads=False))
+        self._disturb("hang", start, tenants=self._tenants_of(node))
 
     async def _fail_over(self, *, is_partition: bool) -> None:
         """Let a primary die or be cut off, and promote its replica. The primary comes back as a replica."""
-        loop, network = self._network.loop, self._network
-        start = loop.time()
+        network = self._network
+        start = self._now()
         old = self._owner(self._chance.choice(list(self.tenants)))
         (new,) = (replication.replica for replication in old.replicas)
         assert isinstance(new, Node)
@@ -150,18 +136,18 @@ class Cluster:
         old.is_failing = True  # also after a restart, until it hears of the other nodes
         await self._pause(1.0)
         self._promote(old, new)
-        promoted = loop.time()
+        promoted = self._now()
         await self._pause(6.0)
         network.heal()
         old.start()
-        healed = loop.time()
+        healed = self._now()
         await self._pause(1.0)
         for node in self._nodes:
             if node is not old:
                 self._gossip(node, old, self._starts)
         old.synchronize(new)
         old.is_failing = False
-        settled = max(loop.time(), healed + FOLLOW, promoted + FOLLOW)
+        settled = max(self._now(), healed + FOLLOW, promoted + FOLLOW)
         journal = network.journal
         if is_partition:
             journal.disturb(Disturbance("partition", start, settled, ["w1"]))
@@ -169,7 +155,7 @@ class Cluster:
         journal.disturb(Disturbance("failover", start, promoted + FOLLOW, hosts, tenants))
         journal.disturb(Disturbance("failover", start, settled, None, tenants, hurts_reads=False))
         self.unsettled.append((start, settled))
-        await asyncio.sleep(settled - loop.time())
+        await asyncio.sleep(settled - self._now())
 
     def _promote(self, old: Node, new: Node) -> None:
         for replication in list(old.replicas):
@@ -194,9 +180,6 @@ class Cluster:
 
         self._network.loop.call_later(self._chance.uniform(0, 0.2), deliver)
 
-    async def _pause(self, longest: float) -> None:
-        await asyncio.sleep(self._chance.uniform(0, longest))
-
     def _owner(self, tenant: str) -> Node:
         """Return the primary that has the tenant's slot."""
         slot = self._slots[tenant]
@@ -205,14 +188,10 @@ class Cluster:
 
     def _tenants_of(self, node: Node) -> Sequence[str]:
         """Return the tenants whose keys are on `node`, or are there according to a worker's slot map."""
-        since = self._network.loop.time() - FOLLOW
+        since = self._now() - FOLLOW
         moved = [tenant for tenant, (source, time) in self._left.items() if source is node and time > since]
         return [*moved, *(tenant for tenant, slot in self._slots.items() if node.owner(slot) is node)]
 
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""
         return self._owner(tenant).database
-
-    def violations(self, workers: Sequence[Worker]) -> Iterator[str]:
-        """See `Deployment`. A primary that is cut off accepts no writes, so there is no other rule."""
-        return iter(())

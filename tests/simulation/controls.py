@@ -10,9 +10,10 @@ from typing import Any, Final
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.feed.feed import Feed
 from app.model import Author, Change, Expected, Setting, version_of
+from app.store.audit import log_change
 from app.store.connections import DRIVER_ERRORS, ServerConnections
 from app.store.pipeline import PipelineWork, T
-from app.store.redis_store import RedisStore
+from app.store.redis_store import RedisStore, _Attempt
 from app.store.redis_url import HostPort
 from app.store.topology import Topology
 from tests.simulation.cluster import Cluster, ClusterOptions
@@ -92,6 +93,17 @@ class NoLookup(RedisStore):
 
     async def _find_sent_change(self, tenant: str, sent: Change, cause: Exception) -> Setting:
         raise OutcomeUnknown("not looked up") from cause
+
+
+class ForgetfulAuditor(RedisStore):
+    """Logs a change only if its caller gets an answer."""
+
+    async def change(self, tenant: str, enabled: bool, author: Author, expected: Expected = None) -> Setting:
+        attempt = _Attempt(tenant, enabled, author, expected)
+        setting = await self._change(attempt)
+        if attempt.sent is not None:
+            log_change(tenant, attempt.sent, "stored")
+        return setting
 
 
 class UnconfirmedStore(RedisStore):
@@ -195,6 +207,7 @@ CONTROLS: Final = {
     "lookup says conflict": Control(_RIVAL, Variant(store=PessimisticLookup)),
     "lookup by version": Control("neither its expected version nor its own change", Variant(store=VersionLookup)),
     "lookup removed": Control("only one connection was cut", Variant(store=NoLookup)),
+    "audit line only after an answer": Control("has no line", Variant(store=ForgetfulAuditor)),
     "cached reads": Control(_OLDER, Variant(store=CachingStore)),
     "read joins a batch already sent": Control(_OLDER, Variant(topology=LateJoiningTopology)),
     "listener without catch-up": Control("at the end, the last event", Variant(feed=ForgetfulFeed)),

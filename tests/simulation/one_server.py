@@ -2,34 +2,30 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from app.store.topology import Topology
-from tests.simulation.clients import Worker
 from tests.simulation.connection import Connector
 from tests.simulation.database import Database
-from tests.simulation.journal import Disturbance
+from tests.simulation.deployment import Deployment
 from tests.simulation.log import Fsync
 from tests.simulation.network import Network
 from tests.simulation.server import Server
 
 
-class OneServer:
+class OneServer(Deployment):
     """A `Deployment` with one server and two workers."""
 
     tenants: Sequence[str] = ("t0", "t1")
     hosts: Sequence[str] = ("w1", "w2")
-    min_replicas: int = 0
 
     def __init__(self, server: type[Server], fsync: Sequence[Fsync], network: Network, chance: random.Random) -> None:
-        self._network = network
-        self._chance = chance
+        super().__init__(network, chance)
         self._server = server(network, ("redis", 6379), "redis", "primary", chance.choice(fsync))
         self.pause = chance.choice([0.005, 0.05])
         self.failure_pause = chance.choice([0.2, 1.0])
         self._connectors = {host: Connector(network, host) for host in self.hosts}
         self.servers: Sequence[Server] = [self._server]
-        self.unsettled: list[tuple[float, float]] = []
 
     def topology(self, host: str) -> Topology:
         """See `Deployment`."""
@@ -37,9 +33,9 @@ class OneServer:
 
     async def fail(self) -> None:
         """See `Deployment`."""
-        server, loop = self._server, self._network.loop
+        server = self._server
         kind = self._chance.choice(["close", "kill", "crash", "hang", "full", "demote"])
-        start, seconds = loop.time(), self._chance.choice([0.02, 0.3, 1.2])
+        start, seconds = self._now(), self._chance.choice([0.02, 0.3, 1.2])
         if kind == "close":
             seconds = 0.0
             server.close_all()
@@ -49,7 +45,7 @@ class OneServer:
             await asyncio.sleep(seconds)
             server.start()
             if len(self._network.journal.dropped) > dropped:
-                self.unsettled.append((start, loop.time()))
+                self.unsettled.append((start, self._now()))
         elif kind == "hang":
             server.hang()
             await asyncio.sleep(seconds)
@@ -62,13 +58,8 @@ class OneServer:
             server.role = "replica"
             await asyncio.sleep(seconds)
             server.role = "primary"
-        hurts_reads = kind in {"close", "kill", "crash", "hang"}
-        self._network.journal.disturb(Disturbance(kind, start, loop.time(), hurts_reads=hurts_reads))
+        self._disturb(kind, start, hurts_reads=kind in {"close", "kill", "crash", "hang"})
 
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""
         return self._server.database
-
-    def violations(self, workers: Sequence[Worker]) -> Iterator[str]:
-        """See `Deployment`. One server has no other rules."""
-        return iter(())

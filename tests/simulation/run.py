@@ -3,27 +3,29 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from app.feed.feed import Feed
+from app.logs import AUDIT_LOGGER
 from app.store.redis_store import RedisStore
 from app.store.topology import Topology
+from tests.audit import Fields, audit_violations
 from tests.clients import Load
 from tests.register import Loss, violations
 from tests.simulation.clients import ImpatientRegister, Listener, Worker
-from tests.simulation.database import Database
+from tests.simulation.deployment import Deployment
 from tests.simulation.journal import Journal, Stored
 from tests.simulation.log import changes_of
 from tests.simulation.loop import SimulatedLoop, StuckError
 from tests.simulation.network import Network, Rates
 from tests.simulation.rules import availability_violations, listener_violations
-from tests.simulation.server import Server
 
 OPERATIONS: Final = 30  # of one client
 CLIENTS: Final = 3  # of each tenant at each worker
@@ -32,30 +34,6 @@ TIMEOUT: Final = 0.5  # in seconds, of the store's operations
 # In seconds: how long after the last fault the listeners must have heard everything.
 CALM: Final = 10.0
 HISTORY_LENGTH: Final = 100_000
-
-
-class Deployment(Protocol):
-    """The servers of one run, and what goes wrong with them."""
-
-    tenants: Sequence[str]
-    hosts: Sequence[str]  # of the workers
-    min_replicas: int
-    servers: Sequence[Server]
-    pause: float  # in seconds, of a client between two operations
-    failure_pause: float  # in seconds, between two failures
-    unsettled: list[tuple[float, float]]
-
-    def topology(self, host: str) -> Topology:
-        """Return the topology of a worker on `host`."""
-
-    async def fail(self) -> None:
-        """Let one thing go wrong, and repair it."""
-
-    def survivor(self, tenant: str) -> Database:
-        """Return the database that has the tenant's keys at the end."""
-
-    def violations(self, workers: Sequence[Worker]) -> Iterator[str]:
-        """Yield what contradicts the rules of this topology."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +79,7 @@ class Simulation:
         self._deployment = deploy(self._network, chance)
         self._variant = variant
         self._is_over = False
+        self._audit_lines: list[Fields] = []
         self._workers: list[Worker] = []
         self._listeners = [
             Listener(tenant, self._chance(f"listener {tenant} {number}"))
@@ -115,7 +94,7 @@ class Simulation:
         """Run, and check the rules."""
         result = Result(self._seed)
         random.seed(self._seed)  # for the product's own random numbers
-        with _unexpected_errors(result.violations):
+        with _unexpected_errors(result.violations), _audit_log(self._audit_lines):
             try:
                 self._loop.run(self._main())
             except StuckError as error:
@@ -195,15 +174,46 @@ class Simulation:
         for worker in self._workers:
             for tenant, operations in worker.load.operations.items():
                 yield from availability_violations(operations, worker.host, tenant, journal)
+        yield from self._audit_violations()
         yield from self._deployment.violations(self._workers)
         open_connections = sum(server.sessions for server in self._deployment.servers)
         if open_connections:
             yield f"{open_connections} connections are still open at the end"
 
+    def _audit_violations(self) -> Iterator[str]:
+        """Compare the audit log with every change that was ever stored, also if it was lost later."""
+        stored: dict[str, list[Fields]] = {}
+        for each in self._journal.stored.values():
+            fields = {"version": each.entry.version, "enabled": each.entry.enabled, "request_id": each.entry.name}
+            stored.setdefault(each.tenant, []).append({"changed_by": "client", "reason": None, **fields})
+        loads = [worker.load.operations.values() for worker in self._workers]
+        operations = itertools.chain.from_iterable(itertools.chain.from_iterable(loads))
+        yield from audit_violations(self._audit_lines, stored, operations)
+
     def _history(self, tenant: str) -> list[Stored]:
         """Return the changes of a tenant that are left at the end, oldest first."""
         ids = [json.loads(value)["id"] for value in changes_of(tenant, self._deployment.survivor(tenant))]
         return [self._journal.stored[change_id] for change_id in ids]
+
+
+@contextlib.contextmanager
+def _audit_log(lines: list[Fields]) -> Iterator[None]:
+    """Add the fields of each line of the audit log to `lines`."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            names = ("tenant", "enabled", "version", "outcome", "changed_by", "reason", "request_id")
+            lines.append({name: record.__dict__[name] for name in names if name in record.__dict__})
+
+    logger, handler = logging.getLogger(AUDIT_LOGGER), Handler()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,13 @@ from typing import Final
 
 from app.store.connections import ServerConnections
 from app.store.pipeline import PipelineWork
-from app.store.redis_url import HostPort
-from app.store.sentinel import Quorum, SentinelTopology
+from app.store.redis_url import HostPort, Quorum
+from app.store.sentinel import SentinelTopology
 from app.store.topology import Topology
 from tests.simulation.clients import Worker
 from tests.simulation.connection import Connector
 from tests.simulation.database import Database, Reply
+from tests.simulation.deployment import Deployment
 from tests.simulation.journal import Disturbance
 from tests.simulation.network import Network, Rates
 from tests.simulation.replication import Replication
@@ -82,7 +83,7 @@ class SentinelOptions:
     sentinel: type[Sentinel] = Sentinel
 
 
-class Sentinels:
+class Sentinels(Deployment):
     """A `Deployment` with servers a and b, sentinels s1 to s3, and three workers.
 
     Machine 1 has a, s1 and w1; machine 2 has b, s2 and w2; s3 is elsewhere. Worker w3 reaches every machine, also while
@@ -93,12 +94,9 @@ class Sentinels:
     hosts: Sequence[str] = ("w1", "w2", "w3")
 
     def __init__(self, options: SentinelOptions, network: Network, chance: random.Random) -> None:
+        super().__init__(network, chance)
         self.min_replicas = options.min_replicas
         self.pause = chance.choice([0.1, 0.35])
-        self.failure_pause = 1.0
-        self.unsettled: list[tuple[float, float]] = []
-        self._network = network
-        self._chance = chance
         self._majority = options.majority
         self._primary = Server(network, ("a", 6379), "a")
         self._replica = Server(network, ("b", 6379), "b", "replica")
@@ -126,20 +124,11 @@ class Sentinels:
         """See `Deployment`."""
         match self._chance.choice(["link", "sentinel", "planned", "death", "partition", "partition"]):
             case "link":
-                await self._cut_link()
+                await self._cut_link(["a"], ["b"])
             case "sentinel":
                 await self._hang_sentinel()
             case kind:
                 await self._fail_over(kind)
-
-    async def _cut_link(self) -> None:
-        start = self._network.loop.time()
-        self._network.partition(["a"], ["b"])
-        await self._pause(1.0)
-        self._network.heal()
-        await asyncio.sleep(0.2)
-        if self.min_replicas:
-            self._disturb("no replica", start, hurts_reads=False)
 
     async def _hang_sentinel(self) -> None:
         """Let one sentinel hang. That disturbs no operation."""
@@ -215,17 +204,6 @@ class Sentinels:
     def _tell(self, sentinels: Sequence[Sentinel]) -> None:
         for sentinel in sentinels:
             sentinel.learn(self._primary.address, self._replica.address, self._epoch)
-
-    def _now(self) -> float:
-        return self._network.loop.time()
-
-    async def _pause(self, longest: float) -> None:
-        await asyncio.sleep(self._chance.uniform(0, longest))
-
-    def _disturb(
-        self, kind: str, start: float, hosts: Sequence[str] | None = None, *, hurts_reads: bool = True
-    ) -> None:
-        self._network.journal.disturb(Disturbance(kind, start, self._now(), hosts, hurts_reads=hurts_reads))
 
     def survivor(self, tenant: str) -> Database:
         """See `Deployment`."""

@@ -18,8 +18,8 @@ from app.model import NEVER_SET, Author, Setting
 from app.store.connections import ServerConnections
 from app.store.pipeline import Command, Pipeline, PipelineWork, StoreConnectionError, T
 from app.store.redis_store import RedisStore
-from app.store.redis_url import Address, HostPort
-from app.store.sentinel import Quorum, SentinelTopology
+from app.store.redis_url import Address, HostPort, Quorum
+from app.store.sentinel import SentinelTopology
 from app.store.topology import connect, sentinels_at
 from tests.conftest import Run
 from tests.processes import Service, make_token

@@ -269,8 +269,7 @@ def test_tenants_are_spread_over_the_nodes(run: Run, nodes: Cluster, tenant: str
 
 def test_moving_slot_is_followed_at_each_step(run: Run, nodes: Cluster, tenant: str) -> None:
     async def follow() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
         async with store_at(nodes.url) as store:
             assert (await flip(store, tenant)).version == 1
             assert (await flip(store, tenant)).version == 2
@@ -316,8 +315,7 @@ def test_moving_slot_never_reads_as_never_set_while_confirming(run: Run, tmp_pat
             assert await store.change(tenant, True, AUTHOR) == Setting(enabled=True, version=5)
 
     with cluster(tmp_path) as nodes:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
         replicas = [nodes.add_replica(each, tmp_path / f"replica-{each.port}") for each in (source, target)]
         try:
             run(follow(nodes, source, target))
@@ -334,8 +332,7 @@ def errors_at(node: Node, kind: str) -> int:
 
 def test_moved_slot_is_redirected_only_once(run: Run, nodes: Cluster, tenant: str) -> None:
     async def read() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
         async with store_at(nodes.url) as store:
             await store.current(tenant)
             nodes.begin_move(tenant, target)
@@ -348,14 +345,16 @@ def test_moved_slot_is_redirected_only_once(run: Run, nodes: Cluster, tenant: st
     run(read())
 
 
-def test_change_waits_while_its_keys_are_on_two_nodes(
-    run: Run, nodes: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.store.cluster._TRY_AGAIN_DELAY", 1.0)  # seconds: a busy machine moves keys slowly
+@pytest.fixture
+def slow_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the store wait longer for keys on two nodes: a busy machine moves them slowly."""
+    monkeypatch.setattr("app.store.cluster._TRY_AGAIN_DELAY", 1.0)  # seconds
 
+
+@pytest.mark.usefixtures("slow_moves")
+def test_change_waits_while_its_keys_are_on_two_nodes(run: Run, nodes: Cluster, tenant: str) -> None:
     async def change() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
         async with store_at(nodes.url, limit=8.0) as store:
             await flip(store, tenant)
             await flip(store, tenant)
@@ -371,14 +370,10 @@ def test_change_waits_while_its_keys_are_on_two_nodes(
     run(change())
 
 
-def test_history_that_moves_between_watch_and_exec_is_no_conflict(
-    run: Run, nodes: Cluster, tenant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.store.cluster._TRY_AGAIN_DELAY", 1.0)  # seconds: a busy machine moves keys slowly
-
+@pytest.mark.usefixtures("slow_moves")
+def test_history_that_moves_between_watch_and_exec_is_no_conflict(run: Run, nodes: Cluster, tenant: str) -> None:
     async def change() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
 
         async def move_history() -> None:
             nodes.move_key(f"external_oms:{{{tenant}}}:history", source, target)
@@ -406,8 +401,7 @@ def test_history_that_moves_between_watch_and_exec_is_no_conflict(
 
 def test_history_and_change_fail_while_keys_are_on_two_nodes(run: Run, nodes: Cluster, tenant: str) -> None:
     async def read() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
         keys = [f"external_oms:{{{tenant}}}:history", f"external_oms:{{{tenant}}}"]
         async with store_at(nodes.url) as store:
             await flip(store, tenant)
@@ -430,8 +424,7 @@ def test_redirect_loop_between_two_nodes_is_an_error(run: Run, nodes: Cluster, t
     """One node migrates the slot, and the other does not import it."""
 
     async def read() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        source, target = nodes.owner_and_other(tenant)
         async with store_at(nodes.url, limit=PATIENCE) as store:
             assert await store.current(tenant) == NEVER_SET
             source.ask("CLUSTER", "SETSLOT", nodes.slot(tenant), "MIGRATING", target.ask("CLUSTER", "MYID"))
@@ -669,8 +662,7 @@ async def _await_version(subscriber: Subscriber, version: int, *, is_reset: bool
 
 def test_subscribers_catch_up_after_each_change_of_an_owner(run: Run, nodes: Cluster, tenant: str) -> None:
     async def listen() -> None:
-        source = nodes.owner(tenant)
-        target = next(each for each in nodes.nodes if each is not source)
+        _, target = nodes.owner_and_other(tenant)
         async with store_at(nodes.url) as store, store.announcements() as tenants, asyncio.timeout(PATIENCE):
             await flip(store, f"{tenant}-other")
             while await anext(tenants) != f"{tenant}-other":

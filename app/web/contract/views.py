@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import flask
 from connexion.operations import AbstractOperation
@@ -58,6 +58,7 @@ class View:
     """
 
     def __init__(self, operation: AbstractOperation) -> None:
+        self.operation_id: str = operation.operation_id
         self._operation = operation.function
         arguments = inspect.signature(self._operation).parameters.keys()
         declared = {argument_name(parameter["name"]) for parameter in operation.parameters}
@@ -72,9 +73,14 @@ class View:
         """Handle one request. Path parameters are in the request's context already, so those from Flask are ignored."""
         scope: Scope = flask.request.environ[SCOPE_KEY]
         context = request_context(scope)
-        arguments = {name: read(context, scope) for name, read in self._from_request}
-        arguments |= {name: context.parameters[name] for name in self._from_parameters}
-        arguments |= {name: context.body[name] for name in self._from_body}
+        # Loops, because Python 3.11 calls a function for each comprehension.
+        arguments: dict[str, Any] = {}
+        for name, read in self._from_request:
+            arguments[name] = read(context, scope)
+        for name in self._from_parameters:
+            arguments[name] = context.parameters[name]
+        for name in self._from_body:
+            arguments[name] = context.body[name]
         return response_for(await self._operation(**arguments), scope)
 
 

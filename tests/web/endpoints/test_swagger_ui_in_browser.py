@@ -257,12 +257,12 @@ def test_authorization_covers_every_document_and_survives_a_reload(ui: SwaggerUi
     ui.authorize(make_token(tenant))
     ui.choose_document(EXTENSIONS_TITLE)
     assert ui.is_authorized()
-    assert ui.execute("GET").body == {"changes": []}
+    assert ui.execute("GET").body == {"tenant": tenant, "changes": []}
     ui.page.reload()
     ui.expect_document(EXTENSIONS_TITLE)
     expect(ui.operation("GET")).to_have_class(re.compile("is-open"))  # the address names the operation
     assert ui.is_authorized()
-    assert ui.execute("GET").body == {"changes": []}
+    assert ui.execute("GET").body == {"tenant": tenant, "changes": []}
     ui.choose_document(TITLE)
     assert ui.execute("GET").body == {"enabled": False}
 
