@@ -4,7 +4,7 @@ import re
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.settings import Settings, SettingsError, unknown_variables
@@ -313,7 +313,6 @@ def test_default_algorithm_fits_the_key(environment: dict[str, str], default: st
     assert Settings.read(REQUIRED | environment).algorithms == (default,)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([each.metadata["variable"] for each in dataclasses.fields(Settings)]), st.text())
 )
