@@ -1,6 +1,6 @@
 // Makes Swagger UI usable with a keyboard and a screen reader.
 
-// Attributes that elements of Swagger UI lack or, for null, must not have.
+// Attributes that elements of Swagger UI lack or, for null, must not have. A function gets the element.
 export const ATTRIBUTES = {
   ".info .title": { "aria-level": "1" },
   ".opblock-tag, .models h4": { "aria-level": "2" },
@@ -13,6 +13,7 @@ export const ATTRIBUTES = {
   ".servers select": { "aria-label": "Server" },
   ".opblock-summary-control": { "aria-label": null }, // the method, the path and the summary are a better name
   ".opblock-summary .copy-to-clipboard": { role: "button", tabindex: "0", "aria-label": "Copy the path" },
+  "[data-param-name] input": { "aria-label": (input) => input.closest("tr").dataset.paramName },
   ".body-param__text": { "aria-label": "Request body" },
   ".model-toggle": { role: "img", "aria-label": "Properties" }, // the content of a button
   ".responses-table": { role: null, "aria-live": null }, // "region" hides that this is a table
@@ -30,7 +31,7 @@ const setAttributes = () => {
         if (value === null) {
           element.removeAttribute(name);
         } else {
-          element.setAttribute(name, value);
+          element.setAttribute(name, typeof value === "function" ? value(element) : value);
         }
       }
     }
@@ -49,13 +50,21 @@ export const improveElements = (root) => {
   });
 };
 
+const announce = (text) => {
+  document.getElementById("announcement").textContent = text;
+};
+
 /** Tell a screen reader that an answer has arrived. */
 const announceAnswers = () => ({
   statePlugins: {
     spec: {
       wrapActions: {
+        setRequest: (set) => (path, method, request) => {
+          announce(""); // an equal text is not read again
+          return set(path, method, request);
+        },
         setResponse: (set) => (path, method, response) => {
-          document.getElementById("announcement").textContent = `Response: ${(response.err || response).status || "no answer"}`;
+          announce(`Response: ${(response.err || response).status || "no answer"}`);
           return set(path, method, response);
         },
       },
