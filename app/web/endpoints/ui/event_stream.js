@@ -55,11 +55,12 @@ class EventStream {
   }
 }
 
-const STOPPED = { events: [], status: "Stopped.", ended: true };
+// What is shown for a stream that another one has replaced.
+const REPLACED = { id: 0, events: [], status: "Stopped.", ended: true, stop: () => {} };
 
 /** The plugin. It opens one stream at a time, and shows it where Swagger UI shows the body of a response. */
 export const eventStreams = ({ React: { createElement, useEffect, useReducer } }) => {
-  let newest = { id: 0, stop: () => {} };
+  let newest = REPLACED;
 
   const userFetch = async (url, request) => {
     const controller = new AbortController();
@@ -75,13 +76,10 @@ export const eventStreams = ({ React: { createElement, useEffect, useReducer } }
 
   const EventLog = ({ content }) => {
     const [, update] = useReducer((count) => count + 1, 0);
-    const stream = String(newest.id) === content ? newest : STOPPED;
+    const stream = String(newest.id) === content ? newest : REPLACED;
     useEffect(() => {
-      if (stream.ended) {
-        return undefined;
-      }
       stream.onChange = update;
-      update(); // events may have arrived since the first rendering
+      update(); // it may have changed since the first rendering
       return () => {
         stream.onChange = () => {};
         stream.stop();
