@@ -30,8 +30,9 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
         "jwt_secret": REQUIRED["JWT_SECRET"], "jwt_secret_previous": None,
         "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
-        "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
-        "max_body_bytes": 16384, "keep_alive": 95, "history_length": 1000, "cors_allow_origins": (),
+        "jwt_jwks_ttl": 300.0, "jwt_scope_claim": None, "jwt_read_scope": None, "jwt_write_scope": None,
+        "tenant_host": None, "max_body_bytes": 16384, "keep_alive": 95, "history_length": 1000,
+        "cors_allow_origins": (),
         "docs_url": "https://docs.newstore.net", "ui_note": None, "metrics_token": None, "metrics_directory": None,
         "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
@@ -44,7 +45,8 @@ def test_each_variable_is_read() -> None:
             "REDIS_TLS_VERIFY": "false", "REDIS_MIN_REPLICAS": "1", "REDIS_SENTINEL_QUORUM": "any",
             "REDIS_SENTINEL_USERNAME": "oms", "REDIS_SENTINEL_PASSWORD": "päss", "JWT_SECRET": "x" * 64,
             "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
-            "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
+            "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_SCOPE_CLAIM": "roles",
+            "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
             "KEEP_ALIVE": "620", "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
             "METRICS_TOKEN": "m" * 16, "PROMETHEUS_MULTIPROC_DIR": "/metrics",
@@ -54,7 +56,8 @@ def test_each_variable_is_read() -> None:
     assert settings.redis == Address(kind="sentinels", hosts=(("host", 26379),), service="oms")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # compared above
         80, 2, None, False, 0.5, 1, "any", "oms", "päss", "x" * 64, None, None, None, "me",
-        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 620, 50,
+        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "roles", "oms:read", "oms:write", "{tenant}.example.net", 100,
+        620, 50,
         ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "Ask Änne.",
         "m" * 16, "/metrics", "json", "DEBUG",
     )  # fmt: skip
@@ -75,6 +78,7 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "parsed"),
     [
+        ("LOG_LEVEL", "warn", "WARNING"),
         ("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json"),
         ("REDIS_TLS_VERIFY", "False", False), ("REDIS_TLS_VERIFY", "TRUE", True),
         ("JWT_ALGORITHMS", "hs512,HS256", ("HS512", "HS256")),
@@ -97,7 +101,7 @@ EXACT = [field.metadata["variable"] for field in dataclasses.fields(Settings) if
 @pytest.mark.parametrize("variable", EXACT)
 @pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}", "{}\t", "\n", "\ufeff{}", "{}\u200b"])
 def test_white_space_around_a_value_is_named(variable: str, around: str) -> None:
-    reason = "it begins or ends with white space or an invisible character, such as a line end"
+    reason = "it begins or ends with white space or an invisible character, such as a line end; printf %s writes none"
     value = around.format("x" * 64)
     assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
 
@@ -105,7 +109,7 @@ def test_white_space_around_a_value_is_named(variable: str, around: str) -> None
 @pytest.mark.parametrize("variable", EXACT)
 @pytest.mark.parametrize("value", ['""', "''", '"' + "x" * 64 + '"', "'" + "x" * 64 + "'", '"'])
 def test_quotation_marks_around_a_value_are_named(variable: str, value: str) -> None:
-    reason = "it is in quotation marks, which are a part of the value"
+    reason = "it is in quotation marks, which are a part of the value; remove them"
     assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
 
 
@@ -187,6 +191,7 @@ def test_unusable_public_key_is_described() -> None:
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_SECRET_PREVIOUS", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),
+        *(("JWT_SCOPE_CLAIM", value) for value in ("a b", "iss")),
         *(("JWT_LEEWAY", value) for value in ("-1", "601", "x")),
         *(("HISTORY_LENGTH", value) for value in ("0", "100001", "x")),
         *(("MAX_BODY_BYTES", value) for value in ("0", "63", "1048577")),
@@ -227,6 +232,26 @@ def test_unusable_public_key_is_described() -> None:
 )  # fmt: skip
 def test_bad_value_is_rejected(variable: str, value: str) -> None:
     assert faults(**{variable: value}).startswith(f"bad settings: {variable} must be ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"TENANT_HOST": "{tennant}.x.newstore.net"}, "{tenant} must be in it exactly once"),
+        ({"TENANT_HOST": "x.newstore.net"}, "{tenant} must be in it exactly once"),
+        ({"TENANT_HOST": "{tenant}.{tenant}"}, "{tenant} must be in it exactly once"),
+        ({"TENANT_HOST": "https://{tenant}.x"}, "it has a scheme, a port or a path; a host has none"),
+        ({"TENANT_HOST": "{tenant}.x:443"}, "it has a scheme, a port or a path; a host has none"),
+        ({"JWT_SECRET": "", "JWT_JWKS_URL": "http://id.example/keys"}, "http:// is for loopback addresses only"),
+        ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example"}, "http:// is for loopback addresses only"),
+        (
+            {"JWT_SECRET": "", "JWT_ISSUER": "https://id.example/realms/{tenant}/.well-known/openid-configuration"},
+            "it is the address of the discovery document: leave out /.well-known/openid-configuration",
+        ),
+    ],
+)
+def test_known_mistake_is_named(environment: dict[str, str], reason: str) -> None:
+    assert faults(**environment).endswith(f"; {reason}")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ class Settings:
     jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the name of the tenant's claim", parse.claim, "tenant")
     jwt_leeway: float = _setting("JWT_LEEWAY", "a number of seconds, 0 to 600", parse.seconds(0, 600), 0.0)
     jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "a number of seconds, 10 to 86400", parse.seconds(10, 86400), 300.0)
+    jwt_scope_claim: str | None = _setting("JWT_SCOPE_CLAIM", "the name of the scopes' claim", parse.claim, None)
     jwt_read_scope: str | None = _setting("JWT_READ_SCOPE", "one scope", parse.scope, None)
     jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one scope", parse.scope, None)
     tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} once", parse.tenant_host, None)
@@ -105,12 +106,7 @@ class Settings:
     log_format: str = _setting(
         "LOG_FORMAT", "logfmt, json or console", parse.one_of("logfmt", "json", "console"), "logfmt"
     )
-    log_level: str = _setting(
-        "LOG_LEVEL",
-        "DEBUG, INFO, WARNING, ERROR or CRITICAL",
-        parse.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-        "INFO",
-    )
+    log_level: str = _setting("LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL", parse.log_level, "INFO")
 
     @property
     def algorithms(self) -> tuple[str, ...]:
