@@ -43,8 +43,9 @@ class DocumentNotFound(FetchError):
 class JwksKeySource:
     """A `KeySource` of JWK Sets: one set per issuer, or one set at `location` for all tokens.
 
-    A set is fetched again after `ttl` seconds, or if it lacks a token's key. `accepted` are the algorithms that keys
-    may be used with. `clock` returns monotonic seconds. The caller must call `close`, which also closes `fetcher`.
+    A set is fetched again after `ttl` seconds, or if none of its keys has signed a token. `accepted` are the algorithms
+    that keys may be used with. `clock` returns monotonic seconds. The caller must call `close`, which also closes
+    `fetcher`.
     """
 
     def __init__(
@@ -88,6 +89,14 @@ class JwksKeySource:
             detail = f"{len(found)} keys of {state.location} fit the token's kid and alg; {state.ignored}"
             raise Unauthorized("The token's key is not in its issuer's key set.", RejectionReason.KEY, detail)
         return found
+
+    async def refresh(self, issuer: str | None) -> bool:
+        """See `KeySource`. Does nothing if the last fetch was a moment ago."""
+        state = self._state_of(self._location or issuer or "")
+        before = state.keys
+        if self._may_fetch(state):
+            await self._fetch(state)
+        return state.keys != before
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""

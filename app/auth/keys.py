@@ -57,6 +57,9 @@ class KeySource(Protocol):
         Raises Unauthorized if there is no such key, and KeyUnavailable if the issuer's keys cannot be fetched now.
         """
 
+    async def refresh(self, issuer: str | None) -> bool:
+        """Fetch the keys again, because none of those from `find` has signed a token. Return True if they changed."""
+
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """Return True if `key`, from an earlier `find` for `issuer`, is still valid. Uses cached data only."""
 
@@ -73,6 +76,10 @@ class StaticKeySource:
     async def find(self, issuer: str | None, key_id: str | None, algorithm: object) -> Sequence[Key]:
         """See `KeySource`."""
         return self.keys
+
+    async def refresh(self, issuer: str | None) -> bool:
+        """See `KeySource`."""
+        return False
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
@@ -138,6 +145,8 @@ def canonical(algorithm: object) -> object:
 def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> tuple[list[Key], list[str]]:
     """Return the keys of a JWK Set that can verify with an `accepted` algorithm, and why each other key is ignored.
 
+    A repeated key is returned once.
+
     RFC 7517, section 5, recommends to ignore keys: shared secrets, private keys, encryption keys, unsupported types and
     algorithms, unreasonable sizes. Raises Mistake if `jwks` is not a JWK Set or has more than `MAX_KEYS` keys.
     """
@@ -146,12 +155,16 @@ def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> tuple[list[Key], li
         raise Mistake("the document is not a JWK Set")
     if len(members) > MAX_KEYS:
         raise Mistake(f"the JWK Set has {len(members)} keys; expected at most {MAX_KEYS}")
-    keys, ignored = [], []
+    keys: list[Key] = []
+    ignored: list[str] = []
     for number, member in enumerate(members, 1):
         try:
-            keys.append(_key(member, accepted))
+            key = _key(member, accepted)
         except Mistake as mistake:
             ignored.append(f"key {number}: {mistake}")
+        else:
+            if key not in keys:
+                keys.append(key)
     return keys, ignored
 
 

@@ -118,8 +118,14 @@ class TokenVerifier:
         try:
             header = jwt.get_unverified_header(token)
             issuer = self._unverified_issuer(token)
-            keys = await self.keys.find(issuer, header.get("kid") or None, canonical(header.get("alg")))
-            key, claims = self._claims(token, keys, issuer)
+            wanted = issuer, header.get("kid") or None, canonical(header.get("alg"))
+            try:
+                key, claims = self._claims(token, await self.keys.find(*wanted), issuer)
+            except jwt.InvalidSignatureError:
+                # A key without a kid, or with a kid that is used again, may have been replaced.
+                if not await self.keys.refresh(issuer):
+                    raise
+                key, claims = self._claims(token, await self.keys.find(*wanted), issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise self._rejection(token, error) from error
         for claim in _TIMES & claims.keys():

@@ -24,6 +24,7 @@ from app.auth.jwks import (
     is_trusted_address,
 )
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, Key
+from app.auth.tokens import TokenVerifier
 from app.errors import KeyUnavailable, Unauthorized
 from tests.clock import Clock
 from tests.conftest import Run
@@ -104,12 +105,23 @@ def test_token_without_kid_may_be_of_any_key_with_its_algorithm(run: Run, provid
 def test_number_of_candidates_is_bounded(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
-            provider.publish("limit", *[jwk(RSA_KEYS[0])] * MAX_CANDIDATES)
-            assert len(await source.candidates("limit", None)) == MAX_CANDIDATES
-            provider.publish("above", *[jwk(RSA_KEYS[0])] * (MAX_CANDIDATES + 1))
+            keys = [jwk(ec.generate_private_key(ec.SECP256R1())) for _ in range(MAX_CANDIDATES + 1)]
+            provider.publish("limit", *keys[1:])
+            assert len(await source.candidates("limit", None, "ES256")) == MAX_CANDIDATES
+            provider.publish("above", *keys)
             with pytest.raises(Unauthorized) as raised:
-                await source.candidates("above", None)
+                await source.candidates("above", None, "ES256")
             assert raised.value.detail.startswith(f"{MAX_CANDIDATES + 1} keys of {provider.issuer('above')} fit")
+
+    run(find())
+
+
+def test_repeated_key_counts_once(run: Run, provider: Provider) -> None:
+    provider.publish("acme", *[FIRST] * (MAX_CANDIDATES + 1))
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            assert (await source.find()).key_id == "first"
 
     run(find())
 
@@ -225,6 +237,53 @@ def test_rotated_key_replaces_the_withdrawn_one(run: Run, provider: Provider) ->
                 await source.find()
 
     run(rotate())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kid"),
+    [
+        ([jwk(RSA_KEYS[0]), SECOND], [jwk(RSA_KEYS[0]), SECOND, jwk(RSA_KEYS[2], kid="new")], "new"),
+        ([jwk(RSA_KEYS[0])], [jwk(RSA_KEYS[2])], "new"),
+        ([jwk(RSA_KEYS[0])], [jwk(RSA_KEYS[2])], None),
+        ([jwk(RSA_KEYS[0])], [jwk(RSA_KEYS[0]), jwk(RSA_KEYS[2])], None),
+        ([FIRST], [FIRST, jwk(RSA_KEYS[2], kid="new")], None),
+        ([FIRST], [jwk(RSA_KEYS[2], kid="first")], "first"),
+    ],
+)
+def test_keys_are_fetched_again_if_none_has_signed_a_token(
+    run: Run, provider: Provider, before: list[dict[str, Any]], after: list[dict[str, Any]], kid: str | None
+) -> None:
+    provider.publish("acme", *before)
+
+    async def rotate() -> None:
+        async with Source(provider) as source:
+            verifier = TokenVerifier(source.keys, issuer=provider.template)
+            old, new = (provider.token("acme", key, kid=kid) for key in (RSA_KEYS[0], RSA_KEYS[2]))
+            await verifier.verify(old)
+            provider.publish("acme", *after)
+            source.clock.now += ASK_AGAIN_SECONDS
+            await verifier.verify(old)
+            assert len(provider.requests) == 2
+            await verifier.verify(new)
+            assert len(provider.requests) == 4
+
+    run(rotate())
+
+
+def test_wrong_signatures_cause_one_fetch_per_interval(run: Run, provider: Provider) -> None:
+    async def flood() -> None:
+        async with Source(provider) as source:
+            verifier = TokenVerifier(source.keys, issuer=provider.template)
+            for n in range(100):
+                with pytest.raises(Unauthorized, match="signature does not match"):
+                    await verifier.verify(provider.token("acme", RSA_KEYS[1], jti=str(n)))
+            assert len(provider.requests) == 2
+            source.clock.now += ASK_AGAIN_SECONDS
+            with pytest.raises(Unauthorized, match="signature does not match"):
+                await verifier.verify(provider.token("acme", RSA_KEYS[1]))
+            assert len(provider.requests) == 4
+
+    run(flood())
 
 
 def test_unchanged_key_is_the_same_object_after_a_refresh(run: Run, provider: Provider) -> None:
