@@ -357,6 +357,8 @@ def test_secrets_are_not_in_the_representation() -> None:
             "JWT_SECRET_PREVIOUS": "hunter4" * 5,
         }
     )
+    provider = Settings.read(REQUIRED | {"JWT_SECRET": "", "JWT_JWKS_URL": "https://id.example/keys?code=hunter7"})
+    assert provider.described()["jwt_jwks_url"] == "https://id.example/keys"
     assert "hunter" not in f"{settings!r} {settings.described()} {settings.redis_address!r}"
 
 

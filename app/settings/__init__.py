@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Self
 
+from app.auth.jwks import without_query
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
 from app.errors import Mistake
 from app.settings import parsers as parse
@@ -131,6 +132,7 @@ class Settings:
             "redis_url": self.redis.shown,
             "redis_tls_verify": self.redis_tls_verify if self.redis.tls else None,
             "redis_sentinel_quorum": self.redis_sentinel_quorum if self.redis.kind == "sentinels" else None,
+            "jwt_jwks_url": self.jwt_jwks_url and without_query(self.jwt_jwks_url),
             "jwt_keys": source,
             "jwt_public_key": None,
             "jwt_algorithms": ",".join(self.algorithms),

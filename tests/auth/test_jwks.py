@@ -28,6 +28,7 @@ from app.auth.tokens import TokenVerifier
 from app.errors import KeyUnavailable, Unauthorized
 from tests.clock import Clock
 from tests.conftest import Run
+from tests.processes import reserve_port
 from tests.provider import RSA_KEYS, Behaviour, Provider, jwk
 from tests.waiting import PATIENCE
 
@@ -611,6 +612,35 @@ def test_tls_is_verified(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
             run(find(provider))
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
         run(find(provider))
+
+
+def test_failure_names_the_reason_of_the_system(run: Run, provider: Provider) -> None:
+    refused, plain = f"http://127.0.0.1:{reserve_port()}", provider.base.replace("http://", "https://")
+
+    async def failure(address: str) -> str:
+        async with Source(provider, location=f"{address}/keys?code=s3cret") as source:
+            with pytest.raises(KeyUnavailable) as raised:
+                await source.find()
+            return str(raised.value)
+
+    assert run(failure(refused)) == f"no keys of {refused}/keys: {refused}/keys: ConnectError Connection refused"
+    assert "ConnectError [SSL: WRONG_VERSION_NUMBER] wrong version number" in run(failure(plain))
+
+
+@pytest.mark.parametrize("behaviour", ["error", "html", "huge", "redirect", "unpacks", "garbage"])
+def test_query_of_an_address_is_not_shown(
+    run: Run, provider: Provider, behaviour: Behaviour, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.behaviours["acme"] = behaviour
+
+    async def find() -> str:
+        async with Source(provider, location=f"{provider.address('acme')}?code=s3cret") as source:
+            with pytest.raises(KeyUnavailable) as raised:
+                await source.find()
+            return str(raised.value)
+
+    assert f"no keys of {provider.address('acme')}: " in run(find())
+    assert "s3cret" not in caplog.text + str([record.__dict__ for record in caplog.records])
 
 
 def test_proxy_variables_are_ignored(run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
