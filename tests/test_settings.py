@@ -1,17 +1,23 @@
+import base64
 import contextlib
 import dataclasses
+import json
 import re
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.settings import Settings, SettingsError, unknown_variables
 from app.store.redis_url import Address
-from tests.provider import RSA_KEYS, pem
+from tests.provider import RSA_KEYS, jwk, pem
 
 PEM = pem(RSA_KEYS[0])
+BASE64 = "".join(PEM.splitlines()[1:-1])
+WEAK_KEY = rsa.generate_private_key(65537, 1024)  # noqa: S505 - tests a weak key
+SSH = RSA_KEYS[0].public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 REQUIRED = {"REDIS_URL": "redis://localhost:6379/0", "JWT_SECRET": "s" * 32}
 
 
@@ -121,9 +127,11 @@ def test_check_without_a_value_is_rejected(variable: str) -> None:
 
 def test_misspelt_variables_are_found() -> None:
     environment = REQUIRED | {
-        "JWT_ISUER": "x", "JWT_AUD": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
+        "JWT_ISUER": "x", "JWT_AUD": "x", "REDIS_PASSWORD": "x", "REDIS_SSL": "x", "REDIS_URL_FILE": "x",
+        "KEEP_ALIVE_TIMEOUT": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
     }  # fmt: skip
     assert unknown_variables(environment) == {
+        "REDIS_PASSWORD": None, "REDIS_SSL": None, "REDIS_URL_FILE": None, "KEEP_ALIVE_TIMEOUT": None,
         "JWT_AUD": None, "JWT_ISUER": "JWT_ISSUER", "REDIS_TIME_OUT": "REDIS_TIMEOUT", "TENANT_HOSTS": "TENANT_HOST",
         "jwt_audience": "JWT_AUDIENCE",
     }  # fmt: skip
@@ -133,7 +141,8 @@ def test_misspelt_variables_are_found() -> None:
 def test_variables_of_platforms_are_not_taken_for_misspelt_ones() -> None:
     platform = (
         "REDIS_TLS_URL", "REDIS_TEMPORARY_URL", "REDIS_URL_1", "HEROKU_REDIS_COPPER_URL", "REDIS_HOST", "REDIS_PORT",
-        "REDIS_PASSWORD", "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "SSL_CERT_FILE", "PORT0", "HOST", "DYNO",
+        "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "REDIS_ENV_GOSU_VERSION", "REDIS_NAME",
+        "SSL_CERT_FILE", "PORT0", "HOST", "DYNO",
         "TZ", "PATH", "HOSTNAME", "VALKEY_URL", "LOG_DIR", "WEB_MEMORY", "OMS_CONFIG_URL", "DATABASE_URL",
     )  # fmt: skip
     assert unknown_variables(REQUIRED | {"PORT": "1"} | dict.fromkeys(platform, "x")) == {}
@@ -154,14 +163,48 @@ def test_public_key_may_come_from_an_environment_file() -> None:
 
 
 @pytest.mark.parametrize("variable", ["JWT_SECRET", "JWT_SECRET_PREVIOUS"])
-def test_public_key_is_no_secret(variable: str) -> None:
-    expected = r"; it is a key in PEM, which belongs into JWT_PUBLIC_KEY$"
-    assert re.search(f"{variable} must be [^;]+{expected}", faults(**{variable: PEM.replace("\n", "\\n")}))
+@pytest.mark.parametrize(
+    "value",
+    [
+        PEM.replace("\n", "\\n") + "x",
+        BASE64,
+        base64.b64encode(PEM.encode()).decode(),
+        "".join(pem(WEAK_KEY).splitlines()[1:-1]),
+        json.dumps(jwk(RSA_KEYS[0])),
+        json.dumps(jwk(RSA_KEYS[0]), indent=1),
+        SSH,
+    ],
+)
+def test_public_key_is_no_secret(variable: str, value: str) -> None:
+    fault = faults(**{variable: value})
+    assert re.search(f"{variable} must be [^;]+; it is a key of a key pair: [^;]+; use JWT_PUBLIC_KEY", fault)
+
+
+@pytest.mark.parametrize("value", ["c2VjcmV0" * 6, "{" + "x" * 40 + "}", "MIIB" * 20, "0" * 64, "ä" * 32])
+def test_other_texts_are_secrets(value: str) -> None:
+    assert Settings.read(REQUIRED | {"JWT_SECRET": value}).jwt_secret == value
+
+
+def test_several_public_keys_are_refused() -> None:
+    fault = faults(JWT_SECRET="", JWT_PUBLIC_KEY=PEM + pem(RSA_KEYS[1]))
+    assert fault.endswith("; it contains several keys or certificates; keep only the one of the signer")
+
+
+@pytest.mark.parametrize("variable", ["JWT_SECRET", "REDIS_SENTINEL_PASSWORD", "METRICS_TOKEN", "JWT_AUDIENCE"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("x" * 64 + "\\n", "it ends with a backslash and a letter, which are no line end; remove them"),
+        ("${SECRET}" + "x" * 64, "it contains the name of a variable in ${} or $(), which nothing has replaced"),
+        (f"$({'X' * 64})", "it contains the name of a variable in ${} or $(), which nothing has replaced"),
+    ],
+)
+def test_escaped_line_end_and_variable_are_named(variable: str, value: str, reason: str) -> None:
+    assert re.search(f"{variable} must be [^;]+; {re.escape(reason)}", faults(**{variable: value}))
 
 
 def test_unusable_public_key_is_described() -> None:
-    weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - tests a weak key
-    assert faults(JWT_SECRET="", JWT_PUBLIC_KEY=pem(weak)).startswith(
+    assert faults(JWT_SECRET="", JWT_PUBLIC_KEY=pem(WEAK_KEY)).startswith(
         "bad settings: JWT_PUBLIC_KEY must be a public key or certificate in PEM: RSA of 2048 to 8192 bits, "
         "EC (P-256, P-384, P-521) or Ed25519; it is an RSA key of 1024 bits with an exponent of 17 bits"
     )

@@ -48,6 +48,10 @@ class Key:
     key_id: str | None = None
 
 
+class UnsupportedKey(Mistake):
+    """A public key of a type or size that is not supported."""
+
+
 class KeySource(Protocol):
     """A source of keys."""
 
@@ -92,13 +96,16 @@ class StaticKeySource:
 def public_key(text: str) -> Any:
     """Return the RSA, EC or Ed25519 public key in `text`: a public key or certificate, as PEM, its base64 or both.
 
-    A certificate's dates and issuer are not checked. Raises Mistake for anything else, also for a private key.
+    A certificate's dates and issuer are not checked. Raises UnsupportedKey for another public key, and Mistake for
+    anything else, also for a private key and for several keys.
     """
     if "PRIVATE KEY" in text:
         raise Mistake("it is a private key")
-    armored = _ARMOR.search(text)
+    armored = set(_ARMOR.findall(text))
+    if len(armored) > 1:
+        raise Mistake("it contains several keys or certificates; keep only the one of the signer")
     try:
-        der = base64.b64decode(_NO_BASE64.sub("", armored[1] if armored else text), validate=True)
+        der = base64.b64decode(_NO_BASE64.sub("", armored.pop() if armored else text), validate=True)
     except ValueError as error:
         raise Mistake("it is neither PEM nor base64") from error
     if der.startswith(b"-----BEGIN "):
@@ -109,7 +116,7 @@ def public_key(text: str) -> Any:
         except (ValueError, UnsupportedAlgorithm, InvalidVersion):
             continue
         if not algorithms_for(key):
-            raise Mistake(f"it is {_described(key)}")
+            raise UnsupportedKey(f"it is {_described(key)}")
         return key
     raise Mistake("it contains neither a public key nor a certificate")
 

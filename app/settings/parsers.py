@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from app.auth.jwks import is_trusted_address
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, canonical
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, UnsupportedKey, canonical, public_key
 from app.auth.tokens import TENANT_PLACEHOLDER
 from app.errors import Mistake
 
@@ -63,13 +63,20 @@ def one_of(*words: str) -> Parser:
 
 
 def require_plain(value: str) -> None:
-    """Raise Mistake for white space or quotation marks around a value: files and `docker run --env-file` keep them."""
+    """Raise Mistake for what files and `docker run --env-file` keep.
+
+    That is white space, quotation marks, and escaped line ends around a value, and names of variables in it.
+    """
     if value != value.strip() or not (value[0] + value[-1]).isprintable():  # also a byte order mark
         raise Mistake(
             "it begins or ends with white space or an invisible character, such as a line end; printf %s writes none"
         )
     if value[0] in "\"'" and value[0] == value[-1]:
         raise Mistake("it is in quotation marks, which are a part of the value; remove them")
+    if value.endswith(("\\n", "\\r")):
+        raise Mistake("it ends with a backslash and a letter, which are no line end; remove them")
+    if re.search(r"\$\{\w+\}", value) or re.fullmatch(r"\$\(\w+\)", value):
+        raise Mistake("it contains the name of a variable in ${} or $(), which nothing has replaced")
 
 
 _PLAIN = "[!-z|~]"  # printable ASCII without spaces and braces
@@ -103,9 +110,22 @@ def secret(value: str) -> str:
     """Accept a secret of at least MIN_SECRET_BYTES bytes."""
     if len(value.encode()) < MIN_SECRET_BYTES:
         raise ValueError
-    if "-----BEGIN " in value:  # anyone who knows a public key could sign tokens
-        raise Mistake("it is a key in PEM, which belongs into JWT_PUBLIC_KEY")
+    if _is_key_of_a_pair(value):
+        raise Mistake("it is a key of a key pair: anyone who has the public key could sign tokens; use JWT_PUBLIC_KEY")
     return value
+
+
+def _is_key_of_a_pair(value: str) -> bool:
+    """Return True for a key in PEM, its base64, a JWK, or a key of SSH."""
+    if "-----BEGIN " in value or value.startswith(("ssh-", "ecdsa-sha2-")) or re.match(r'\{.*"kty"', value, re.DOTALL):
+        return True
+    try:
+        public_key(value)
+    except UnsupportedKey:
+        return True
+    except Mistake:
+        return False
+    return True
 
 
 def issuer(value: str) -> str:
