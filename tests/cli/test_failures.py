@@ -290,8 +290,12 @@ def test_closed_output_pipe_prints_no_error(service: Service, tenant: str) -> No
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-@pytest.mark.parametrize("arguments", [("get",), ("--help",)])
-def test_unwritable_output_exits_with_status_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "note"), [(("get",), ""), (("--help",), ""), (("set", "on"), "; the setting was set")]
+)
+def test_unwritable_output_exits_with_status_5(
+    service: Service, tenant: str, arguments: tuple[str, ...], note: str
+) -> None:
     own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -303,7 +307,8 @@ def test_unwritable_output_exits_with_status_5(service: Service, tenant: str, ar
             timeout=PATIENCE,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (5, b"error   cannot write the output: No space left on device\n")
+    expected = f"error   cannot write the output: No space left on device{note}\n"
+    assert (done.returncode, done.stderr.decode()) == (5, expected)
 
 
 @pytest.mark.parametrize("arguments", ["set on", "get", "token", "--help", "--version"])
