@@ -245,13 +245,15 @@ def test_invalid_proxy_exits_with_status_2_without_its_password(proxy: str) -> N
 def test_unreachable_proxy_exits_with_status_5_without_its_password() -> None:
     proxy = f"http://me:hunter2@127.0.0.1:{reserve_port()}"
     line = failure(oms_config("get", url="http://oms.example", token=TOKEN, HTTP_PROXY=proxy), 5)
-    assert line == "cannot connect to http://oms.example/v0: Connection refused"
+    way = "through the proxy of HTTP_PROXY or ALL_PROXY"
+    assert line == f"cannot connect to http://oms.example/v0 {way}: Connection refused"
 
 
 def test_proxy_that_rejects_the_connection_exits_with_status_5() -> None:
     with FakeServer(http_reply("407 Proxy Authentication Required", "text/html", "<html>")) as proxy:
         line = failure(oms_config("get", url="https://oms.example", token=TOKEN, HTTPS_PROXY=proxy.url), 5)
-    assert line == "cannot connect to https://oms.example/v0: the proxy rejected the connection"
+    way = "through the proxy of HTTPS_PROXY or ALL_PROXY"
+    assert line == f"cannot connect to https://oms.example/v0 {way}: the proxy rejected the connection"
     assert not any(TOKEN.encode() in request for request in proxy.requests)
 
 
