@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from app.auth.keys import Key, keys_from_jwks
+from app.auth.keys import Key, keys_from_jwks, without_query
 from app.errors import KeyUnavailable, Mistake, RejectionReason, Unauthorized, system_reason
 
 _log = logging.getLogger(__name__)
@@ -306,11 +306,6 @@ async def _bounded(response: httpx.Response, shown: str) -> bytes:
         if len(content) > MAX_DOCUMENT_BYTES:
             raise FetchError(f"{shown} answered with more than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(content)
-
-
-def without_query(address: str) -> str:
-    """Return an address without its query, which may contain a secret."""
-    return address.partition("?")[0]
 
 
 def is_trusted_address(address: str) -> bool:

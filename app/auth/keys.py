@@ -144,6 +144,11 @@ def _described(key: object) -> str:
     return "an Ed25519 key" if isinstance(key, Ed25519PublicKey) else "a key of another type"
 
 
+def without_query(address: str) -> str:
+    """Return an address without its query, which may contain a secret."""
+    return address.partition("?")[0]
+
+
 def canonical(algorithm: object) -> object:
     """Return the name of a signature algorithm that `Key` uses: RFC 9864 renames EdDSA with an Ed25519 key."""
     return "EdDSA" if algorithm == "Ed25519" else algorithm

@@ -1,6 +1,7 @@
 """Checks that the keys which verify tokens can be fetched."""
 
-from app.auth.jwks import MAX_FAILURE, FetchError, JwksFetcher, fetch_keys, without_query
+from app.auth.jwks import MAX_FAILURE, FetchError, JwksFetcher, fetch_keys
+from app.auth.keys import without_query
 from app.auth.tokens import TENANT_PLACEHOLDER
 from app.preflight.findings import Finding
 from app.settings import Settings
