@@ -177,7 +177,9 @@ class ApiClient:
                     timeout.reschedule(None)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise CommandError("failed", f"cannot connect to {self._url}: {_reason(error)}") from error
+            variable = f"{self._url.partition(':')[0].upper()}_PROXY or ALL_PROXY"
+            way = f" through the proxy of {variable}" if proxy_for(httpx.URL(self._url)) else ""
+            raise CommandError("failed", f"cannot connect to {self._url}{way}: {_reason(error)}") from error
         except (*_MALFORMED, SSEError, httpx.InvalidURL) as error:
             text = f"{result}: {_NOT_THE_SERVICE}"
             raise CommandError("failed", text, request_id=request_id, unknown_outcome=True) from error
