@@ -11,6 +11,7 @@
     auth           verifies tokens and fetches the keys of identity providers
     settings       environment variables, read into a frozen object
     cli            the command `oms-config`
+    client         client of the service for Python programs, which imports nothing of the server
     preflight      checks of a store before a release
     dev            development only: `bin/serve` and its tokens
     model          frozen values that the parts exchange
@@ -23,5 +24,5 @@ A request passes `server`, then the middleware, routing, security, validation an
 the `store`. Everything runs on the event loop, so nothing may block.
 
 Imports only point down this list: asgi; server, factory, cli; web; operations, store_factory, preflight, dev; settings,
-feed; auth, store; logs, metrics, model, errors; version.
+feed; auth, store, client; logs, metrics, model, errors; version.
 """

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 
-from app.cli.exit_status import CommandError
+from app.client import OmsConfigError
 from app.errors import ServiceError
 
 GROWTH: Final = 8
@@ -16,7 +16,7 @@ MOST: Final = 20  # times the cost of an eighth of the input
 ATTEMPTS: Final = 4
 
 # Errors that reject input.
-REJECTED: Final = (ServiceError, CommandError, HTTPException, ValueError)
+REJECTED: Final = (ServiceError, OmsConfigError, HTTPException, ValueError)
 
 # An input that is too long costs little, so its cost says nothing about the parser.
 _TOO_LONG: Final = re.compile(r"longer than \d+|at most \d+ (bytes|characters|headers|keys)")

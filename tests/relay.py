@@ -44,6 +44,11 @@ class Relay:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def http_url(self) -> str:
+        """The address, if the target is the service."""
+        return f"http://127.0.0.1:{self.port}"
+
     def cut(self) -> None:
         """Cut all open connections. New ones are forwarded."""
         self._shut(*self._sockets[1:])
@@ -88,6 +93,8 @@ class Relay:
         with contextlib.suppress(OSError):
             # The first data after an EXEC is its reply. So Redis has executed it before the relay cuts the connection.
             while (data := store.recv(65536)) and not executed.is_set():
+                if client in self._forgotten:
+                    self._stopped.wait()
                 client.sendall(data)
         self._shut(client, store)
 

@@ -31,7 +31,7 @@ FOLDERS = {
     "jsonschema": ("app/web/contract/",),
     "cryptography": ("app/auth/",),
     "click": ("app/cli/",),
-    "httpx_sse": ("app/cli/",),
+    "httpx_sse": ("app/client/",),
 }
 
 

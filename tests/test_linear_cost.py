@@ -24,8 +24,8 @@ from redis.exceptions import NoPermissionError
 
 from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, StaticKeySource, is_trusted_address, keys_from_jwks
 from app.auth.tokens import TokenVerifier
-from app.cli.client import ApiClient
-from app.cli.output import ChangeRecord, printable, row
+from app.cli.output import printable, row
+from app.client import AsyncClient, ChangeRecord
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
@@ -267,11 +267,10 @@ class Command:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self.transport = FixedResponse()
-        self._http = httpx.AsyncClient(transport=self.transport)
-        self._client = ApiClient(self._http, "http://127.0.0.1:1", "a-token")
+        self._client = AsyncClient("http://127.0.0.1:1", "a-token", transport=self.transport)
 
     def close(self) -> None:
-        self._runner.run(self._http.aclose())
+        self._runner.run(self._client.aclose())
         self._runner.close()
 
     def get(self, status: int = 200, body: bytes = b'{"enabled":true}', **headers: bytes) -> None:
@@ -288,7 +287,7 @@ class Command:
         self.transport.response = 200, {"content-type": b"text/event-stream"}, body
 
         async def follow() -> None:
-            async for _ in self._client.events(None):
+            async for _ in self._client.events():
                 pass
 
         self._runner.run(follow())

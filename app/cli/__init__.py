@@ -9,7 +9,6 @@
     check        runs the preflight check
     tenants      lists all tenants of the store
     client       HTTP client of the service
-    proxy        chooses the proxy for the service's address
     exit_status  exit statuses, and the error that ends a verb
     output       prints results as text or JSON
 

@@ -18,24 +18,15 @@ Kind = Literal["usage", "conflict", "refused", "failed"]
 class CommandError(click.ClickException):
     """An error that ends a verb with an exit status and one line on stderr. The message contains no secret.
 
-    `version` is the current version if the service sent it. `unknown_outcome` is True if a change may have been stored.
+    `version` is the current version if the service sent it.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        message: str,
-        *,
-        request_id: str | None = None,
-        version: int | None = None,
-        unknown_outcome: bool = False,
-    ) -> None:
+    def __init__(self, kind: Kind, message: str, *, request_id: str | None = None, version: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.exit_code = STATUSES[kind]  # type: ignore[misc] # one class for all statuses
         self.request_id = request_id
         self.version = version
-        self.unknown_outcome = unknown_outcome
         self._as_json = wants_json()
 
     def show(self, file: IO[Any] | None = None) -> None:

@@ -1,21 +1,12 @@
 """Prints results and notes, as text or as JSON."""
 
 import json
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-
-@dataclass(frozen=True, slots=True)
-class ChangeRecord:
-    """A change, as the service sends it. Version 0 means that the setting was never set."""
-
-    version: int
-    enabled: bool
-    changed_at: str | None = None
-    changed_by: str | None = None
-    reason: str | None = None
-    request_id: str | None = None
+if TYPE_CHECKING:  # the help must start without the client
+    from app.client import ChangeRecord
 
 
 def wants_json() -> bool:
@@ -45,7 +36,7 @@ def of_tenant(tenant: str | None) -> str:
     return "" if tenant is None else f" of tenant {printable(tenant)}"
 
 
-def row(change: ChangeRecord, width: int = 1) -> str:
+def row(change: "ChangeRecord", width: int = 1) -> str:
     """Return a change as one line: version, value, time, author, request ID and reason."""
     shown = f"{change.version:>{width}}  {value(change.enabled)}{'   ' if change.enabled else '  '}"
     if change.version == 0:

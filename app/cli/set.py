@@ -4,28 +4,27 @@ import asyncio
 from dataclasses import asdict
 from typing import Final
 
-from app.cli.client import ApiClient, CurrentSetting, open_client
+from app.cli.client import open_client
 from app.cli.exit_status import CommandError, end_on_interrupt
-from app.cli.output import ChangeRecord, note, of_tenant, print_result, row, value
+from app.cli.output import note, of_tenant, print_result, row, value
+from app.client import AsyncClient, ChangeRecord, OmsConfigError, Setting, UnknownOutcome
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
-_UNKNOWN: Final = "the change may or may not have been stored: check with `oms-config history`"
+_CHECK: Final = "check with `oms-config history`"
 
 
 def set_(*, enabled: bool, if_version: int | None, reason: str | None) -> None:
     """Set the setting, and print the new setting, the previous change, and the command that undoes this one."""
-    end_on_interrupt(_UNKNOWN)
+    end_on_interrupt(f"the change may or may not have been stored: {_CHECK}")
     asyncio.run(_set(enabled, if_version, reason))
 
 
 async def _set(enabled: bool, if_version: int | None, reason: str | None) -> None:
     async with open_client() as client:
         try:
-            current = await client.set(enabled=enabled, if_version=if_version, reason=reason)
-        except CommandError as error:
-            if not error.unknown_outcome:
-                raise
-            raise CommandError(error.kind, f"{error.message}; {_UNKNOWN}", request_id=error.request_id) from error
+            current = await client.set(enabled, if_version=if_version, reason=reason)
+        except UnknownOutcome as error:
+            raise CommandError("failed", f"{error}: {_CHECK}", request_id=error.request_id) from error
         changes = await _changes_up_to(client, current.version)
     changed = changes[0].request_id == current.request_id if changes else None
     previous = next(iter(changes[1:] if changed else changes), None)
@@ -35,20 +34,20 @@ async def _set(enabled: bool, if_version: int | None, reason: str | None) -> Non
         raise OSError(error.errno, f"{error.strerror}; the setting was set") from error
 
 
-async def _changes_up_to(client: ApiClient, version: int) -> list[ChangeRecord]:
+async def _changes_up_to(client: AsyncClient, version: int) -> list[ChangeRecord]:
     """Return the change that made `version` and the change before it, if they are in the history.
 
     Each change and its history entry are written in one transaction, so no entry is missing between the two.
     """
     try:
         changes = (await client.history(limit=2, before=version + 1)).changes
-    except CommandError as error:
-        note(f"the setting was set, but the previous change cannot be read: {error.message}")
+    except OmsConfigError as error:
+        note(f"the setting was set, but the previous change cannot be read: {error}")
         return []
     return changes if version > 1 else [*changes, _NEVER_SET]
 
 
-def _print(current: CurrentSetting, changed: bool | None, previous: ChangeRecord | None) -> None:
+def _print(current: Setting, changed: bool | None, previous: ChangeRecord | None) -> None:
     shown = f"{value(current.enabled)} (version {current.version}){of_tenant(current.tenant)}"
     if changed:
         shown = f"{value(not current.enabled)} -> {shown}"

@@ -56,16 +56,16 @@ def watch(directory: Path, *arguments: str, url: str, token: str) -> WatchedProc
 
 
 class FakeServer:
-    """A server that sends the same bytes to every connection and records the requests. None sends nothing.
+    """A server that sends `reply` to every connection and records the requests. None sends nothing.
 
     With `reset`, it resets every connection after the first bytes.
     """
 
-    def __init__(self, reply: bytes | None, *, then_close: bool = True, reset: bool = False) -> None:
+    def __init__(self, reply: bytes | None, *, port: int = 0, then_close: bool = True, reset: bool = False) -> None:
         self._reset = reset
-        self._reply = reply
+        self.reply = reply
         self._then_close = then_close
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.requests: list[bytes] = []
         self.has_request = threading.Event()
@@ -94,9 +94,9 @@ class FakeServer:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     client.close()
                     continue
-                if self._reply is not None:
-                    client.sendall(self._reply)
-                if self._then_close and self._reply is not None:
+                if self.reply is not None:
+                    client.sendall(self.reply)
+                if self._then_close and self.reply is not None:
                     with contextlib.suppress(OSError):
                         client.shutdown(socket.SHUT_WR)
                         client.recv(65536)  # unread bytes would turn the close into a reset

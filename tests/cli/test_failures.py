@@ -60,13 +60,15 @@ def test_failure_is_json_with_the_json_option() -> None:
 )
 def test_invalid_address_is_rejected_without_quoting_it(url: str) -> None:
     line = failure(oms_config("get", url=url, token=TOKEN), 2)
-    assert line == "OMS_CONFIG_URL must be http://host:port or https://host, without user or query"
+    assert line == "OMS_CONFIG_URL: the address must be http://host:port or https://host, without user or query"
 
 
 @pytest.mark.parametrize("token", [f"Bearer {TOKEN}", f'"{TOKEN}"', f"{TOKEN}é", "a\nb"])
 def test_malformed_token_is_not_sent(token: str) -> None:
-    line = failure(oms_config("get", url=f"http://127.0.0.1:{reserve_port()}", token=token), 2)
-    assert line == "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
+    url = f"http://127.0.0.1:{reserve_port()}"
+    line = failure(oms_config("get", url=url, token=token), 2)
+    expected = "expected the token alone, without 'Bearer' or quotation marks"
+    assert line == f"OMS_CONFIG_TOKEN: no token for {url}/v0: {expected}"
 
 
 def test_there_is_no_option_for_the_token() -> None:
@@ -149,7 +151,7 @@ def test_redirect_is_not_followed(verb: tuple[str, ...]) -> None:
         FakeServer(http_reply("302 Found", Location=f"{other.url}/login/{TOKEN}?secret={TOKEN}")) as server,
     ):
         line = failure(oms_config(*verb, url=server.url, token=TOKEN), 5)
-    assert "returned 302: the response is not from the service; check OMS_CONFIG_URL" in line
+    assert "returned 302: the response is not from the service; check the address" in line
     assert other.requests == []
 
 

@@ -128,7 +128,7 @@ def test_a_verb_imports_no_more_than_it_needs(arguments: list[str], absent: set[
 
 
 def test_the_server_imports_nothing_of_the_command() -> None:
-    code = "import sys, app.server, app.factory; assert not {'httpx_sse', 'app.cli'} & set(sys.modules)"
+    code = "import sys, app.server, app.factory; assert not {'httpx_sse', 'app.cli', 'app.client'} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env={}, timeout=PATIENCE, check=True)
 
 

@@ -104,7 +104,7 @@ def test_watch_ends_when_its_token_expires(service: Service, tenant: str, tmp_pa
         watcher.line()
         assert watcher.wait() == 4
         ended, rejected = map(json.loads, watcher.errors.splitlines())
-    assert re.fullmatch(r"the stream ended; connecting again in \d\.\d s", ended["note"])
+    assert re.fullmatch(rf"the event stream of {service.url}/v0 ended; connecting again in \d\.\d s", ended["note"])
     assert rejected["error"] == "refused"
     assert rejected["message"].endswith(" returned 401: The token has expired.")
 

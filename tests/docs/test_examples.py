@@ -1,5 +1,6 @@
 """The examples of docs/consuming.md behave as documented, each in its own process."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import redis
 from tests.cli.command import FakeServer, http_reply
 from tests.contract import PATH, Client
 from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, reserve_port, skip_locally
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -23,9 +24,9 @@ class Consumer(WatchedProcess):
     """A running example."""
 
     def prints(self, *expected: str) -> None:
-        """Wait for these lines, and check that they are the next ones."""
+        """Wait for these lines, and check that they are the next ones. The quotation marks of an ETag do not matter."""
         for line in expected:
-            assert self.line() == line
+            assert self.line().replace('"', "") == line
 
     def ends(self) -> int:
         """Return its exit status, once it has ended by itself without another line."""
@@ -37,6 +38,8 @@ class Consumer(WatchedProcess):
 Consume = Callable[[Service, str], Consumer]
 
 followers = pytest.mark.parametrize("example", ["follow.py", "follow.mjs"])
+# The class that the Python example imports has these tests in tests/client.
+pasted = pytest.mark.parametrize("example", ["follow.mjs"])
 setters = pytest.mark.parametrize("example", ["set.py", "set.mjs"])
 
 
@@ -59,8 +62,9 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
 
         def start(service: Service, token: str) -> Consumer:
             url = f"{service.url}{PATH}"
-            own = {"SETTING_URL": url, "EVENTS_URL": f"{url}/events", "OMS_CONFIG_TOKEN": token}
-            return stack.enter_context(Consumer([interpreter, str(EXAMPLES / example)], tmp_path / "stderr", **own))
+            own = {"OMS_CONFIG_URL": service.url, "SETTING_URL": url, "EVENTS_URL": f"{url}/events"}
+            command = [interpreter, str(EXAMPLES / example)]
+            return stack.enter_context(Consumer(command, tmp_path / "stderr", OMS_CONFIG_TOKEN=token, **own))
 
         yield start
 
@@ -78,7 +82,7 @@ def test_example_prints_the_current_setting_and_each_change(
     assert consumer.errors == ""
 
 
-@followers
+@pasted
 def test_example_prints_each_change_once_across_restarts(
     consume: Consume, stoppable: Service, tenant: str, client: Client
 ) -> None:
@@ -94,7 +98,7 @@ def test_example_prints_each_change_once_across_restarts(
         consumer.prints(f"{first + 3} on")
 
 
-@followers
+@pasted
 def test_example_takes_a_reset_as_the_current_setting(
     consume: Consume, stoppable: Service, tenant: str, client: Client, redis_url: str
 ) -> None:
@@ -111,17 +115,43 @@ def test_example_takes_a_reset_as_the_current_setting(
     consumer.prints("1 on")
 
 
+@pasted
+def test_example_survives_an_absent_identity_provider(
+    example: str, service: Service, tenant: str, client: Client, tmp_path: Path
+) -> None:
+    """A program that pastes `follow` passes its own function, which fetches tokens over HTTP."""
+    text, own = (EXAMPLES / example).read_text(), "async () => (await fetch(process.env.PROVIDER)).text()"
+    assert text.count("() => process.env.OMS_CONFIG_TOKEN") == 1
+    (tmp_path / example).write_text(text.replace("() => process.env.OMS_CONFIG_TOKEN", own))
+    (tmp_path / "node_modules").symlink_to(EXAMPLES / "node_modules")
+    port = reserve_port()
+
+    def issuing(**claims: object) -> FakeServer:
+        return FakeServer(http_reply("200 OK", "text/plain", make_token(tenant, **claims)), port=port)
+
+    command = [interpreter_of(example), str(tmp_path / example)]
+    urls = {"EVENTS_URL": f"{service.url}{PATH}/events", "PROVIDER": f"http://127.0.0.1:{port}"}
+    with Consumer(command, tmp_path / "stderr", OMS_CONFIG_TOKEN="unused", **urls) as consumer:
+        assert eventually(lambda: "reconnecting" in consumer.errors)
+        with issuing(exp=int(time.time()) + 10):
+            consumer.prints("0 off")
+        failed = consumer.errors.count("fetch failed")
+        assert eventually(lambda: consumer.errors.count("fetch failed") > failed)  # the token has expired
+        client.change(True)
+        with issuing():
+            consumer.prints("1 on")
+
+
 @pytest.mark.parametrize("example", ["follow.py", "follow.mjs", "set.py", "set.mjs"])
 def test_example_ends_with_a_clear_error_for_a_bad_token(consume: Consume, service: Service) -> None:
     consumer = consume(service, "bad")
     assert consumer.ends() == 1
-    assert consumer.errors.startswith("rejected: 401: {")
-    assert "unauthorized" in consumer.errors
+    assert re.match("rejected: .*401: ", consumer.errors)
     assert consumer.errors.count("\n") == 1  # no traceback
 
 
 VARIABLES = {
-    "follow.py": "EVENTS_URL", "follow.mjs": "EVENTS_URL", "set.py": "SETTING_URL", "set.mjs": "SETTING_URL",
+    "follow.py": "OMS_CONFIG_URL", "follow.mjs": "EVENTS_URL", "set.py": "OMS_CONFIG_URL", "set.mjs": "SETTING_URL",
     "flag.py": "OMS_CONFIG_URL",
 }  # fmt: skip
 
@@ -148,22 +178,24 @@ def test_example_without_the_service_ends_with_one_line(example: str) -> None:
     for url in (f"http://127.0.0.1:{reserve_port()}", "nonsense", "http://[::1"):
         done = run_example(example, **{VARIABLES[example]: url}, OMS_CONFIG_TOKEN=make_token("acme"))
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
-        assert done.stderr.startswith(("failed, the setting may or may not have been set: ", "cannot read the flag: "))
+        assert re.match(
+            "failed: |failed, the setting may or may not have been set: |cannot read the flag: ", done.stderr
+        )
 
 
-@pytest.mark.parametrize("example", ["set.py", "set.mjs"])
+@setters
 def test_example_names_a_proxy_that_removes_the_version(example: str) -> None:
     with FakeServer(http_reply("200 OK", body='{"enabled": false}')) as proxy:
-        done = run_example(example, SETTING_URL=proxy.url, OMS_CONFIG_TOKEN=make_token("acme"))
+        done = run_example(example, **{VARIABLES[example]: proxy.url}, OMS_CONFIG_TOKEN=make_token("acme"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "nothing was set: the response has no ETag: a proxy in front of the service removes it\n"
+    assert re.fullmatch(".*a proxy in front of the service (removes|has removed) .*\n", done.stderr)
     assert len(proxy.requests) == 1
 
 
-@pytest.mark.parametrize("example", ["set.py", "set.mjs"])
+@setters
 def test_example_reports_a_response_of_another_server_in_one_line(example: str) -> None:
     with FakeServer(http_reply("200 OK", "text/html", "<html>", ETag='"x"')) as server:
-        done = run_example(example, SETTING_URL=server.url, OMS_CONFIG_TOKEN=make_token("acme"))
+        done = run_example(example, **{VARIABLES[example]: server.url}, OMS_CONFIG_TOKEN=make_token("acme"))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
@@ -180,7 +212,8 @@ def test_example_ends_with_one_line_after_ctrl_c(consume: Consume, service: Serv
 def test_example_ends_with_the_reader_of_its_output(
     example: str, service: Service, tenant: str, client: Client
 ) -> None:
-    own = {"EVENTS_URL": f"{service.url}{PATH}/events", "OMS_CONFIG_TOKEN": make_token(tenant)}
+    urls = {"EVENTS_URL": f"{service.url}{PATH}/events", "OMS_CONFIG_URL": service.url}
+    own = {**urls, "OMS_CONFIG_TOKEN": make_token(tenant)}
     process = subprocess.Popen(
         [interpreter_of(example), str(EXAMPLES / example)], env=clean_environment(own), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -221,8 +254,8 @@ def test_example_ends_when_its_token_expires(consume: Consume, service: Service,
     consumer.prints("0 off")
     assert consumer.ends() == 1
     ended, rejected = consumer.errors.splitlines()
-    assert ended == "the stream ended; reconnecting"
-    assert rejected.startswith("rejected: 401: {")
+    assert re.fullmatch("the .*stream .*ended; reconnecting", ended)
+    assert re.match("rejected: .*401: ", rejected)
 
 
 @setters
@@ -230,9 +263,9 @@ def test_example_sets_what_was_decided_on_the_current_setting(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
     consumer = consume(service, make_token(tenant))
-    consumer.prints('off "0"')
+    consumer.prints("off 0")
     consumer.write_line("on")
-    consumer.prints('set: on "1"')
+    consumer.prints("set: on 1")
     assert consumer.ends() == 0
     assert client.enabled()
     assert consumer.errors == ""
@@ -242,13 +275,13 @@ def test_example_sets_what_was_decided_on_the_current_setting(
 def test_example_asks_again_after_a_conflict(consume: Consume, service: Service, tenant: str, client: Client) -> None:
     """The value is the same again after the other writer's changes, but the version is not."""
     consumer = consume(service, make_token(tenant))
-    consumer.prints('off "0"')
+    consumer.prints("off 0")
     client.change(True, False)
     consumer.write_line("on")
-    consumer.prints('off "2"')
+    consumer.prints("off 2")
     assert [each["version"] for each in client.history()] == [2, 1]
     consumer.write_line("on")
-    consumer.prints('set: on "3"')
+    consumer.prints("set: on 3")
     assert consumer.ends() == 0
 
 
@@ -258,11 +291,13 @@ def test_example_sets_nothing_after_five_conflicts(
 ) -> None:
     consumer = consume(service, make_token(tenant))
     for version in range(5):
-        consumer.prints(f'{"on" if version % 2 else "off"} "{version}"')
+        consumer.prints(f"{'on' if version % 2 else 'off'} {version}")
         client.change(version % 2 == 0)
         consumer.write_line("off")
     assert consumer.ends() == 1
-    assert consumer.errors == "nothing was set: 5 conflicts in a row\n"
+    assert re.fullmatch(
+        "nothing was set: .*(5 conflicts in a row|409: .* the current version .*is 5\\.)\n", consumer.errors
+    )
     assert [each["version"] for each in client.history()] == [5, 4, 3, 2, 1]
 
 
@@ -271,7 +306,7 @@ def test_example_sets_nothing_without_a_decision(
     consume: Consume, service: Service, tenant: str, client: Client
 ) -> None:
     consumer = consume(service, make_token(tenant))
-    consumer.prints('off "0"')
+    consumer.prints("off 0")
     consumer.write_line("no")
     assert consumer.ends() == 1
     assert consumer.errors == "nothing was set: expected on or off\n"
