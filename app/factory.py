@@ -63,6 +63,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     verifier = TokenVerifier(
         _key_source(settings),
         tenant_claim=settings.jwt_tenant_claim,
+        scope_claim=settings.jwt_scope_claim,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
         leeway=settings.jwt_leeway,

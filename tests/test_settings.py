@@ -1,17 +1,23 @@
+import base64
 import contextlib
 import dataclasses
+import json
 import re
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given, settings
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.settings import Settings, SettingsError, unknown_variables
 from app.store.redis_url import Address
-from tests.provider import RSA_KEYS, pem
+from tests.provider import RSA_KEYS, jwk, pem
 
 PEM = pem(RSA_KEYS[0])
+BASE64 = "".join(PEM.splitlines()[1:-1])
+WEAK_KEY = rsa.generate_private_key(65537, 1024)  # noqa: S505 - tests a weak key
+SSH = RSA_KEYS[0].public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 REQUIRED = {"REDIS_URL": "redis://localhost:6379/0", "JWT_SECRET": "s" * 32}
 
 
@@ -30,8 +36,9 @@ def test_only_the_store_and_a_key_have_no_default() -> None:
         "jwt_secret": REQUIRED["JWT_SECRET"], "jwt_secret_previous": None,
         "jwt_public_key": None, "jwt_jwks_url": None, "jwt_issuer": None,
         "jwt_algorithms": None, "jwt_audience": None, "jwt_tenant_claim": "tenant", "jwt_leeway": 0.0,
-        "jwt_jwks_ttl": 300.0, "jwt_read_scope": None, "jwt_write_scope": None, "tenant_host": None,
-        "max_body_bytes": 16384, "keep_alive": 95, "history_length": 1000, "cors_allow_origins": (),
+        "jwt_jwks_ttl": 300.0, "jwt_scope_claim": None, "jwt_read_scope": None, "jwt_write_scope": None,
+        "tenant_host": None, "max_body_bytes": 16384, "keep_alive": 95, "history_length": 1000,
+        "cors_allow_origins": (),
         "docs_url": "https://docs.newstore.net", "ui_note": None, "metrics_token": None, "metrics_directory": None,
         "log_format": "logfmt", "log_level": "INFO",
     }  # fmt: skip
@@ -44,7 +51,8 @@ def test_each_variable_is_read() -> None:
             "REDIS_TLS_VERIFY": "false", "REDIS_MIN_REPLICAS": "1", "REDIS_SENTINEL_QUORUM": "any",
             "REDIS_SENTINEL_USERNAME": "oms", "REDIS_SENTINEL_PASSWORD": "päss", "JWT_SECRET": "x" * 64,
             "JWT_ISSUER": "me", "JWT_ALGORITHMS": "HS512, HS256", "JWT_AUDIENCE": "you",
-            "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_READ_SCOPE": "oms:read",
+            "JWT_TENANT_CLAIM": "realm", "JWT_LEEWAY": "10", "JWT_JWKS_TTL": "60", "JWT_SCOPE_CLAIM": "roles",
+            "JWT_READ_SCOPE": "oms:read",
             "JWT_WRITE_SCOPE": "oms:write", "TENANT_HOST": "{tenant}.example.net", "MAX_BODY_BYTES": "100",
             "KEEP_ALIVE": "620", "HISTORY_LENGTH": "50", "CORS_ALLOW_ORIGINS": "https://a.example, HTTP://B.example:80,http://[::1]:8080",
             "METRICS_TOKEN": "m" * 16, "PROMETHEUS_MULTIPROC_DIR": "/metrics",
@@ -54,7 +62,8 @@ def test_each_variable_is_read() -> None:
     assert settings.redis == Address(kind="sentinels", hosts=(("host", 26379),), service="oms")
     assert dataclasses.astuple(dataclasses.replace(settings, redis=None)) == (  # type: ignore[arg-type]  # compared above
         80, 2, None, False, 0.5, 1, "any", "oms", "päss", "x" * 64, None, None, None, "me",
-        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "oms:read", "oms:write", "{tenant}.example.net", 100, 620, 50,
+        ("HS512", "HS256"), "you", "realm", 10.0, 60.0, "roles", "oms:read", "oms:write", "{tenant}.example.net", 100,
+        620, 50,
         ("https://a.example", "http://b.example", "http://[::1]:8080"), "http://docs.example", "Ask Änne.",
         "m" * 16, "/metrics", "json", "DEBUG",
     )  # fmt: skip
@@ -75,6 +84,7 @@ def test_one_message_names_every_bad_variable_and_its_expectation() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "parsed"),
     [
+        ("LOG_LEVEL", "warn", "WARNING"),
         ("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Warning", "WARNING"), ("LOG_FORMAT", "JSON", "json"),
         ("REDIS_TLS_VERIFY", "False", False), ("REDIS_TLS_VERIFY", "TRUE", True),
         ("JWT_ALGORITHMS", "hs512,HS256", ("HS512", "HS256")),
@@ -97,7 +107,7 @@ EXACT = [field.metadata["variable"] for field in dataclasses.fields(Settings) if
 @pytest.mark.parametrize("variable", EXACT)
 @pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}", "{}\t", "\n", "\ufeff{}", "{}\u200b"])
 def test_white_space_around_a_value_is_named(variable: str, around: str) -> None:
-    reason = "it begins or ends with white space or an invisible character, such as a line end"
+    reason = "it begins or ends with white space or an invisible character, such as a line end; printf %s writes none"
     value = around.format("x" * 64)
     assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
 
@@ -105,7 +115,7 @@ def test_white_space_around_a_value_is_named(variable: str, around: str) -> None
 @pytest.mark.parametrize("variable", EXACT)
 @pytest.mark.parametrize("value", ['""', "''", '"' + "x" * 64 + '"', "'" + "x" * 64 + "'", '"'])
 def test_quotation_marks_around_a_value_are_named(variable: str, value: str) -> None:
-    reason = "it is in quotation marks, which are a part of the value"
+    reason = "it is in quotation marks, which are a part of the value; remove them"
     assert re.search(f"{variable} must be [^;]+; {reason}(;|$)", faults(**{variable: value}))
 
 
@@ -117,9 +127,11 @@ def test_check_without_a_value_is_rejected(variable: str) -> None:
 
 def test_misspelt_variables_are_found() -> None:
     environment = REQUIRED | {
-        "JWT_ISUER": "x", "JWT_AUD": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
+        "JWT_ISUER": "x", "JWT_AUD": "x", "REDIS_PASSWORD": "x", "REDIS_SSL": "x", "REDIS_URL_FILE": "x",
+        "KEEP_ALIVE_TIMEOUT": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
     }  # fmt: skip
     assert unknown_variables(environment) == {
+        "REDIS_PASSWORD": None, "REDIS_SSL": None, "REDIS_URL_FILE": None, "KEEP_ALIVE_TIMEOUT": None,
         "JWT_AUD": None, "JWT_ISUER": "JWT_ISSUER", "REDIS_TIME_OUT": "REDIS_TIMEOUT", "TENANT_HOSTS": "TENANT_HOST",
         "jwt_audience": "JWT_AUDIENCE",
     }  # fmt: skip
@@ -129,7 +141,8 @@ def test_misspelt_variables_are_found() -> None:
 def test_variables_of_platforms_are_not_taken_for_misspelt_ones() -> None:
     platform = (
         "REDIS_TLS_URL", "REDIS_TEMPORARY_URL", "REDIS_URL_1", "HEROKU_REDIS_COPPER_URL", "REDIS_HOST", "REDIS_PORT",
-        "REDIS_PASSWORD", "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "SSL_CERT_FILE", "PORT0", "HOST", "DYNO",
+        "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "REDIS_ENV_GOSU_VERSION", "REDIS_NAME",
+        "SSL_CERT_FILE", "PORT0", "HOST", "DYNO",
         "TZ", "PATH", "HOSTNAME", "VALKEY_URL", "LOG_DIR", "WEB_MEMORY", "OMS_CONFIG_URL", "DATABASE_URL",
     )  # fmt: skip
     assert unknown_variables(REQUIRED | {"PORT": "1"} | dict.fromkeys(platform, "x")) == {}
@@ -150,14 +163,48 @@ def test_public_key_may_come_from_an_environment_file() -> None:
 
 
 @pytest.mark.parametrize("variable", ["JWT_SECRET", "JWT_SECRET_PREVIOUS"])
-def test_public_key_is_no_secret(variable: str) -> None:
-    expected = r"; it is a key in PEM, which belongs into JWT_PUBLIC_KEY$"
-    assert re.search(f"{variable} must be [^;]+{expected}", faults(**{variable: PEM.replace("\n", "\\n")}))
+@pytest.mark.parametrize(
+    "value",
+    [
+        PEM.replace("\n", "\\n") + "x",
+        BASE64,
+        base64.b64encode(PEM.encode()).decode(),
+        "".join(pem(WEAK_KEY).splitlines()[1:-1]),
+        json.dumps(jwk(RSA_KEYS[0])),
+        json.dumps(jwk(RSA_KEYS[0]), indent=1),
+        SSH,
+    ],
+)
+def test_public_key_is_no_secret(variable: str, value: str) -> None:
+    fault = faults(**{variable: value})
+    assert re.search(f"{variable} must be [^;]+; it is a key of a key pair: [^;]+; use JWT_PUBLIC_KEY", fault)
+
+
+@pytest.mark.parametrize("value", ["c2VjcmV0" * 6, "{" + "x" * 40 + "}", "MIIB" * 20, "0" * 64, "ä" * 32])
+def test_other_texts_are_secrets(value: str) -> None:
+    assert Settings.read(REQUIRED | {"JWT_SECRET": value}).jwt_secret == value
+
+
+def test_several_public_keys_are_refused() -> None:
+    fault = faults(JWT_SECRET="", JWT_PUBLIC_KEY=PEM + pem(RSA_KEYS[1]))
+    assert fault.endswith("; it contains several keys or certificates; keep only the one of the signer")
+
+
+@pytest.mark.parametrize("variable", ["JWT_SECRET", "REDIS_SENTINEL_PASSWORD", "METRICS_TOKEN", "JWT_AUDIENCE"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("x" * 64 + "\\n", "it ends with a backslash and a letter, which are no line end; remove them"),
+        ("${SECRET}" + "x" * 64, "it contains the name of a variable in ${} or $(), which nothing has replaced"),
+        (f"$({'X' * 64})", "it contains the name of a variable in ${} or $(), which nothing has replaced"),
+    ],
+)
+def test_escaped_line_end_and_variable_are_named(variable: str, value: str, reason: str) -> None:
+    assert re.search(f"{variable} must be [^;]+; {re.escape(reason)}", faults(**{variable: value}))
 
 
 def test_unusable_public_key_is_described() -> None:
-    weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - tests a weak key
-    assert faults(JWT_SECRET="", JWT_PUBLIC_KEY=pem(weak)).startswith(
+    assert faults(JWT_SECRET="", JWT_PUBLIC_KEY=pem(WEAK_KEY)).startswith(
         "bad settings: JWT_PUBLIC_KEY must be a public key or certificate in PEM: RSA of 2048 to 8192 bits, "
         "EC (P-256, P-384, P-521) or Ed25519; it is an RSA key of 1024 bits with an exponent of 17 bits"
     )
@@ -187,6 +234,7 @@ def test_unusable_public_key_is_described() -> None:
         *(("JWT_SECRET", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_SECRET_PREVIOUS", value) for value in ("x" * 31, "\udcff" * 40)),
         *(("JWT_TENANT_CLAIM", value) for value in (" ", "a b", "exp", "iss", "a\n")),
+        *(("JWT_SCOPE_CLAIM", value) for value in ("a b", "iss")),
         *(("JWT_LEEWAY", value) for value in ("-1", "601", "x")),
         *(("HISTORY_LENGTH", value) for value in ("0", "100001", "x")),
         *(("MAX_BODY_BYTES", value) for value in ("0", "63", "1048577")),
@@ -227,6 +275,26 @@ def test_unusable_public_key_is_described() -> None:
 )  # fmt: skip
 def test_bad_value_is_rejected(variable: str, value: str) -> None:
     assert faults(**{variable: value}).startswith(f"bad settings: {variable} must be ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"TENANT_HOST": "{tennant}.x.newstore.net"}, "{tenant} must be in it exactly once"),
+        ({"TENANT_HOST": "x.newstore.net"}, "{tenant} must be in it exactly once"),
+        ({"TENANT_HOST": "{tenant}.{tenant}"}, "{tenant} must be in it exactly once"),
+        ({"TENANT_HOST": "https://{tenant}.x"}, "it has a scheme, a port or a path; a host has none"),
+        ({"TENANT_HOST": "{tenant}.x:443"}, "it has a scheme, a port or a path; a host has none"),
+        ({"JWT_SECRET": "", "JWT_JWKS_URL": "http://id.example/keys"}, "http:// is for loopback addresses only"),
+        ({"JWT_SECRET": "", "JWT_ISSUER": "http://id.example"}, "http:// is for loopback addresses only"),
+        (
+            {"JWT_SECRET": "", "JWT_ISSUER": "https://id.example/realms/{tenant}/.well-known/openid-configuration"},
+            "it is the address of the discovery document: leave out /.well-known/openid-configuration",
+        ),
+    ],
+)
+def test_known_mistake_is_named(environment: dict[str, str], reason: str) -> None:
+    assert faults(**environment).endswith(f"; {reason}")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +381,6 @@ def test_default_algorithm_fits_the_key(environment: dict[str, str], default: st
     assert Settings.read(REQUIRED | environment).algorithms == (default,)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([each.metadata["variable"] for each in dataclasses.fields(Settings)]), st.text())
 )
@@ -332,6 +399,8 @@ def test_secrets_are_not_in_the_representation() -> None:
             "JWT_SECRET_PREVIOUS": "hunter4" * 5,
         }
     )
+    provider = Settings.read(REQUIRED | {"JWT_SECRET": "", "JWT_JWKS_URL": "https://id.example/keys?code=hunter7"})
+    assert provider.described()["jwt_jwks_url"] == "https://id.example/keys"
     assert "hunter" not in f"{settings!r} {settings.described()} {settings.redis_address!r}"
 
 

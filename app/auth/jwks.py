@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import httpx
 
-from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, is_trusted_address, keys_from_jwks
-from app.errors import KeyUnavailable, RejectionReason, Unauthorized
+from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, is_trusted_address, keys_from_jwks, without_query
+from app.errors import KeyUnavailable, Mistake, RejectionReason, Unauthorized, system_reason
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +41,9 @@ class DocumentNotFound(FetchError):
 class JwksKeySource:
     """A `KeySource` of JWK Sets: one set per issuer, or one set at `location` for all tokens.
 
-    A set is fetched again after `ttl` seconds, or if it lacks a token's key. `accepted` are the algorithms that keys
-    may be used with. `clock` returns monotonic seconds. The caller must call `close`, which also closes `fetcher`.
+    A set is fetched again after `ttl` seconds, or if none of its keys has signed a token. `accepted` are the algorithms
+    that keys may be used with. `clock` returns monotonic seconds. The caller must call `close`, which also closes
+    `fetcher`.
     """
 
     def __init__(
@@ -80,12 +81,20 @@ class JwksKeySource:
             await self._fetch(state)
             found = state.find(key_id, algorithm)
         if not found and state.is_not_found:
-            detail = f"{state.location} has no discovery document: it answered 404"
+            detail = f"{state.shown} has no discovery document: it answered 404"
             raise Unauthorized("The token's issuer does not exist.", RejectionReason.ISSUER, detail)
         if not 0 < len(found) <= MAX_CANDIDATES:
-            detail = f"{len(found)} keys of {state.location} fit the token's kid and alg; {state.ignored}"
+            detail = f"{len(found)} keys of {state.shown} fit the token's kid and alg; {state.ignored}"
             raise Unauthorized("The token's key is not in its issuer's key set.", RejectionReason.KEY, detail)
         return found
+
+    async def refresh(self, issuer: str | None) -> bool:
+        """See `KeySource`. Does nothing if the last fetch was a moment ago."""
+        state = self._state_of(self._location or issuer or "")
+        before = state.keys
+        if self._may_fetch(state):
+            await self._fetch(state)
+        return state.keys != before
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
@@ -115,17 +124,15 @@ class JwksKeySource:
         if state.is_not_found and self._clock() < state.next_fetch_at:
             return
         if not self._may_fetch(state):
-            raise KeyUnavailable(
-                f"no keys of {state.location}: {state.failure or 'too many key sets are being fetched'}"
-            )
+            raise KeyUnavailable(f"no keys of {state.shown}: {state.failure or 'too many key sets are being fetched'}")
         if not state.keys and state.fetch_task is None:
             now = self._clock()
             if len(self._lookups) == MAX_LOOKUPS and now - self._lookups[0] < LOOKUP_SECONDS:
-                raise KeyUnavailable(f"no keys of {state.location}: too many tokens of unknown issuers a moment ago")
+                raise KeyUnavailable(f"no keys of {state.shown}: too many tokens of unknown issuers a moment ago")
             self._lookups.append(now)
         await self._fetch(state)
         if state.failure is not None:
-            raise KeyUnavailable(f"no keys of {state.location}: {state.failure}")
+            raise KeyUnavailable(f"no keys of {state.shown}: {state.failure}")
 
     def _may_fetch(self, state: "_IssuerState") -> bool:
         """Return True if a fetch is running or may start."""
@@ -143,19 +150,18 @@ class JwksKeySource:
 
     async def _run_fetch(self, state: "_IssuerState") -> None:
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
-                keys, ignored = keys_from_jwks(await self._fetcher.fetch(state.location), self._accepted)
+            keys, ignored = await fetch_keys(self._fetcher, state.location, self._accepted)
         except DocumentNotFound:
             if not state.keys:  # an issuer that had keys may come back soon
                 state.next_fetch_at = self._clock() + ABSENT_SECONDS
             state.keys, state.fetched_at, state.is_not_found, state.failure = [], _NEVER, True, None
-        except (FetchError, TimeoutError, ValueError) as error:
-            state.is_not_found, state.failure = False, (str(error) or type(error).__name__)[:MAX_FAILURE]
-            _log.warning("keys not fetched", extra={"issuer": state.location, "cause": state.failure})
+        except FetchError as error:
+            state.is_not_found, state.failure = False, str(error)
+            _log.warning("keys not fetched", extra={"issuer": state.shown, "cause": state.failure})
         else:
             state.update(keys, ignored, self._clock())
             if not keys:
-                _log.warning("no usable keys", extra={"issuer": state.location, "cause": state.ignored})
+                _log.warning("no usable keys", extra={"issuer": state.shown, "cause": state.ignored})
         finally:
             state.fetch_task = None
             self._fetches -= 1
@@ -184,6 +190,11 @@ class _IssuerState:
         self.fetch_task: asyncio.Task[None] | None = None
 
     @property
+    def shown(self) -> str:
+        """The location for the log."""
+        return without_query(self.location)
+
+    @property
     def size(self) -> int:
         """The number of keys that it counts as."""
         return max(1, len(self.keys))
@@ -201,6 +212,24 @@ class _IssuerState:
         self.keys = [known if (known := old.get((key.key_id, key.algorithms))) == key else key for key in keys]
         self.ignored = f"{len(ignored)} other keys are ignored: {'; '.join(ignored)}"[:MAX_FAILURE]
         self.fetched_at, self.is_not_found, self.failure = now, False, None
+
+
+async def fetch_keys(
+    fetcher: "JwksFetcher", location: str, accepted: Sequence[str]
+) -> tuple[Sequence[Key], Sequence[str]]:
+    """Fetch a key set within FETCH_SECONDS, and return what `keys_from_jwks` returns.
+
+    Raises FetchError, with at most MAX_FAILURE characters, or DocumentNotFound if the issuer does not exist.
+    """
+    try:
+        async with asyncio.timeout(FETCH_SECONDS):
+            return keys_from_jwks(await fetcher.fetch(location), accepted)
+    except TimeoutError as error:
+        raise FetchError(f"TimeoutError: no keys after {FETCH_SECONDS:g} s") from error
+    except Mistake as error:
+        raise FetchError(str(error)) from error
+    except FetchError as error:
+        raise type(error)(str(error)[:MAX_FAILURE]) from error
 
 
 class JwksFetcher:
@@ -252,25 +281,26 @@ class JwksFetcher:
 
         Raises `not_found` if the answer is 404.
         """
+        shown = without_query(address)
         try:
             async with self._client.stream("GET", address) as response:
                 if response.status_code != httpx.codes.OK:
                     failure = not_found if response.status_code == httpx.codes.NOT_FOUND else FetchError
-                    raise failure(f"{address} answered {response.status_code}")
+                    raise failure(f"{shown} answered {response.status_code}")
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    raise FetchError(f"{address} answered with a Content-Encoding that was not requested")
-                content = await _bounded(response)
+                    raise FetchError(f"{shown} answered with a Content-Encoding that was not requested")
+                content = await _bounded(response, shown)
             return json.loads(content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise FetchError(f"{address}: {type(error).__name__} {error}") from error
+            raise FetchError(f"{shown}: {type(error).__name__} {system_reason(error) or error}") from error
         except (ValueError, RecursionError) as error:
-            raise FetchError(f"{address} answered with a body that is not JSON") from error
+            raise FetchError(f"{shown} answered with a body that is not JSON") from error
 
 
-async def _bounded(response: httpx.Response) -> bytes:
+async def _bounded(response: httpx.Response, shown: str) -> bytes:
     content = bytearray()
     async for chunk in response.aiter_raw():
         content += chunk
         if len(content) > MAX_DOCUMENT_BYTES:
-            raise FetchError(f"{response.url} answered with more than {MAX_DOCUMENT_BYTES} bytes")
+            raise FetchError(f"{shown} answered with more than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(content)

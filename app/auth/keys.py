@@ -50,6 +50,10 @@ class Key:
     key_id: str | None = None
 
 
+class UnsupportedKey(Mistake):
+    """A public key of a type or size that is not supported."""
+
+
 class KeySource(Protocol):
     """A source of keys."""
 
@@ -58,6 +62,9 @@ class KeySource(Protocol):
 
         Raises Unauthorized if there is no such key, and KeyUnavailable if the issuer's keys cannot be fetched now.
         """
+
+    async def refresh(self, issuer: str | None) -> bool:
+        """Fetch the keys again, because none of those from `find` has signed a token. Return True if they changed."""
 
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """Return True if `key`, from an earlier `find` for `issuer`, is still valid. Uses cached data only."""
@@ -76,6 +83,10 @@ class StaticKeySource:
         """See `KeySource`."""
         return self.keys
 
+    async def refresh(self, issuer: str | None) -> bool:
+        """See `KeySource`."""
+        return False
+
     def is_current(self, issuer: str | None, key: Key) -> bool:
         """See `KeySource`."""
         return any(key is each for each in self.keys)
@@ -87,13 +98,16 @@ class StaticKeySource:
 def public_key(text: str) -> Any:
     """Return the RSA, EC or Ed25519 public key in `text`: a public key or certificate, as PEM, its base64 or both.
 
-    A certificate's dates and issuer are not checked. Raises Mistake for anything else, also for a private key.
+    A certificate's dates and issuer are not checked. Raises UnsupportedKey for another public key, and Mistake for
+    anything else, also for a private key and for several keys.
     """
     if "PRIVATE KEY" in text:
         raise Mistake("it is a private key")
-    armored = _ARMOR.search(text)
+    armored = set(_ARMOR.findall(text))
+    if len(armored) > 1:
+        raise Mistake("it contains several keys or certificates; keep only the one of the signer")
     try:
-        der = base64.b64decode(_NOT_BASE64.sub("", armored[1] if armored else text), validate=True)
+        der = base64.b64decode(_NOT_BASE64.sub("", armored.pop() if armored else text), validate=True)
     except ValueError as error:
         raise Mistake("it is neither PEM nor base64") from error
     if der.startswith(b"-----BEGIN "):
@@ -104,7 +118,7 @@ def public_key(text: str) -> Any:
         except (ValueError, UnsupportedAlgorithm, InvalidVersion):
             continue
         if not algorithms_for(key):
-            raise Mistake(f"it is {_described(key)}")
+            raise UnsupportedKey(f"it is {_described(key)}")
         return key
     raise Mistake("it contains neither a public key nor a certificate")
 
@@ -132,6 +146,11 @@ def _described(key: object) -> str:
     return "an Ed25519 key" if isinstance(key, Ed25519PublicKey) else "a key of another type"
 
 
+def without_query(address: str) -> str:
+    """Return an address without its query, which may contain a secret."""
+    return address.partition("?")[0]
+
+
 def canonical(algorithm: object) -> object:
     """Return the name of a signature algorithm that `Key` uses: RFC 9864 renames EdDSA with an Ed25519 key."""
     return "EdDSA" if algorithm == "Ed25519" else algorithm
@@ -139,6 +158,8 @@ def canonical(algorithm: object) -> object:
 
 def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> tuple[list[Key], list[str]]:
     """Return the keys of a JWK Set that can verify with an `accepted` algorithm, and why each other key is ignored.
+
+    A repeated key is returned once.
 
     RFC 7517, section 5, recommends to ignore keys: shared secrets, private keys, encryption keys, unsupported types and
     algorithms, unreasonable sizes. Raises Mistake if `jwks` is not a JWK Set or has more than `MAX_KEYS` keys.
@@ -148,12 +169,16 @@ def keys_from_jwks(jwks: object, accepted: Sequence[str]) -> tuple[list[Key], li
         raise Mistake("the document is not a JWK Set")
     if len(members) > MAX_KEYS:
         raise Mistake(f"the JWK Set has {len(members)} keys; expected at most {MAX_KEYS}")
-    keys, ignored = [], []
+    keys: list[Key] = []
+    ignored: list[str] = []
     for number, member in enumerate(members, 1):
         try:
-            keys.append(_key(member, accepted))
+            key = _key(member, accepted)
         except Mistake as mistake:
             ignored.append(f"key {number}: {mistake}")
+        else:
+            if key not in keys:
+                keys.append(key)
     return keys, ignored
 
 

@@ -80,12 +80,14 @@ class TokenVerifier:
 
     `audience` and `issuer` must match exactly if they are set. Without `audience`, a token's `aud` is ignored. If the
     issuer contains `{tenant}`, that part of `iss` is the tenant. Otherwise the claim `tenant_claim` names it. `leeway`
-    is the allowed clock difference in seconds. Of a token's scopes, only those in `scopes` are kept.
+    is the allowed clock difference in seconds. Of a token's scopes, only those in `scopes` are kept. They are in the
+    claim `scope_claim`, by default in `scope` and `scp`.
     """
 
     keys: KeySource
     _: KW_ONLY
     tenant_claim: str = "tenant"
+    scope_claim: str | None = None
     audience: str | None = None
     issuer: str | None = None
     leeway: float = 0.0
@@ -116,8 +118,14 @@ class TokenVerifier:
         try:
             header = jwt.get_unverified_header(token)
             issuer = self._unverified_issuer(token)
-            keys = await self.keys.find(issuer, header.get("kid") or None, canonical(header.get("alg")))
-            key, claims = self._claims(token, keys, issuer)
+            wanted = issuer, header.get("kid") or None, canonical(header.get("alg"))
+            try:
+                key, claims = self._claims(token, await self.keys.find(*wanted), issuer)
+            except jwt.InvalidSignatureError:
+                # A key without a kid, or with a kid that is used again, may have been replaced.
+                if not await self.keys.refresh(issuer):
+                    raise
+                key, claims = self._claims(token, await self.keys.find(*wanted), issuer)
         except (jwt.PyJWTError, UnicodeError) as error:
             raise self._rejection(token, error) from error
         for claim in _TIMES & claims.keys():
@@ -171,13 +179,22 @@ class TokenVerifier:
         kinds = type(error).__mro__
         kind = next((kind for kind in kinds if kind in _REASONS), jwt.InvalidTokenError)
         text, reason, detail = _REASONS[kind]
-        if kind is jwt.InvalidIssuerError and self._differs_in_slash(_unverified_claims(token).get("iss")):
-            detail += ": they differ in the slash at the end"
-        return Unauthorized(text, reason, detail.format(error=error)[:_MAX_DETAIL])
+        detail = detail.format(error=error)
+        if kind is jwt.InvalidIssuerError:
+            detail += self._difference(_unverified_claims(token).get("iss"))
+        return Unauthorized(text, reason, detail[:_MAX_DETAIL])
 
-    def _differs_in_slash(self, issuer: object) -> bool:
+    def _difference(self, issuer: object) -> str:
+        """Return how the issuer of a token differs from the expected one."""
         other = f"{issuer}/".removesuffix("//")
-        return self._realms.fullmatch(other) is not None if self._realms else other == self.issuer
+        before, placeholder, after = str(self.issuer).partition(TENANT_PLACEHOLDER)
+        if self._realms.fullmatch(other) if self._realms else other == self.issuer:
+            hint = "they differ in the slash at the end; "
+        elif placeholder and isinstance(issuer, str) and issuer.startswith(before) and issuer.endswith(after):
+            hint = "there is no valid tenant name in place of {tenant}; "
+        else:
+            hint = ""
+        return f": {hint}it is {issuer!r}"
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         subject = claims.get("sub")
@@ -200,9 +217,11 @@ class TokenVerifier:
         """Return the token's scopes that are in `scopes`.
 
         They are words of `scope` (RFC 8693, section 4.2), or of `scp`, which some providers send as text or a list.
+        With `scope_claim`, they are words of that claim only.
         """
         words: list[object] = []
-        for claim in (claims.get("scope"), claims.get("scp")):
+        names = ("scope", "scp") if self.scope_claim is None else (self.scope_claim,)
+        for claim in map(claims.get, names):
             if isinstance(claim, str):
                 words += claim.split(" ")
             elif isinstance(claim, list):

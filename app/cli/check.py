@@ -11,7 +11,7 @@ import click
 from app.cli.exit_status import STATUSES
 from app.cli.output import print_result, printable, wants_json
 from app.errors import StoreError
-from app.preflight.findings import Finding, findings, sentinel_findings
+from app.preflight.findings import Finding, findings, sentinel_findings, unusable
 from app.preflight.inspection import (
     ServerFacts,
     UnreachableServer,
@@ -20,6 +20,7 @@ from app.preflight.inspection import (
     inspect_store,
     tls_mismatch,
 )
+from app.preflight.keys import key_findings
 from app.settings import Settings, SettingsError, unknown_variables
 from app.store_factory import create_store
 
@@ -32,22 +33,23 @@ _COLOURS: Final = {"error": "red", "warning": "yellow", "ok": "green"}
 def check() -> NoReturn:
     """Run the preflight check, print its findings, and exit with the status that lets a release proceed or stops it."""
     servers: list[ServerFacts | UnreachableServer] = []
-    about_sentinels: list[Finding] = []
+    others: list[Finding] = []
     address = None
     try:
         settings = Settings.read(os.environ)
         address = settings.redis.shown
-        about_sentinels = sentinel_findings(asyncio.run(inspect_sentinels(settings)))
+        others = asyncio.run(key_findings(settings))
+        others += sentinel_findings(asyncio.run(inspect_sentinels(settings)))
         servers = asyncio.run(inspect_store(settings))
-        found = findings(servers, settings.redis_address, settings.redis_min_replicas) + about_sentinels
+        found = findings(servers, settings.redis_address, settings.redis_min_replicas) + others
         if all(finding.code != "store" for finding in found):
             asyncio.run(_probe_write(settings))
     except SettingsError as error:
         found = [Finding("error", "bad_settings", str(error))]
     except StoreError as error:
-        found, servers = [_store_error(failure_reason(error)), *about_sentinels], []
+        found, servers = [unusable(failure_reason(error), settings.redis), *others], []
     if any(each.code == "store" for each in found) and (mistake := asyncio.run(tls_mismatch(settings))):
-        found, servers = [_store_error(mistake), *about_sentinels], []
+        found, servers = [unusable(mistake, settings.redis), *others], []
     found += _misspelt()
     status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
@@ -64,10 +66,6 @@ def _misspelt() -> list[Finding]:
         Finding("warning", "unknown_variable", f"{name} is not a setting" + (f"; {known} is" if known else ""))
         for name, known in unknown_variables(os.environ).items()
     ]
-
-
-def _store_error(reason: str) -> Finding:
-    return Finding("error", "store", f"the store cannot be used: {reason}")
 
 
 async def _probe_write(settings: Settings) -> None:

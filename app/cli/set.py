@@ -28,7 +28,10 @@ async def _set(enabled: bool, if_version: int | None, reason: str | None) -> Non
         changes = await _changes_up_to(client, current.version)
     changed = changes[0].request_id == current.request_id if changes else None
     previous = next(iter(changes[1:] if changed else changes), None)
-    _print(current, changed, previous)
+    try:
+        _print(current, changed, previous)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; the setting was set") from error
 
 
 async def _changes_up_to(client: AsyncClient, version: int) -> list[ChangeRecord]:

@@ -92,7 +92,9 @@ class Requests:
                     timeout.reschedule(None)
                 yield reply
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise ConnectError(f"cannot connect to {self.address}: {_reason(error)}") from error
+            variable = f"{self.address.partition(':')[0].upper()}_PROXY or ALL_PROXY"
+            way = f" through the proxy of {variable}" if proxy_for(httpx.URL(self.address)) else ""
+            raise ConnectError(f"cannot connect to {self.address}{way}: {_reason(error)}") from error
         except (*MALFORMED, SSEError, httpx.InvalidURL) as error:
             raise UnexpectedResponse(f"{result}: {NOT_THE_SERVICE}", request_id) from error
         except (TimeoutError, httpx.HTTPError) as error:

@@ -22,6 +22,8 @@ def sign_token(secret: str, settings: Settings, *, seconds: int, tenant: str = T
         "exp": int(time.time()) + seconds,
         "aud": settings.jwt_audience,
         "iss": issuer,
-        "scope": " ".join(filter(None, (settings.jwt_read_scope, settings.jwt_write_scope))),
+        settings.jwt_scope_claim or "scope": " ".join(
+            filter(None, (settings.jwt_read_scope, settings.jwt_write_scope))
+        ),
     }
     return jwt.encode({name: value for name, value in claims.items() if value}, secret, settings.algorithms[0])

@@ -31,7 +31,10 @@ def findings(servers: Sequence[ServerFacts | UnreachableServer], address: Addres
     """Return the findings for the store at `address`, errors first. Servers with the same finding share it."""
     affected: dict[Finding, list[ServerFacts | UnreachableServer]] = defaultdict(list)
     for server in servers:
-        for finding in _unreachable(server) if isinstance(server, UnreachableServer) else _server(server, address.kind):
+        found_there = (
+            _server(server, address.kind) if isinstance(server, ServerFacts) else _unreachable(server, address)
+        )
+        for finding in found_there:
             affected[finding].append(server)
     is_single = len(servers) == 1 and address.kind == "server"
     found = [finding if is_single else _with_servers(finding, each) for finding, each in affected.items()]
@@ -83,9 +86,15 @@ def _unchecked(code: str, parameter: str, allow: str) -> Finding:
     return Finding("warning", code, message, seen=False)
 
 
-def _unreachable(server: UnreachableServer) -> Iterator[Finding]:
+def unusable(reason: str, address: Address) -> Finding:
+    """Return the error for a store that cannot be used."""
+    message = f"the store at {address.shown} (REDIS_URL) cannot be used: {reason}"
+    return Finding("error", "store", message, seen=False)
+
+
+def _unreachable(server: UnreachableServer, address: Address) -> Iterator[Finding]:
     if server.role == "primary":
-        yield Finding("error", "store", f"the store cannot be used: {server.reason}", seen=False)
+        yield unusable(server.reason, address)
     else:
         message = f"the replica was not checked, and a failover could make it the primary: {server.reason}"
         yield Finding("warning", "replica_unseen", message, seen=False)

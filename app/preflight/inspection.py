@@ -204,9 +204,11 @@ _MISTAKES: Final = {
     "max number of clients reached": "it has too many connections: raise its maxclients, or close some of them",
     _DENIED: "it is in protected mode and accepts only local connections: give it a password",
 }
+# Known only if `tls_mismatch` gets a reply. It gets none if the server wants a certificate of the client, for example.
+_PERHAPS_TLS: Final = "perhaps it uses TLS and REDIS_URL does not (rediss://), or the other way round"
 _REASONS: Final[dict[type[BaseException], str]] = {
     TimeoutError: "it did not answer in time (REDIS_TIMEOUT)",
-    RedisError: "it closed the connection, or its reply was not from Redis",
+    RedisError: f"it closed the connection, or its reply was not from Redis; {_PERHAPS_TLS}",
 }
 
 
@@ -234,5 +236,6 @@ def _reason(error: BaseException) -> str:
         if reason := _reply_reason(cause):
             return reason
     if reason := system_reason(error):
-        return f"cannot connect to it: {reason}"
+        is_reset = any(isinstance(cause, ConnectionResetError) for cause in causes(error))
+        return f"cannot connect to it: {reason}{f'; {_PERHAPS_TLS}' if is_reset else ''}"
     return next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "cannot connect to it")

@@ -72,6 +72,18 @@ def target_host(target: bytes) -> bytes | None:
     return match[1]
 
 
+def with_path(target: bytes, method: bytes) -> bytes:
+    """Return a request target in absolute form with a path: an empty one means `/`, or `*` for OPTIONS of the server.
+
+    RFC 9112, sections 3.2.1, 3.2.2 and 3.2.4.
+    """
+    match = _ABSOLUTE_FORM.match(target)
+    rest = target[match.end() :] if match else b"/"
+    if not rest and method == b"OPTIONS":
+        return b"*"
+    return target if rest.startswith(b"/") else target[: len(target) - len(rest)] + b"/" + rest
+
+
 def is_valid_host(value: bytes) -> bool:
     """Return True if `value` is a host with or without a port, or empty, as RFC 9112 allows."""
     match = _HOST.fullmatch(value)

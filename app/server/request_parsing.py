@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.server.framing import MAX_HEAD_BYTES, Framing
 from app.server.lingering_close import LingeringTransport
-from app.server.request_head import MALFORMED, MalformedHead, check_head, target_host
+from app.server.request_head import MALFORMED, MalformedHead, check_head, target_host, with_path
 from app.web.middleware.error_responses import ErrorResponse
 
 # Each header costs about 110 bytes in addition to its text. A head of 32 KiB could have 8,000 headers.
@@ -81,6 +81,7 @@ class RequestParsing(HttpToolsProtocol):
         if self.url[0] != _SLASH and (host := target_host(self.url)) is not None:
             # Servers must ignore `Host` then: RFC 9112, section 3.2.2.
             self.headers[:] = [(b"host", host), *(each for each in self.headers if each[0] != b"host")]
+            self.url = with_path(self.url, self.parser.get_method())
         return length
 
     def _check_size(self) -> None:

@@ -5,11 +5,12 @@ cross_checks  find contradictions between variables
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Self
 
-from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key
+from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, public_key, without_query
 from app.errors import Mistake
 from app.settings import parsers as parse
 from app.settings.cross_checks import OWN_KEY_SOURCES, cross_check, default_algorithms
@@ -77,6 +78,7 @@ class Settings:
     jwt_tenant_claim: str = _setting("JWT_TENANT_CLAIM", "the name of the tenant's claim", parse.claim, "tenant")
     jwt_leeway: float = _setting("JWT_LEEWAY", "a number of seconds, 0 to 600", parse.seconds(0, 600), 0.0)
     jwt_jwks_ttl: float = _setting("JWT_JWKS_TTL", "a number of seconds, 10 to 86400", parse.seconds(10, 86400), 300.0)
+    jwt_scope_claim: str | None = _setting("JWT_SCOPE_CLAIM", "the name of the scopes' claim", parse.claim, None)
     jwt_read_scope: str | None = _setting("JWT_READ_SCOPE", "one scope", parse.scope, None)
     jwt_write_scope: str | None = _setting("JWT_WRITE_SCOPE", "one scope", parse.scope, None)
     tenant_host: str | None = _setting("TENANT_HOST", "a host with {tenant} once", parse.tenant_host, None)
@@ -104,12 +106,7 @@ class Settings:
     log_format: str = _setting(
         "LOG_FORMAT", "logfmt, json or console", parse.one_of("logfmt", "json", "console"), "logfmt"
     )
-    log_level: str = _setting(
-        "LOG_LEVEL",
-        "DEBUG, INFO, WARNING, ERROR or CRITICAL",
-        parse.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-        "INFO",
-    )
+    log_level: str = _setting("LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL", parse.log_level, "INFO")
 
     @property
     def algorithms(self) -> tuple[str, ...]:
@@ -134,6 +131,7 @@ class Settings:
             "redis_url": self.redis.shown,
             "redis_tls_verify": self.redis_tls_verify if self.redis.tls else None,
             "redis_sentinel_quorum": self.redis_sentinel_quorum if self.redis.kind == "sentinels" else None,
+            "jwt_jwks_url": self.jwt_jwks_url and without_query(self.jwt_jwks_url),
             "jwt_keys": source,
             "jwt_public_key": None,
             "jwt_algorithms": ",".join(self.algorithms),
@@ -169,18 +167,23 @@ class Settings:
 
 
 _SIMILAR: Final = 0.85
+_OUR_PREFIXES: Final = ("JWT_", "REDIS_", "KEEP_ALIVE_")
+# Heroku, links of Kubernetes and Docker, and other platforms set these next to REDIS_URL.
+_OF_PLATFORMS: Final = re.compile(r"REDIS_(PORT|SERVICE_|HOST|NAME$|ENV_|(\w+_)?URL(_[0-9]+)?$)")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
     """Return the variables that look misspelt, each with the similar one that is not set, or None.
 
-    They are all unknown JWT_ variables, and names that are similar to those of settings.
+    They are all unknown JWT_ and REDIS_ variables, except those that platforms set, and names that are similar to those
+    of settings.
     """
     known = {each.metadata["variable"] for each in fields(Settings)}
     unset = sorted(known - environment.keys())
     found: dict[str, str | None] = {}
     for name in sorted(environment.keys() - known):
         similar = difflib.get_close_matches(name.upper(), unset, 1, _SIMILAR)
-        if similar or name.upper().startswith("JWT_"):
+        is_ours = name.upper().startswith(_OUR_PREFIXES) and not _OF_PLATFORMS.match(name)
+        if similar or is_ours:
             found[name] = similar[0] if similar else None
     return found

@@ -5,6 +5,7 @@ from typing import Any
 
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, SECRET_ALGORITHMS, algorithms_for, is_trusted_address
 from app.auth.tokens import TENANT_PLACEHOLDER
+from app.settings.parsers import UNTRUSTED_HTTP
 from app.store.redis_url import Address
 
 OWN_KEY_SOURCES = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
@@ -32,7 +33,8 @@ def cross_check(environment: Mapping[str, str], values: Mapping[str, Any]) -> It
     elif not given and not issuer:
         yield f"no key to verify tokens: set one of {', '.join(OWN_KEY_SOURCES)} and JWT_ISSUER"
     elif not given and not is_trusted_address(issuer.replace(TENANT_PLACEHOLDER, "tenant")):
-        yield "JWT_ISSUER must be an https:// address if no other variable provides the keys"
+        reason = f"; {UNTRUSTED_HTTP}" if issuer.startswith("http://") else ""
+        yield f"JWT_ISSUER must be an https:// address if no other variable provides the keys{reason}"
     else:
         (source,) = given or ["JWT_ISSUER"]
         fitting = _fitting_algorithms(values.get("jwt_public_key"), secret=source == "JWT_SECRET")

@@ -10,7 +10,8 @@ from openfeature.contrib.provider.ofrep import OFREPProvider
 
 def headers() -> dict[str, str]:
     """Return the headers of one evaluation. To use fresh tokens, get them here: the client calls this each time."""
-    return {"Authorization": f"Bearer {os.environ['OMS_CONFIG_TOKEN']}"}
+    # Without line ends, because the client's error for a header with one would contain the token.
+    return {"Authorization": f"Bearer {''.join(os.environ['OMS_CONFIG_TOKEN'].split())}"}
 
 
 def main() -> None:

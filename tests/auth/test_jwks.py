@@ -23,9 +23,11 @@ from app.auth.jwks import (
     JwksKeySource,
 )
 from app.auth.keys import PUBLIC_KEY_ALGORITHMS, Key
+from app.auth.tokens import TokenVerifier
 from app.errors import KeyUnavailable, Unauthorized
 from tests.clock import Clock
 from tests.conftest import Run
+from tests.processes import reserve_port
 from tests.provider import RSA_KEYS, Behaviour, Provider, jwk
 from tests.waiting import PATIENCE
 
@@ -103,12 +105,23 @@ def test_token_without_kid_may_be_of_any_key_with_its_algorithm(run: Run, provid
 def test_number_of_candidates_is_bounded(run: Run, provider: Provider) -> None:
     async def find() -> None:
         async with Source(provider) as source:
-            provider.publish("limit", *[jwk(RSA_KEYS[0])] * MAX_CANDIDATES)
-            assert len(await source.candidates("limit", None)) == MAX_CANDIDATES
-            provider.publish("above", *[jwk(RSA_KEYS[0])] * (MAX_CANDIDATES + 1))
+            keys = [jwk(ec.generate_private_key(ec.SECP256R1())) for _ in range(MAX_CANDIDATES + 1)]
+            provider.publish("limit", *keys[1:])
+            assert len(await source.candidates("limit", None, "ES256")) == MAX_CANDIDATES
+            provider.publish("above", *keys)
             with pytest.raises(Unauthorized) as raised:
-                await source.candidates("above", None)
+                await source.candidates("above", None, "ES256")
             assert raised.value.detail.startswith(f"{MAX_CANDIDATES + 1} keys of {provider.issuer('above')} fit")
+
+    run(find())
+
+
+def test_repeated_key_counts_once(run: Run, provider: Provider) -> None:
+    provider.publish("acme", *[FIRST] * (MAX_CANDIDATES + 1))
+
+    async def find() -> None:
+        async with Source(provider) as source:
+            assert (await source.find()).key_id == "first"
 
     run(find())
 
@@ -224,6 +237,53 @@ def test_rotated_key_replaces_the_withdrawn_one(run: Run, provider: Provider) ->
                 await source.find()
 
     run(rotate())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kid"),
+    [
+        ([jwk(RSA_KEYS[0]), SECOND], [jwk(RSA_KEYS[0]), SECOND, jwk(RSA_KEYS[2], kid="new")], "new"),
+        ([jwk(RSA_KEYS[0])], [jwk(RSA_KEYS[2])], "new"),
+        ([jwk(RSA_KEYS[0])], [jwk(RSA_KEYS[2])], None),
+        ([jwk(RSA_KEYS[0])], [jwk(RSA_KEYS[0]), jwk(RSA_KEYS[2])], None),
+        ([FIRST], [FIRST, jwk(RSA_KEYS[2], kid="new")], None),
+        ([FIRST], [jwk(RSA_KEYS[2], kid="first")], "first"),
+    ],
+)
+def test_keys_are_fetched_again_if_none_has_signed_a_token(
+    run: Run, provider: Provider, before: list[dict[str, Any]], after: list[dict[str, Any]], kid: str | None
+) -> None:
+    provider.publish("acme", *before)
+
+    async def rotate() -> None:
+        async with Source(provider) as source:
+            verifier = TokenVerifier(source.keys, issuer=provider.template)
+            old, new = (provider.token("acme", key, kid=kid) for key in (RSA_KEYS[0], RSA_KEYS[2]))
+            await verifier.verify(old)
+            provider.publish("acme", *after)
+            source.clock.now += ASK_AGAIN_SECONDS
+            await verifier.verify(old)
+            assert len(provider.requests) == 2
+            await verifier.verify(new)
+            assert len(provider.requests) == 4
+
+    run(rotate())
+
+
+def test_wrong_signatures_cause_one_fetch_per_interval(run: Run, provider: Provider) -> None:
+    async def flood() -> None:
+        async with Source(provider) as source:
+            verifier = TokenVerifier(source.keys, issuer=provider.template)
+            for n in range(100):
+                with pytest.raises(Unauthorized, match="signature does not match"):
+                    await verifier.verify(provider.token("acme", RSA_KEYS[1], jti=str(n)))
+            assert len(provider.requests) == 2
+            source.clock.now += ASK_AGAIN_SECONDS
+            with pytest.raises(Unauthorized, match="signature does not match"):
+                await verifier.verify(provider.token("acme", RSA_KEYS[1]))
+            assert len(provider.requests) == 4
+
+    run(flood())
 
 
 def test_unchanged_key_is_the_same_object_after_a_refresh(run: Run, provider: Provider) -> None:
@@ -551,6 +611,35 @@ def test_tls_is_verified(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
             run(find(provider))
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
         run(find(provider))
+
+
+def test_failure_names_the_reason_of_the_system(run: Run, provider: Provider) -> None:
+    refused, plain = f"http://127.0.0.1:{reserve_port()}", provider.base.replace("http://", "https://")
+
+    async def failure(address: str) -> str:
+        async with Source(provider, location=f"{address}/keys?code=s3cret") as source:
+            with pytest.raises(KeyUnavailable) as raised:
+                await source.find()
+            return str(raised.value)
+
+    assert run(failure(refused)) == f"no keys of {refused}/keys: {refused}/keys: ConnectError Connection refused"
+    assert "ConnectError [SSL: WRONG_VERSION_NUMBER] wrong version number" in run(failure(plain))
+
+
+@pytest.mark.parametrize("behaviour", ["error", "html", "huge", "redirect", "unpacks", "garbage"])
+def test_query_of_an_address_is_not_shown(
+    run: Run, provider: Provider, behaviour: Behaviour, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.behaviours["acme"] = behaviour
+
+    async def find() -> str:
+        async with Source(provider, location=f"{provider.address('acme')}?code=s3cret") as source:
+            with pytest.raises(KeyUnavailable) as raised:
+                await source.find()
+            return str(raised.value)
+
+    assert f"no keys of {provider.address('acme')}: " in run(find())
+    assert "s3cret" not in caplog.text + str([record.__dict__ for record in caplog.records])
 
 
 def test_proxy_variables_are_ignored(run: Run, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,9 +167,9 @@ DETAILS: list[tuple[dict[str, object], RejectionReason, str]] = [
     ({"aud": "x"}, RejectionReason.AUDIENCE,
      "'aud' does not contain JWT_AUDIENCE, or is neither a string nor a list of strings"),
     ({"iss": None}, RejectionReason.CLAIM, "'iss' is missing or empty"),
-    ({"iss": "https://x"}, RejectionReason.ISSUER, "'iss' is not JWT_ISSUER"),
+    ({"iss": "https://x{error}"}, RejectionReason.ISSUER, "'iss' is not JWT_ISSUER: it is 'https://x{error}'"),
     ({"iss": "https://id.example/"}, RejectionReason.ISSUER,
-     "'iss' is not JWT_ISSUER: they differ in the slash at the end"),
+     "'iss' is not JWT_ISSUER: they differ in the slash at the end; it is 'https://id.example/'"),
     ({"tenant": None}, RejectionReason.CLAIM, "'tenant' is missing or empty"),
     ({"tenant": "Acme"}, RejectionReason.CLAIM, "The token's claim 'tenant' does not name a tenant."),
     ({"exp": None}, RejectionReason.CLAIM, "'exp' is missing or empty"),
@@ -195,7 +195,22 @@ def test_detail_names_the_claim(claims: dict[str, object], reason: RejectionReas
 def test_detail_names_a_slash_at_the_end_of_the_realm(issuer: str) -> None:
     given = f"{issuer.replace('{tenant}', 'acme')}/".removesuffix("//")
     error = rejected(make_token(None, iss=given), make_verifier(issuer=issuer))
-    assert error.detail == "'iss' is not JWT_ISSUER: they differ in the slash at the end"
+    assert error.detail == f"'iss' is not JWT_ISSUER: they differ in the slash at the end; it is '{given}'"
+
+
+@pytest.mark.parametrize("realm", ["Acme", "", "a/b", "-a"])
+def test_detail_names_a_realm_that_is_no_tenant_name(realm: str) -> None:
+    verifier = make_verifier(issuer="https://id.example/{tenant}/v2")
+    error = rejected(make_token(None, iss=f"https://id.example/{realm}/v2"), verifier)
+    reason = "there is no valid tenant name in place of {tenant}"
+    assert error.detail == f"'iss' is not JWT_ISSUER: {reason}; it is 'https://id.example/{realm}/v2'"
+
+
+def test_detail_quotes_an_issuer_of_another_realm_or_type() -> None:
+    verifier = make_verifier(issuer="https://id.example/{tenant}")
+    for issuer in ("https://other.example/acme", ["https://id.example/acme"], None):
+        error = rejected(sign(json.dumps({"iss": issuer, "exp": NOW + 3600})), verifier)
+        assert error.detail == f"'iss' is not JWT_ISSUER: it is {issuer!r}"
 
 
 @pytest.mark.parametrize(
@@ -212,13 +227,13 @@ def test_detail_names_the_member_of_the_header(header: object, detail: str) -> N
     assert rejected(sign("{}", json.dumps(header))).detail == detail
 
 
-def test_detail_is_bounded_and_quotes_no_value() -> None:
+def test_detail_is_bounded_and_quotes_no_value_except_the_issuer() -> None:
     verifier = make_verifier(audience="oms", issuer="https://id.example")
     good = {"aud": "oms", "iss": "https://id.example", "tenant": "acme", "exp": NOW + 3600, "padding": "s3cret" * 100}
     for claims, _, _ in DETAILS:
         secret = {name: "s3cret" * 100 if isinstance(value, str) else value for name, value in claims.items()}
         detail = rejected(sign(json.dumps(good | secret)), verifier).detail
-        assert "s3cret" not in detail
+        assert "s3cret" not in detail or "iss" in secret
         assert len(detail) <= 200
 
 
@@ -397,6 +412,21 @@ def test_token_is_accepted_if_one_of_several_keys_signed_it() -> None:
 )
 def test_scopes_come_from_scope_and_scp(claims: dict[str, object], scopes: set[str]) -> None:
     verifier = make_verifier(scopes={"a", "b", "b c", "b:c", "d"})
+    assert verify(make_token("acme", **claims), verifier).scopes == scopes
+
+
+@pytest.mark.parametrize(
+    ("claims", "scopes"),
+    [
+        ({"roles": ["a", "x"]}, {"a"}),
+        ({"roles": "a b"}, {"a", "b"}),
+        ({"scope": "a", "scp": "b"}, set()),
+        ({"roles": ["a"], "scp": "b"}, {"a"}),
+        ({"roles": {"a": 1}}, set()),
+    ],
+)
+def test_scopes_come_from_the_configured_claim_only(claims: dict[str, object], scopes: set[str]) -> None:
+    verifier = make_verifier(scopes={"a", "b"}, scope_claim="roles")
     assert verify(make_token("acme", **claims), verifier).scopes == scopes
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -55,9 +56,13 @@ def watch(directory: Path, *arguments: str, url: str, token: str) -> WatchedProc
 
 
 class FakeServer:
-    """A server that sends `reply` to every connection and records the requests. None sends nothing."""
+    """A server that sends `reply` to every connection and records the requests. None sends nothing.
 
-    def __init__(self, reply: bytes | None, *, port: int = 0, then_close: bool = True) -> None:
+    With `reset`, it resets every connection after the first bytes.
+    """
+
+    def __init__(self, reply: bytes | None, *, port: int = 0, then_close: bool = True, reset: bool = False) -> None:
+        self._reset = reset
         self.reply = reply
         self._then_close = then_close
         self._socket = socket.create_server(("127.0.0.1", port))
@@ -85,6 +90,10 @@ class FakeServer:
                 client.settimeout(PATIENCE)
                 self.requests.append(client.recv(65536))
                 self.has_request.set()
+                if self._reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.close()
+                    continue
                 if self.reply is not None:
                     client.sendall(self.reply)
                 if self._then_close and self.reply is not None:

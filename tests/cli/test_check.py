@@ -24,6 +24,7 @@ from app.store.redis_url import Address
 from tests.cli import command
 from tests.cli.command import FakeServer
 from tests.processes import ROOT, SECRET, clean_environment, fail_snapshot, reserve_port, start_store
+from tests.provider import RSA_KEYS, Behaviour, Provider, jwk
 from tests.relay import Relay
 from tests.tls import TlsRelay
 from tests.topologies import Node, cluster, sentinel_store
@@ -57,6 +58,13 @@ def check_json(url: str, **environment: str) -> tuple[int, dict[str, Any]]:
     assert answer.keys() == {"ok", "findings", "store"}
     assert all(finding.keys() == {"level", "code", "message", "seen", "servers"} for finding in answer["findings"])
     return done.returncode, answer
+
+
+def reason_of(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return why the store cannot be used, from the one error line."""
+    line = re.fullmatch(r"error   (?:\S+: )?the store at \S+ \(REDIS_URL\) cannot be used: (.*)\n", done.stderr)
+    assert line, done.stderr
+    return line[1]
 
 
 def codes(answer: Mapping[str, Any]) -> set[str]:
@@ -246,29 +254,31 @@ def test_authentication_error_is_one_line_without_the_password(tmp_path: Path) -
             done = check(url)
             assert done.returncode == 5
             assert done.stdout == ""
-            assert done.stderr.startswith("error   the store cannot be used: it replied: ")
+            assert reason_of(done).startswith("it replied: ")
             assert done.stderr.count("\n") == 1
             assert "hunter2" not in done.stderr
 
 
 def test_refused_connection_is_one_line_without_the_password() -> None:
-    done = check(f"redis://user:hunter2@127.0.0.1:{reserve_port()}/0")
+    port = reserve_port()
+    done = check(f"redis://user:hunter2@127.0.0.1:{port}/0")
     assert done.returncode == 5
-    assert done.stderr == "error   the store cannot be used: cannot connect to it: Connection refused\n"
+    address = f"redis://127.0.0.1:{port}/0 (REDIS_URL)"
+    assert done.stderr == f"error   the store at {address} cannot be used: cannot connect to it: Connection refused\n"
 
 
 def test_tls_to_a_plaintext_store_is_a_one_line_error(valkey: ValkeyServer) -> None:
     with Relay(valkey.port) as relay:
         done = check(relay.url.replace("redis://", "rediss://"))
     assert done.returncode == 5
-    assert done.stderr == "error   the store cannot be used: it does not use TLS: use redis://\n"
+    assert reason_of(done) == "it does not use TLS: use redis://"
 
 
 def test_tls_store_without_tls_in_the_address_is_named(valkey: ValkeyServer) -> None:
     with TlsRelay(valkey.port, trustme.CA()) as relay:
         done = check(f"redis://:hunter2@127.0.0.1:{relay.port}")
     assert done.returncode == 5
-    assert done.stderr == "error   the store cannot be used: it uses TLS: use rediss://\n"
+    assert reason_of(done) == "it uses TLS: use rediss://"
 
 
 def test_address_with_a_mistake_is_explained(tmp_path: Path) -> None:
@@ -280,10 +290,10 @@ def test_address_with_a_mistake_is_explained(tmp_path: Path) -> None:
         commands.config_set("maxclients", 1)
         full = [check(f"redis://{address}"), check(f"redis://{address}/2")]
     assert [done.returncode for done in (missing, forbidden, *full)] == [5, 5, 5, 5]
-    reasons = [done.stderr.removeprefix("error   the store cannot be used: ") for done in (missing, forbidden, *full)]
-    assert reasons[0] == "it has no database with this number: use a lower one in REDIS_URL\n"
+    reasons = [reason_of(done) for done in (missing, forbidden, *full)]
+    assert reasons[0] == "it has no database with this number: use a lower one in REDIS_URL"
     assert "permissions to run the 'select' command" in reasons[1]
-    assert set(reasons[2:]) == {"it has too many connections: raise its maxclients, or close some of them\n"}
+    assert set(reasons[2:]) == {"it has too many connections: raise its maxclients, or close some of them"}
 
 
 def test_reply_in_protected_mode_is_explained() -> None:
@@ -298,23 +308,29 @@ def test_server_with_unusable_replies_is_a_one_line_error() -> None:
     with FakeServer(b":1\r\n") as server:
         done = check(server.url.replace("http", "redis"))
     assert done.returncode == 5
-    assert (
-        done.stderr == "error   the store cannot be used: it closed the connection, or its reply was not from Redis\n"
-    )
+    perhaps = "perhaps it uses TLS and REDIS_URL does not (rediss://), or the other way round"
+    assert reason_of(done) == f"it closed the connection, or its reply was not from Redis; {perhaps}"
+
+
+def test_reset_connection_suggests_tls() -> None:
+    with FakeServer(None, reset=True) as server:
+        done = check(server.url.replace("http", "redis"))
+    perhaps = "perhaps it uses TLS and REDIS_URL does not (rediss://), or the other way round"
+    assert reason_of(done) == f"cannot connect to it: Connection reset by peer; {perhaps}"
 
 
 def test_node_of_a_cluster_and_sentinel_are_named(tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes:
         done = check(f"redis://127.0.0.1:{nodes.nodes[0].port}")
     assert done.returncode == 5
-    assert done.stderr == "error   the store cannot be used: it is a node of a cluster: use redis+cluster://\n"
+    assert reason_of(done) == "it is a node of a cluster: use redis+cluster://"
     sentinel = Node(tmp_path / "sentinel", (("sentinel monitor", f"oms 127.0.0.1 {reserve_port()} 1"),))
     try:
         sentinel.start(sentinel=True)
         for database in ("", "/1"):
             done = check(f"redis://127.0.0.1:{sentinel.port}{database}")
             assert done.returncode == 5
-            assert done.stderr == "error   the store cannot be used: it is a sentinel: use redis+sentinel://\n"
+            assert reason_of(done) == "it is a sentinel: use redis+sentinel://"
     finally:
         sentinel.stop()
 
@@ -327,19 +343,15 @@ def test_store_that_rejects_writes_is_reported_with_its_reply(tmp_path: Path) ->
         fail_snapshot(server)
         without_snapshot = check(server.connection_url)
     assert without_replica.returncode == without_snapshot.returncode == 5
-    assert without_replica.stderr.startswith(
-        "error   the store cannot be used: it replied: NOREPLICAS Not enough good "
-    )
-    assert without_snapshot.stderr.startswith("error   the store cannot be used: it replied: MISCONF ")
+    assert reason_of(without_replica).startswith("it replied: NOREPLICAS Not enough good ")
+    assert reason_of(without_snapshot).startswith("it replied: MISCONF ")
 
 
 def test_full_store_is_reported(tmp_path: Path) -> None:
     with store(tmp_path, maxmemory="1") as server:
         done = check(server.connection_url)
     assert done.returncode == 5
-    assert done.stderr == (
-        "error   the store cannot be used: it replied: command not allowed when used memory > 'maxmemory'.\n"
-    )
+    assert reason_of(done) == "it replied: command not allowed when used memory > 'maxmemory'."
 
 
 def test_check_of_a_hanging_store_ends_within_its_limit(valkey: ValkeyServer) -> None:
@@ -349,7 +361,52 @@ def test_check_of_a_hanging_store_ends_within_its_limit(valkey: ValkeyServer) ->
         done = check(relay.url, REDIS_TIMEOUT="0.3")
         assert time.monotonic() - began < 5 + BUSY
     assert done.returncode == 5
-    assert done.stderr == "error   the store cannot be used: it did not answer in time (REDIS_TIMEOUT)\n"
+    assert reason_of(done) == "it did not answer in time (REDIS_TIMEOUT)"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "path", "reason"),
+    [
+        ("good", "/realms/nope", "/realms/nope/.well-known/openid-configuration answered 404"),
+        ("error", "/realms/acme", "/realms/acme/.well-known/openid-configuration answered 503"),
+        ("hang", "/realms/acme", "TimeoutError: no keys after 2 s"),
+        ("lie", "/realms/acme", "the discovery document has another issuer: "),
+    ],
+)
+def test_keys_that_cannot_be_fetched_are_a_warning(
+    valkey: ValkeyServer, behaviour: Behaviour, path: str, reason: str
+) -> None:
+    with Provider() as provider:
+        provider.publish("acme", jwk(RSA_KEYS[0]))
+        provider.behaviours["acme"] = behaviour
+        done = check(valkey.connection_url, JWT_SECRET="", JWT_ISSUER=provider.base + path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = [each for each in done.stdout.splitlines() if "no token can be verified" in each]
+    keys = f"the keys of {provider.base}{path} cannot be fetched"
+    assert line.startswith(f"warning no token can be verified now: {keys}: ")
+    assert reason in line
+    assert done.stdout.endswith("\nwarning the release can proceed, but not everything was checked\n")
+
+
+def test_keys_of_which_none_is_usable_are_a_warning(valkey: ValkeyServer) -> None:
+    with Provider() as provider:
+        provider.publish("acme", jwk(RSA_KEYS[0], use="enc"))
+        done = check(valkey.connection_url, JWT_SECRET="", JWT_JWKS_URL=provider.address("acme"))
+        provider.publish("acme", jwk(RSA_KEYS[0]))
+        repaired = codes(check_json(valkey.connection_url, JWT_SECRET="", JWT_ISSUER=provider.issuer("acme"))[1])
+    assert done.returncode == 0
+    assert (
+        f"warning no token can be verified: no key of {provider.address('acme')} is usable: "
+        "key 1: its use or key_ops is not for verifying signatures\n"
+    ) in done.stdout
+    assert not {"keys_not_fetched", "no_usable_keys"} & repaired
+
+
+def test_keys_are_not_fetched_if_each_tenant_has_an_issuer(valkey: ValkeyServer) -> None:
+    with Provider() as provider:
+        status, answer = check_json(valkey.connection_url, JWT_SECRET="", JWT_ISSUER=provider.template)
+        assert provider.requests == []
+    assert (status, codes(answer) & {"keys_not_fetched"}) == (0, set())
 
 
 def test_all_bad_settings_are_reported_at_once() -> None:
@@ -469,7 +526,8 @@ def test_each_finding_of_a_cluster_names_its_nodes(tmp_path: Path) -> None:
     }
     assert shown.startswith(f"error   {second}: maxmemory-policy is allkeys-lru: ")
     assert without.returncode == 5
-    assert without.stderr == f"error   {second}: the store cannot be used: cannot connect to it: Connection refused\n"
+    assert without.stderr.startswith(f"error   {second}: the store at {nodes.url} (REDIS_URL) cannot be used: ")
+    assert reason_of(without) == "cannot connect to it: Connection refused"
     assert f"warning {first}, {third}: no replica is connected" in without.stdout
     assert "a test change was written" not in without.stdout
 
@@ -572,9 +630,7 @@ def test_unusable_sentinels_are_reported(tmp_path: Path) -> None:
     assert "invalid username-password pair" in rejected.stdout
     assert "hunter" not in rejected.stdout + rejected.stderr
     assert (minority.returncode, careless.returncode) == (5, 0)
-    assert minority.stderr.startswith(
-        "error   the store cannot be used: 2 of 3 sentinels must confirm the primary, 1 did; the last one tried: "
-    )
+    assert reason_of(minority).startswith("2 of 3 sentinels must confirm the primary, 1 did; the last one tried: ")
     assert f"{second}: this sentinel names no primary: cannot connect to it: Connection refused" in minority.stdout
 
 
@@ -590,8 +646,7 @@ def test_sentinel_findings_are_printed_with_the_error(valkey: ValkeyServer) -> N
     }.items():
         done = check(f"redis+sentinel://{place}/oms")
         assert done.returncode == 5
-        unusable = "the store cannot be used: no sentinel names a primary; the last one tried"
-        assert done.stderr == f"error   {unusable}: {reason}\n"
+        assert reason_of(done) == f"no sentinel names a primary; the last one tried: {reason}"
         assert done.stdout.startswith(f"warning {place}: this sentinel names no primary: {reason}; ")
 
 
@@ -608,7 +663,8 @@ def test_cluster_node_without_a_usable_hostname_is_reported(tmp_path: Path) -> N
         unusable = check(nodes.url)
     assert (unnamed.returncode, unnamed.stderr) == (0, "")
     assert unusable.returncode == 5
-    assert f"error   nowhere.invalid:{node.port}: the store cannot be used: cannot connect to it" in unusable.stderr
+    assert unusable.stderr.startswith(f"error   nowhere.invalid:{node.port}: the store at ")
+    assert reason_of(unusable).startswith("cannot connect to it")
 
 
 def test_unavailable_nodes_are_reported(valkey: ValkeyServer) -> None:
@@ -622,7 +678,7 @@ def test_unavailable_nodes_are_reported(valkey: ValkeyServer) -> None:
     }.items():
         done = check(url)
         assert (done.returncode, done.stdout) == (5, "")
-        assert done.stderr == f"error   the store cannot be used: {reason}\n"
+        assert reason_of(done) == reason
 
 
 def test_primary_unknown_to_the_sentinels_is_reported(tmp_path: Path) -> None:

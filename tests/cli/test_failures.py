@@ -248,13 +248,15 @@ def test_invalid_proxy_exits_with_status_2_without_its_password(proxy: str) -> N
 def test_unreachable_proxy_exits_with_status_5_without_its_password() -> None:
     proxy = f"http://me:hunter2@127.0.0.1:{reserve_port()}"
     line = failure(oms_config("get", url="http://oms.example", token=TOKEN, HTTP_PROXY=proxy), 5)
-    assert line == "cannot connect to http://oms.example/v0: Connection refused"
+    way = "through the proxy of HTTP_PROXY or ALL_PROXY"
+    assert line == f"cannot connect to http://oms.example/v0 {way}: Connection refused"
 
 
 def test_proxy_that_rejects_the_connection_exits_with_status_5() -> None:
     with FakeServer(http_reply("407 Proxy Authentication Required", "text/html", "<html>")) as proxy:
         line = failure(oms_config("get", url="https://oms.example", token=TOKEN, HTTPS_PROXY=proxy.url), 5)
-    assert line == "cannot connect to https://oms.example/v0: the proxy rejected the connection"
+    way = "through the proxy of HTTPS_PROXY or ALL_PROXY"
+    assert line == f"cannot connect to https://oms.example/v0 {way}: the proxy rejected the connection"
     assert not any(TOKEN.encode() in request for request in proxy.requests)
 
 
@@ -293,8 +295,12 @@ def test_closed_output_pipe_prints_no_error(service: Service, tenant: str) -> No
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-@pytest.mark.parametrize("arguments", [("get",), ("--help",)])
-def test_unwritable_output_exits_with_status_5(service: Service, tenant: str, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "note"), [(("get",), ""), (("--help",), ""), (("set", "on"), "; the setting was set")]
+)
+def test_unwritable_output_exits_with_status_5(
+    service: Service, tenant: str, arguments: tuple[str, ...], note: str
+) -> None:
     own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -306,7 +312,8 @@ def test_unwritable_output_exits_with_status_5(service: Service, tenant: str, ar
             timeout=PATIENCE,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (5, b"error   cannot write the output: No space left on device\n")
+    expected = f"error   cannot write the output: No space left on device{note}\n"
+    assert (done.returncode, done.stderr.decode()) == (5, expected)
 
 
 @pytest.mark.parametrize("arguments", ["set on", "get", "token", "--help", "--version"])

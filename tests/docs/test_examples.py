@@ -227,7 +227,7 @@ def run_flag_example(service: Service, token: str) -> "subprocess.CompletedProce
 
 
 def test_openfeature_example_prints_the_setting(service: Service, tenant: str, client: Client) -> None:
-    assert run_flag_example(service, make_token(tenant)).stdout == "0 off\n"
+    assert run_flag_example(service, make_token(tenant) + "\n").stdout == "0 off\n"
     client.change(True)
     assert run_flag_example(service, make_token(tenant)).stdout == "1 on\n"
 

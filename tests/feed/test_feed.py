@@ -865,7 +865,7 @@ async def perform(reader: ResumingSubscriber, companion: Subscriber, action: str
 
 
 @given(st.lists(st.sampled_from(["flip", "cut", "fail", "resume", "receive", "yield", "leave"]), max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_interleaving_delivers_each_change_once_in_order(actions: list[str]) -> None:
     async def subscribe() -> None:
         harness = FeedHarness()

@@ -317,6 +317,26 @@ def test_a_target_in_another_form_is_answered_or_refused(client: Client, target:
     assert answer.status in {200, 400, 404}
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET http://a.example", 307),
+        (b"GET http://a.example:80?x=1", 307),
+        (b"GET http://a.example/livez", 200),
+        (b"OPTIONS http://a.example", 204),
+        (b"OPTIONS http://a.example/livez", 204),
+        (b"DELETE http://a.example", 405),
+        (b"GET http://a.example#x", 400),
+    ],
+)
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
+def test_empty_path_of_an_absolute_target_is_the_start_page(
+    client: Client, line: bytes, status: int, upgrade: bytes
+) -> None:
+    (answer,) = client.raw(line + b" HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n", path="", malformed=status == 400)
+    assert answer.status == status
+
+
 def test_an_idle_connection_is_used_again(service: Service) -> None:
     token = make_token("idle").encode()
     request = GET.replace(b"%AUTH%", b"Authorization: Bearer " + token) + b"\r\n"

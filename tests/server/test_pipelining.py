@@ -166,7 +166,7 @@ BEHIND = st.sampled_from([b"", b"x" * 100_000, HEAD % (b"GET", b"/behind") + b"\
 CUTS = st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0, 0, 1, 4])), max_size=8)
 
 
-@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@settings(max_examples=200, database=None, derandomize=True)
 @given(REQUESTS, GARBAGE, BEHIND, CUTS, st.booleans())
 def test_each_complete_request_is_answered_once_and_in_order(
     requests: list[bytes], garbage: bytes, behind: bytes, cuts: list[tuple[float, int]], half_closes: bool

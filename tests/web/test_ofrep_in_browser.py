@@ -1,14 +1,13 @@
 """OpenFeature's web provider in a real browser, on a page of another origin than the service."""
 
 import functools
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.contract import FLAGS_PATH, Client
 from tests.processes import ROOT, Service, make_token, skip_locally
@@ -26,17 +25,6 @@ READ_FLAG = """async (options) => {
     const { value, reason } = OpenFeature.getClient().getBooleanDetails("external_oms.enabled", false);
     return [value, reason];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        skip_locally("chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
 
 
 class _Handler(SimpleHTTPRequestHandler):

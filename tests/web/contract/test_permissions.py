@@ -1,6 +1,7 @@
 """Scopes, hosts and failing issuers, over HTTP."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,6 +77,24 @@ def test_a_missing_scope_is_named(scoped: Service, tenant: str) -> None:
 
 def test_scope_is_checked_before_the_body(scoped: Service, tenant: str) -> None:
     assert scoped.client(make_token(tenant)).post(b"nonsense").status == 403
+
+
+def test_roles_of_entra_id_are_scopes_and_its_clients_are_tenants(tmp_path: Path, redis_url: str) -> None:
+    """The token of an application as Entra ID issues it (version 2): without `scp`, and without a claim to choose."""
+    settings = {"JWT_TENANT_CLAIM": "azp", "JWT_SCOPE_CLAIM": "roles", "JWT_AUDIENCE": "api"}
+    settings |= {"JWT_READ_SCOPE": "oms.read", "JWT_WRITE_SCOPE": "oms.write"}
+    client = str(uuid.uuid4())
+    with Service(tmp_path / "log", redis_url, **settings) as service:
+
+        def statuses(**claims: object) -> tuple[int, int]:
+            token = make_token(None, aud="api", azp=client, idtyp="app", ver="2.0", **claims)
+            return service.client(token).get().status, service.client(token).post({"enabled": True}).status
+
+        assert statuses(roles=["oms.read", "oms.write"]) == (200, 200)
+        assert statuses(roles=["oms.read"]) == (200, 403)
+        assert statuses() == (403, 403)  # any application of the directory may get a token without roles
+        assert statuses(scp="oms.read oms.write") == (403, 403)
+        assert service.logs(f"tenant={client}")
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +267,7 @@ def test_log_names_an_issuer_with_another_slash_at_the_end(tmp_path: Path, redis
                 assert service.logs(f"the discovery document has another issuer: '{provider.issuer('acme')}'")
             else:
                 assert status == 401
-                assert service.logs("'iss' is not JWT_ISSUER: they differ in the slash at the end")
+                assert service.logs("'iss' is not JWT_ISSUER: they differ in the slash at the end; it is ")
 
 
 @pytest.mark.parametrize("key", [pem(RSA_KEYS[0]), pem(RSA_KEYS[0]).replace("\n", "\\n")])

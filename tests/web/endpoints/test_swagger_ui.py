@@ -23,6 +23,8 @@ def test_shortcuts_redirect_to_the_page_below_any_prefix(client: Client, path: s
     [
         ("/v0/ui/", "text/html; charset=utf-8"),
         ("/v0/ui/page.js", "text/javascript; charset=utf-8"),
+        ("/v0/ui/accessibility.js", "text/javascript; charset=utf-8"),
+        ("/v0/ui/event_stream.js", "text/javascript; charset=utf-8"),
         ("/v0/ui/page.css", "text/css; charset=utf-8"),
         ("/v0/ui/page.json", "application/json"),
         ("/v0/ui/bundle/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
@@ -41,7 +43,7 @@ def test_the_page_is_served_under_a_strict_policy(client: Client, path: str, med
 
 
 def test_the_page_names_no_other_host(client: Client) -> None:
-    for file in ("", "page.js", "page.css", "page.json"):
+    for file in ("", "page.js", "accessibility.js", "event_stream.js", "page.css", "page.json"):
         content = client.request("GET", f"/v0/ui/{file}").content
         assert not re.search(rb"//(?! )", content)  # with a space, it is a comment
 
@@ -108,7 +110,8 @@ def test_documentation_address_is_configurable(tmp_path_factory: pytest.TempPath
 
 
 FILES = [
-    "/v0/ui/", "/v0/ui/page.json", "/v0/ui/page.js", "/v0/ui/page.css", "/v0/ui/bundle/swagger-ui-bundle.js",
+    "/v0/ui/", "/v0/ui/page.json", "/v0/ui/page.js", "/v0/ui/accessibility.js", "/v0/ui/event_stream.js",
+    "/v0/ui/page.css", "/v0/ui/bundle/swagger-ui-bundle.js",
     "/v0/ui/bundle/swagger-ui.css", "/v0/ui/bundle/favicon-32x32.png",
     "/openapi.yaml", "/client.yaml", "/extensions.yaml", "/ofrep.yaml",
 ]  # fmt: skip

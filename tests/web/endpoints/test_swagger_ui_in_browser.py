@@ -6,151 +6,23 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.contract import CONTRACT, CONTRACT_FILE, EXTENSIONS, OFREP, PATH, Client
+from tests.contract import CONTRACT_FILE, PATH, Client
 from tests.processes import ROOT, Service, make_token, skip_locally
 from tests.waiting import PATIENCE
+from tests.web.conftest import HOST
+from tests.web.endpoints.conftest import NewUi
+from tests.web.endpoints.swagger_ui_page import CLIENT_TITLE, EXTENSIONS_TITLE, OFREP_TITLE, PHONE, TITLE, SwaggerUi
 
-HOST = "oms.example"
-TITLE = CONTRACT["info"]["title"]
-EXTENSIONS_TITLE = EXTENSIONS["info"]["title"]
-CLIENT_TITLE = "External OMS Config API, for clients"
 FOREIGN_DOCUMENT = "http://stranger.example/openapi.yaml"
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-
-
-@dataclass(frozen=True)
-class ShownAnswer:
-    """An answer as the page shows it, with the curl command for the same request."""
-
-    status: str
-    body: Any
-    headers: dict[str, str]
-    curl: str
-
-
-class SwaggerUi:
-    """The actions that Swagger UI offers to a user."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-
-    def open(self, path: str = "/", title: str = TITLE) -> None:
-        self.page.goto(path)
-        self.expect_document(title)
-
-    def expect_document(self, title: str) -> None:
-        """Wait until the page shows a document with its operations."""
-        expect(self.page.locator(".info .title")).to_contain_text(re.compile(rf"^{re.escape(title)}\s*v\d"))
-        expect(self.page.locator(".opblock").first).to_be_visible()
-
-    def choose_document(self, title: str) -> None:
-        self.page.get_by_label("Select a definition").select_option(label=title)
-        self.expect_document(TITLE if title == CLIENT_TITLE else title)
-
-    def authorize(self, token: str) -> None:
-        self.page.locator(".auth-wrapper").get_by_role("button", name="Authorize").click()
-        dialog = self.page.locator(".modal-ux")
-        dialog.get_by_role("textbox").fill(token)
-        dialog.get_by_role("button", name="Authorize").click()
-        dialog.get_by_role("button", name="Close").click()
-
-    def is_authorized(self) -> bool:
-        return "unlocked" not in (self.page.locator(".auth-wrapper .authorize").get_attribute("class") or "")
-
-    def execute(self, method: str, body: str | None = None, operation: int = 0) -> ShownAnswer:
-        """Execute an operation and return the answer that the page shows for it.
-
-        Clears an earlier answer first, so that it is not mistaken for the new one.
-        """
-        block = self.operation(method, operation)
-        if "is-open" not in (block.get_attribute("class") or ""):
-            block.locator(".opblock-summary-control").click()
-        if not block.get_by_role("button", name="Execute").is_visible():
-            block.get_by_role("button", name="Try it out").click()
-        if block.get_by_role("button", name="Clear").is_visible():
-            block.get_by_role("button", name="Clear").click()
-            expect(block.locator(".live-responses-table")).to_have_count(0)
-        if body is not None:
-            block.locator("textarea").fill(body)
-        block.get_by_role("button", name="Execute").click()
-        answer = block.locator(".live-responses-table .response")
-        headers = answer.locator("h5:text('Response headers') + pre").inner_text()
-        return ShownAnswer(
-            status=answer.locator(".response-col_status").inner_text().split()[0],
-            body=json.loads(answer.locator(".highlight-code pre").first.inner_text()),
-            headers=dict(re.findall(r"^ *([a-z-]+): (.*?) *$", headers, re.MULTILINE)),
-            curl=block.locator(".curl").inner_text(),
-        )
-
-    def operation(self, method: str, number: int = 0) -> Locator:
-        return self.page.locator(f".opblock-{method.lower()}").nth(number)
-
-    def scrolls_sideways(self) -> bool:
-        return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        skip_locally("chromium is not installed")
-    # Only the service is reachable, and requests to other hosts are recorded.
-    rules = f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[rules])
-        yield browser
-        browser.close()
-
-
-NewUi = Callable[..., SwaggerUi]
-
-
-@pytest.fixture
-def new_ui(browser: Browser, service: Service) -> Iterator[NewUi]:
-    """Return a factory of pages, each in a new browser context. At the end, check that none had a hidden error."""
-    contexts: list[BrowserContext] = []
-    problems: list[str] = []
-
-    def ui(port: int = service.port, host: str = HOST, **options: Any) -> SwaggerUi:
-        origin = f"http://{host}:{port}"
-
-        def note_message(message: ConsoleMessage) -> None:
-            # Chromium logs each error answer, even if the page shows it.
-            if PATH not in message.location["url"]:
-                problems.append(f"{message.type}: {message.text}")
-
-        def note_request(url: str) -> None:
-            if not url.startswith((f"{origin}/", "data:", f"blob:{origin}/")):
-                problems.append(f"requested {url}")
-
-        contexts.append(browser.new_context(base_url=origin, **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", note_message)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: note_request(request.url))
-        return SwaggerUi(page)
-
-    yield ui
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-@pytest.fixture
-def ui(new_ui: NewUi) -> SwaggerUi:
-    return new_ui()
 
 
 def test_user_authorizes_reads_and_changes_the_setting(ui: SwaggerUi, tenant: str, client: Client) -> None:
@@ -243,7 +115,7 @@ def test_selector_lists_the_contract_first_then_every_document(ui: SwaggerUi) ->
     files = [CONTRACT_FILE, *own]
     titles = [yaml.safe_load(file.read_text())["info"]["title"] for file in files]
     ui.open()
-    assert ui.page.get_by_label("Select a definition").locator("option").all_inner_texts() == titles
+    assert ui.titles() == titles
     for title in reversed(titles):
         ui.choose_document(title)
 
@@ -285,11 +157,12 @@ def test_proposed_flag_requests_succeed(ui: SwaggerUi, tenant: str) -> None:
     """The page proposes a valid key and a valid body."""
     ui.open()
     ui.authorize(make_token(tenant))
-    ui.choose_document(OFREP["info"]["title"])
+    ui.choose_document(OFREP_TITLE)
     assert ui.is_authorized()
     one, every = ui.execute("POST"), ui.execute("POST", operation=1)
     assert (one.status, one.body["key"], one.body["variant"]) == ("200", "external_oms.enabled", "off")
-    assert (every.status, every.headers["etag"], every.body) == ("200", '"0"', {"flags": [one.body]})
+    expected = {"flags": [one.body], "metadata": {"version": 0}}
+    assert (every.status, every.headers["etag"], every.body) == ("200", '"0"', expected)
 
 
 def test_shown_curl_commands_work_in_a_shell(new_ui: NewUi, tenant: str, client: Client) -> None:

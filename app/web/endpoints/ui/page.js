@@ -1,4 +1,5 @@
-"use strict";
+import { accessibility, improveElements } from "./accessibility.js";
+import { eventStreams } from "./event_stream.js";
 
 // The path under which a proxy serves the service, without a slash at the end: usually empty.
 const prefix = new URL("../..", location).pathname.slice(0, -1);
@@ -44,6 +45,55 @@ const adaptDocuments = () => ({
   },
 });
 
+// Tokens are often copied together with the name of the scheme, which Swagger UI would send twice.
+const acceptBearer = () => ({
+  statePlugins: {
+    auth: {
+      wrapActions: {
+        authorize: (authorize) => (entries) =>
+          authorize(
+            Object.fromEntries(
+              Object.entries(entries).map(([name, entry]) => [
+                name,
+                typeof entry.value === "string"
+                  ? { ...entry, value: entry.value.trim().replace(/^Bearer\s+/i, "") }
+                  : entry,
+              ]),
+            ),
+          ),
+      },
+    },
+  },
+});
+
+// Removes an old answer when "Execute" is pressed or another document is chosen, so that it is not mistaken for a new one.
+const clearAnswers = ({ React: { createElement } }) => ({
+  statePlugins: {
+    spec: {
+      wrapActions: {
+        // Swagger UI keeps answers by path and method, and two documents may have the same.
+        updateJsonSpec: (update, { specSelectors, specActions }) => (document) => {
+          specSelectors.responses().forEach((methods, path) => {
+            methods.forEach((_answer, method) => specActions.clearResponse(path, method));
+          });
+          return update(document);
+        },
+        validateParams:
+          (validate, { specActions }) =>
+          (operation, ...more) => {
+            specActions.clearResponse(...operation);
+            return validate(operation, ...more);
+          },
+      },
+    },
+  },
+  wrapComponents: {
+    // Swagger UI shows its spinner until the answer changes, so this must start after the answer was removed.
+    execute: (Execute) => (props) =>
+      createElement(Execute, { ...props, onExecute: () => queueMicrotask(props.onExecute) }),
+  },
+});
+
 // Shows UI_NOTE as plain text above the button "Authorize".
 const showNote = ({ React: { createElement, Fragment }, getConfigs }) => ({
   wrapComponents: {
@@ -55,6 +105,7 @@ const showNote = ({ React: { createElement, Fragment }, getConfigs }) => ({
   },
 });
 
+improveElements(document.body);
 SwaggerUIBundle({
   dom_id: "#swagger-ui",
   configUrl: "page.json",
@@ -62,7 +113,7 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   layout: "StandaloneLayout",
   persistAuthorization: true,
-  plugins: [adaptDocuments, showNote],
+  plugins: [adaptDocuments, acceptBearer, clearAnswers, showNote, eventStreams, ...accessibility],
   presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
   queryConfigEnabled: false, // no link can make the page load a foreign document
   // The document selector writes its choice into the query of the page's URL. Only our own documents can be chosen.
