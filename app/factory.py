@@ -32,7 +32,6 @@ from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import ErrorResponses
 from app.web.middleware.request_metrics import RequestMetrics
 from app.web.middleware.request_observers import RequestObservers
-from app.web.middleware.response_headers import ResponseHeaders
 from app.web.middleware.streaming import OpenStream, Streaming
 
 _APP = Path(__file__).resolve().parent
@@ -84,11 +83,10 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     if settings.cors_allow_origins:
         responses = Cors(responses, settings.cors_allow_origins)
     observed = RequestObservers(responses, observers)
-    http_app = ResponseHeaders(observed)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await http_app(scope, receive, send)
+            await observed(scope, receive, send)
             return
         state = server_state(scope.get("state", {}))
         state.observe, state.end_streams = observed.observe, streaming.end_all

@@ -16,7 +16,7 @@ from app.store.pipeline import Pipeline, pipeline_on
 from app.store.redis_store import RedisStore
 from app.web.contract.flask_bridge import FlaskBridge
 from app.web.contract.views import View
-from app.web.middleware.response_headers import ResponseHeaders
+from app.web.middleware.request_observers import RequestObservers
 
 SERVER = "server"
 
@@ -75,7 +75,7 @@ def measured() -> Iterator[Clock]:
         def timed_pipeline_on(connection: Any) -> Pipeline:
             return clock.timed("store", pipeline_on(connection))
 
-        replace(ResponseHeaders, "__call__", clock.timed("around", _with_send(clock, ResponseHeaders.__call__)))
+        replace(RequestObservers, "__call__", clock.timed("around", _with_send(clock, RequestObservers.__call__)))
         replace(
             connexion.ConnexionMiddleware, "__call__", clock.timed("Connexion", connexion.ConnexionMiddleware.__call__)
         )

@@ -28,11 +28,14 @@ PUBLIC = re.compile(
     r"|redis\.(asyncio|exceptions(\.\w+)?|backoff\.NoBackoff|asyncio\.retry\.Retry|crc)|prometheus_client\.\w+"
     r"|starlette\.(types|requests|responses|exceptions|datastructures|staticfiles)\.\w+"
     r"|starlette\.routing\.(BaseRoute|Route|Router|Mount|Match)"
-    r"|werkzeug\.(datastructures|http)\.\w+"
+    r"|werkzeug\.(datastructures|http)\.\w+|flask\.sessions\.\w+"
     r"|connexion\.(operations\.AbstractOperation|spec\.Specification)"  # only as types
 )
 # What libraries document for subclasses.
-PUBLIC_MEMBERS = {"_abc_impl", "aclose", "close", "default_config", "exit_code", "message", "show", "url_map"}
+PUBLIC_MEMBERS = {
+    "_abc_impl", "aclose", "close", "default_config", "ensure_sync", "exit_code", "message", "null_session_class",
+    "open_session", "session_interface", "show", "url_map",
+}  # fmt: skip
 # What libraries document of the errors that they raise.
 PUBLIC_OF_ERRORS = {"detail", "headers", "status_code"}
 # Attributes of `self` whose value comes from Python or `app/`, or has a documented interface.

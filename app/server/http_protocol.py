@@ -264,7 +264,7 @@ class HttpProtocol(RequestParsing):
         headers = [
             *self.server_state.default_headers,
             *response.headers_for(body),
-            *common_headers(scope),
+            *common_headers(request_context(scope).request_id),
             (b"connection", b"close"),
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import hiredis
 from redis import crc, exceptions
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import AbstractConnection
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ def pipeline_on(connection: AbstractConnection) -> Pipeline:
             # redis-py would connect again, and the server would no longer have the WATCH.
             raise StoreConnectionError("the connection was closed in between")
         await connection.send_packed_command(b"".join(map(_pack, commands)))
-        replies = [await _reply(connection) for _ in commands]
+        replies = await _read_replies(connection, len(commands))
         if not errors:
             for reply in replies:
                 _raise_errors(reply)
@@ -74,13 +75,28 @@ def pipeline_on(connection: AbstractConnection) -> Pipeline:
     return pipeline
 
 
-async def _reply(connection: AbstractConnection) -> Any:
+async def _read_replies(connection: AbstractConnection, count: int) -> list[Any]:
+    """Read `count` replies, error replies among them.
+
+    The first waits for the server. Most others have arrived with it, so they are taken from redis-py's parser, without
+    its coroutines for one reply.
+    """
+    parsed = connection._parser._reader.gets  # type: ignore[attr-defined]  # of hiredis
+    replies: list[Any] = []
     try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
+        while len(replies) < count:
+            reply = parsed() if replies else NOT_ENOUGH_DATA
+            if reply is NOT_ENOUGH_DATA:
+                try:
+                    reply = await connection.read_response()
+                except ResponseError as error:
+                    reply = error
+            elif isinstance(reply, exceptions.ConnectionError):  # such as "LOADING"
+                raise reply
+            replies.append(reply)
     except ValueError:  # redis-py cannot parse the address in a MOVED or an ASK
         raise StoreConnectionError("the server named an unusable address") from None
+    return replies
 
 
 def _raise_errors(reply: Any) -> None:

@@ -49,7 +49,7 @@ def encode(change: Change) -> str:
         "request": change.author.request_id,
         "id": change.id,
     }
-    return json.dumps(fields, separators=(",", ":"))
+    return _ENCODER.encode(fields)
 
 
 def decode(key: str, value: bytes, version: int | None = None) -> Change:
@@ -125,6 +125,7 @@ def _is_identifier(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= _MAX_IDENTIFIER and value.isascii() and value.isprintable()
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_with_unique_names, parse_constant=_reject_constant)
 _IDENTIFIER_TEXT: Final = f"1 to {_MAX_IDENTIFIER} printable ASCII characters"
 _CHECKS: Final[Sequence[tuple[str, Callable[[Any], bool], str]]] = (

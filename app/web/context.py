@@ -1,7 +1,7 @@
 """Typed state that the server and the layers of `app.web` share."""
 
+import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -46,6 +46,8 @@ class RequestContext:
     # server: True if the client sends nothing more; the status if the server responded instead of the application.
     is_half_closed: bool = False
     server_status: int | None = None
+    # contract/validation: the operationId.
+    operation_id: str = ""
     # contract/security: the verified token's principal, and a function that returns its expiry (seconds since 1970).
     # The function raises ServiceError if the token is no longer accepted.
     principal: Principal | None = None
@@ -83,7 +85,7 @@ def request_context(scope: Scope) -> RequestContext:
     The request ID is the client's `X-Request-ID` if that is one header of 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
     Otherwise it is random.
     """
-    context = cast(RequestContext | None, scope.get(_REQUEST))
+    context: RequestContext | None = scope.get(_REQUEST)
     if context is None:
         context = scope[_REQUEST] = RequestContext(_request_id(scope["headers"]))
     return context
@@ -113,4 +115,4 @@ def single_header(headers: Iterable[Header], name: bytes) -> bytes:
 
 def _request_id(headers: list[Header]) -> str:
     given = single_header(headers, b"x-request-id")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from app.server.http_protocol import HttpProtocol
 from app.web.middleware.error_responses import ErrorResponse
-from app.web.middleware.response_headers import ResponseHeaders
+from app.web.middleware.request_observers import RequestObservers
 from tests.conftest import Run
 from tests.waiting import PATIENCE
 
@@ -104,7 +104,7 @@ def read(received: bytes) -> Answers:
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[tuple[str, int]]:
     """Run a server in this process, yield its address, and wait until all connections have ended."""
-    config = uvicorn.Config(ResponseHeaders(echo), lifespan="off", log_config=None, ws="none")
+    config = uvicorn.Config(RequestObservers(echo, []), lifespan="off", log_config=None, ws="none")
     config.load()
     loop = asyncio.get_running_loop()
     problems: list[dict[str, object]] = []
@@ -192,7 +192,7 @@ class CountedProtocol(HttpProtocol):
 
 def test_malformed_body_on_a_lost_connection_is_handled_once(run: Run) -> None:
     async def lose() -> int:
-        config = uvicorn.Config(ResponseHeaders(echo), lifespan="off", log_config=None, ws="none")
+        config = uvicorn.Config(RequestObservers(echo, []), lifespan="off", log_config=None, ws="none")
         config.load()
         loop = asyncio.get_running_loop()
         accepted: asyncio.Queue[CountedProtocol] = asyncio.Queue()

@@ -4,9 +4,11 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import hiredis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as ClosedError
 
@@ -31,6 +33,7 @@ class SimulatedConnection:
         self._number = number
         self._replies: deque[Reply] = deque()
         self._outgoing: list[Reply] = []
+        self._parser = SimpleNamespace(_reader=SimpleNamespace(gets=lambda: NOT_ENOUGH_DATA))  # one reply at a time
         self._is_ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._commands = Channel(network, server.rates, host, server.host, self._deliver)

@@ -40,7 +40,8 @@ class ContractRouting(SpecMiddleware):
                     specification, path=path, method=method, resolver=options["resolver"]
                 )
                 endpoints[method.upper()] = self._validated(operation, self._app)
-            self._router.routes.append(Route(specification.base_path + path, PathEndpoint(endpoints)))
+            # First, because Connexion adds the contract last.
+            self._router.routes.insert(0, Route(specification.base_path + path, PathEndpoint(endpoints)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or the lifespan."""

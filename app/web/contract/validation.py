@@ -3,6 +3,7 @@
 from connexion.operations import OpenAPIOperation
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.web.context import request_context
 from app.web.contract.json_body import JsonBodyValidator
 from app.web.contract.parameters import ParameterParser
 from app.web.contract.security import BearerSecurity
@@ -25,6 +26,7 @@ class OperationValidation:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. Raises BadRequest, HTTPException 413 or 415, or what `BearerSecurity.check` raises."""
+        request_context(scope).operation_id = self._operation_id
         if self._security is not None:
             await self._security.check(scope, self._operation_id)
         self._parameters.validate(scope)

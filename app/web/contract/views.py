@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from typing import Final
+from typing import Any, Final
 
 import flask
 from connexion.operations import AbstractOperation
@@ -47,6 +47,7 @@ class View:
     """
 
     def __init__(self, operation: AbstractOperation) -> None:
+        self.operation_id: str = operation.operation_id
         self._operation = operation.function
         arguments = inspect.signature(self._operation).parameters.keys()
         declared = {argument_name(parameter["name"]) for parameter in operation.parameters}
@@ -62,9 +63,14 @@ class View:
         """Handle one request. Path parameters are in the request's context already, so those from Flask are ignored."""
         scope: Scope = flask.request.environ[SCOPE_KEY]
         context = request_context(scope)
-        arguments = {name: getattr(context, name) for name in self._from_context}
-        arguments |= {name: context.parameters[name] for name in self._from_parameters}
-        arguments |= {name: context.body[name] for name in self._from_body}
+        # Loops, because Python 3.11 calls a function for each comprehension.
+        arguments: dict[str, Any] = {}
+        for name in self._from_context:
+            arguments[name] = getattr(context, name)
+        for name in self._from_parameters:
+            arguments[name] = context.parameters[name]
+        for name in self._from_body:
+            arguments[name] = context.body[name]
         if self._is_conditional:
             arguments[_FROM_CONDITIONS] = expected_versions(scope["headers"])
         return response_for(await self._operation(**arguments), scope)

@@ -1,7 +1,7 @@
 """ASGI middleware for HTTP requests, outermost first, and the request observers.
 
-response_headers   adds the headers that every response has: request ID, `X-Content-Type-Options`
-request_observers  reports each finished request to the request observers
+request_observers  reports each finished request to the request observers, and adds the next headers
+response_headers   the headers that every response has: request ID, `X-Content-Type-Options`
 access_log         request observer: one log line per request
 trace_context      the W3C trace context of a request, for the log
 request_metrics    request observer: Prometheus metrics

@@ -5,10 +5,9 @@ from collections.abc import Collection
 from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.context import Header
-from app.web.middleware.response_headers import sender_with_headers
 
 _VARY: Final = (b"vary", b"Origin")
 _EXPOSED: Final = (b"access-control-expose-headers", b"ETag, X-Request-ID")
@@ -49,7 +48,13 @@ class Cors:
             await send({"type": "http.response.start", "status": 204, "headers": preflight})
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._app(scope, receive, sender_with_headers(send, cors_headers))
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *cors_headers]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
 
     def _headers(self, origin: str | None) -> list[Header]:
         """Return the CORS headers of a response to a page of `origin`.

@@ -1,4 +1,4 @@
-"""Reports each finished request to the request observers: the access log and the metrics."""
+"""Reports each finished request to the request observers, the access log and the metrics, and adds common headers."""
 
 import time
 from collections.abc import Sequence
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.context import RequestObserver, request_context
+from app.web.middleware.response_headers import common_headers
 
 
 class RequestObservers:
-    """Middleware that calls each of `observers` once per request, when it has ended, also after an exception.
+    """Outermost middleware. Calls each of `observers` once per request, when it has ended, also after an exception.
 
-    The server calls `observe`, through ServerState, for requests that do not reach the application.
+    The server calls `observe`, through ServerState, for requests that do not reach the application. Every response gets
+    the `common_headers`, too.
     """
 
     def __init__(self, app: ASGIApp, observers: Sequence[RequestObserver]) -> None:
@@ -25,6 +27,7 @@ class RequestObservers:
         async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 context.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *common_headers(context.request_id)]
             await send(message)
 
         try:
