@@ -17,6 +17,7 @@ from app.auth.tokens import TokenVerifier
 from app.feed.feed import Feed
 from app.metrics import Metrics
 from app.operations import WRITES, operations
+from app.preflight.inspection import explain_failure
 from app.settings import Settings
 from app.store import Store
 from app.store.instrumented_store import InstrumentedStore
@@ -26,6 +27,7 @@ from app.web.contract.application import contract_app
 from app.web.contract.security import Permissions
 from app.web.endpoints.health import health_routes
 from app.web.endpoints.prometheus import metrics_route
+from app.web.endpoints.readiness import Readiness
 from app.web.endpoints.swagger_ui import undocumented_paths
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
@@ -46,6 +48,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     the feed, the verifier and the store.
     """
     store = store or create_store(settings)
+    readiness = Readiness(store, functools.partial(explain_failure, settings))
     observers: list[RequestObserver] = [log_request]
     open_stream: OpenStream = contextlib.nullcontext
     metrics_routes: list[BaseRoute] = []
@@ -55,7 +58,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics)
         observers.append(request_metrics.count_request)
         open_stream = request_metrics.open_stream
-        metrics_routes.append(metrics_route(metrics, settings.metrics_token))
+        metrics_routes.append(metrics_route(metrics, settings.metrics_token, readiness))
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
     documents = {f"/{document.name}": document.read_bytes() for document in DOCUMENTS}
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
@@ -74,7 +77,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         permissions=permissions,
         max_body_bytes=settings.max_body_bytes,
         fallback=undocumented_paths(
-            documents, settings.docs_url, settings.ui_note, [*health_routes(store), *metrics_routes]
+            documents, settings.docs_url, settings.ui_note, [*health_routes(readiness), *metrics_routes]
         ),
         on_lifespan=functools.partial(_lifespan, feed, store, verifier, metrics),
     )
