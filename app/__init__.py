@@ -17,10 +17,11 @@
     errors         exceptions, without HTTP statuses
     logs           logging configuration
     metrics        the Prometheus registry
+    tracing        OpenTelemetry, if the process uses it
 
 A request passes `server`, then the middleware, routing, security, validation and Flask in `web`, then `operations` and
 the `store`. Everything runs on the event loop, so nothing may block.
 
 Imports only point down this list: asgi; server, factory, cli; web; operations, store_factory, preflight, dev; settings,
-feed; auth, store; logs, metrics, model, errors.
+feed; auth, store; logs, metrics, tracing, model, errors.
 """

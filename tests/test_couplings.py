@@ -26,6 +26,7 @@ PUBLIC = re.compile(
     r"|click|httpx_sse\.(EventSource|SSEError)|jsonschema\.(\w+Validator|ValidationError|exceptions\.best_match)"
     r"|cryptography\.(exceptions|x509|hazmat\.primitives\.(serialization|asymmetric\.\w+))\.\w+"
     r"|redis\.(asyncio|exceptions(\.\w+)?|backoff\.NoBackoff|asyncio\.retry\.Retry|crc)|prometheus_client\.\w+"
+    r"|opentelemetry\.trace\.Span"  # only as a type
     r"|prometheus_client\.core\.GaugeMetricFamily"  # documented for custom collectors
     r"|starlette\.(types|requests|responses|exceptions|datastructures|staticfiles)\.\w+"
     r"|starlette\.routing\.(BaseRoute|Route|Router|Mount|Match)"
