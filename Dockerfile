@@ -25,6 +25,7 @@ RUN python -m compileall -q -f --invalidation-mode unchecked-hash -x '/tests?/|/
 COPY --from=build /venv /venv
 COPY --from=build /service /service
 WORKDIR /service
+LABEL org.opencontainers.image.version=1.0.0
 ENV PATH=/venv/bin:$PATH
 EXPOSE 8000
 # A number lets a platform verify that the user is not root.

@@ -15,12 +15,15 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Info,
     disable_created_metrics,
     generate_latest,
     multiprocess,
     values,
 )
 from prometheus_client.core import GaugeMetricFamily
+
+from app.version import VERSION
 
 # How often a worker checks if its files are still there.
 _CHECK_SECONDS: Final = 1.0
@@ -46,6 +49,9 @@ class Metrics:
             values.ValueClass = files.value_class()
             self._exposed_registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._exposed_registry, directory)
+        # Info keeps its value in memory, so it is neither a sum nor that of an earlier worker.
+        build = Info("external_oms_build", "The version of the service. Always 1.", registry=self._exposed_registry)
+        build.info({"version": VERSION})
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
         """Return a new counter."""

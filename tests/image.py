@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.version import VERSION
 from tests.processes import ROOT, SECRET, make_token, reserve_port
 from tests.waiting import eventually
 
@@ -102,6 +103,11 @@ class Container:
 def test_user_is_not_root_and_cannot_write_the_service(image: str) -> None:
     assert run(image, "id", "-u") == "10001\n"
     assert run(image, "find", "/service", "/venv", "-writable", "-not", "-type", "l") == ""
+
+
+def test_image_has_the_version_as_its_label(image: str) -> None:
+    (inspected,) = json.loads(podman("image", "inspect", image).stdout)
+    assert inspected["Labels"]["org.opencontainers.image.version"] == VERSION
 
 
 def test_image_has_no_installer(image: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from app.version import VERSION
 from tests.contract import CONTRACT_FILE
 from tests.processes import ROOT, WEB, Service, make_token
 from tests.waiting import PATIENCE
@@ -152,6 +153,17 @@ def test_image_has_a_tested_python_and_another_user_than_root() -> None:
     assert lines[-1] == 'CMD ["python", "-m", "app.server"]'
 
 
+def test_newest_release_in_the_changelog_has_the_version() -> None:
+    headings = re.findall("^## (.+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = next(heading for heading in headings if heading != "Unreleased")
+    assert re.fullmatch(rf"{re.escape(VERSION)} \N{{EN DASH}} \d{{4}}-\d\d-\d\d", newest)
+
+
+def test_image_label_has_the_version() -> None:
+    (label,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("LABEL")]
+    assert label == f"LABEL org.opencontainers.image.version={VERSION}"
+
+
 def test_image_copies_exactly_the_files_that_are_sent() -> None:
     copied = re.findall(r"^COPY (?!--)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     sent = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
@@ -183,6 +195,7 @@ def test_installed_package_serves_the_contract_in_any_directory(tmp_path: Path, 
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--no-deps", "--target", installed, source], timeout=5 * PATIENCE, check=True)
     assert (installed / "app" / "openapi.yaml").read_bytes() == CONTRACT_FILE.read_bytes()
+    assert (installed / f"external_oms_config-{VERSION}.dist-info").is_dir()
     command = ("env", "--chdir", str(elsewhere), *WEB)
     with Service(tmp_path / "log", redis_url, command=command, PYTHONPATH=str(installed)) as service:
         assert service.client(make_token(tenant)).get().status == 200

@@ -17,6 +17,7 @@ from app.cli.exit_status import CommandError, Kind
 from app.cli.output import ChangeRecord, printable
 from app.cli.proxy import proxy_for
 from app.errors import system_reason
+from app.version import VERSION
 
 _RESPONSE_TIMEOUT: Final = 10.0  # seconds until a response must be complete
 _STREAM_TIMEOUT: Final = 45.0  # seconds without data; the service sends a comment every 15 s
@@ -65,7 +66,7 @@ async def open_client() -> AsyncIterator["ApiClient"]:
         text = "OMS_CONFIG_TOKEN is not a token: set it to the token alone, without 'Bearer' or quotation marks"
         raise CommandError("usage", text)
     base = _base_url(url)
-    headers = {"Authorization": f"Bearer {token}", "User-Agent": "oms-config", "Accept-Encoding": "identity"}
+    headers = {"Authorization": f"Bearer {token}", "User-Agent": f"oms-config/{VERSION}", "Accept-Encoding": "identity"}
     try:
         # With its own transport, httpx does not read NO_PROXY: it rejects some forms, and ignores networks.
         transport = httpx.AsyncHTTPTransport(proxy=proxy_for(httpx.URL(base)))

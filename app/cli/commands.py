@@ -6,6 +6,7 @@ import sys
 import click
 
 from app.dev import SUBJECT, TENANT
+from app.version import VERSION
 
 _VERSIONS = click.IntRange(0, 10**18 - 1)
 
@@ -49,6 +50,7 @@ Completion, in ~/.bashrc or ~/.zshrc:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_GROUP_HELP_END)
+@click.version_option(VERSION, prog_name="oms-config", message="%(prog)s %(version)s")
 @click.pass_context
 def oms_config(context: click.Context) -> None:
     """Read, set and follow the setting external_oms.enabled of one tenant: the tenant of the token."""

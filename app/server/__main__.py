@@ -16,6 +16,7 @@ from app.server.graceful_shutdown import serve
 from app.server.http_protocol import HttpProtocol
 from app.server.listen_socket import listen
 from app.settings import METRICS_DIRECTORY, Settings, SettingsError, unknown_variables
+from app.version import VERSION
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     _allow_many_connections()
     install_log_hooks()
     log = logging.getLogger(__name__)
-    log.info("listening", extra=settings.described())
+    log.info("listening", extra={"version": VERSION, **settings.described()})
     for variable, similar in unknown_variables(os.environ).items():
         log.warning("unknown variable", extra={"variable": variable, **({"similar": similar} if similar else {})})
     with _metrics_directory(settings):

