@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.contract import PATH, probe
-from tests.processes import WEB, Service, make_token, process_of, start_store, suspended
+from tests.processes import WEB, Service, clean_environment, make_token, process_of, start_store, suspended
 from tests.streams import EVENTS_PATH, EventStream
 from tests.waiting import eventually
 
@@ -169,6 +170,17 @@ def test_failure_marks_both_spans_with_its_cause(collector: Collector, tmp_path:
     assert server.status.code == failed.status.code == Status.STATUS_CODE_ERROR
     assert server.status.message.startswith("StoreError: the setting could not be read; ")
     assert attributes_of(failed)["error.type"] == "StoreError"
+
+
+def test_process_without_a_tracer_provider_has_no_tracing() -> None:
+    """redis-py imports OpenTelemetry if it is installed."""
+    code = (
+        "import app.factory, app.tracing, sys;"
+        "print('opentelemetry.trace' in sys.modules, app.tracing.tracing_of_process())"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=clean_environment({}), capture_output=True, text=True, check=True)
+    assert done.stdout == "True None\n"
 
 
 def test_last_spans_are_exported_when_the_service_stops(
