@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,9 @@ from app.version import VERSION
 
 # How often a worker checks if its files are still there.
 _CHECK_SECONDS: Final = 1.0
+
+# Of the library's files, such as "histogram_3.db", and of our locks, such as "3.lock".
+_FILE_NAME: Final = re.compile(r"(?:\w+_)?([0-9]{1,9})\.(?:db|lock)")
 
 _log = logging.getLogger(__name__)
 
@@ -146,12 +150,12 @@ class _SharedFiles:
             (self._directory / name).unlink(missing_ok=True)  # its values would count twice
         os.close(self._lock)
         self._number, self._lock = self._lock_first(unused)
-        self._inodes = {}
         for (kind, value), amount in zip(self._values, amounts, strict=True):
             if kind == "gauge":
                 value.set(amount)
             else:
                 value.inc(amount)
+        self._inodes = self._find()
 
     def _find(self) -> dict[str, int]:
         """Return the files of this number and their inodes."""
@@ -162,8 +166,9 @@ class _SharedFiles:
         return {name: inode for name, inode in inodes.items() if name == lock or name.endswith(ending)}
 
     def _used_numbers(self) -> set[int]:
-        """Return the numbers in the names of all files."""
-        return {int(file.stem.rpartition("_")[2]) for file in self._directory.iterdir()}
+        """Return the numbers in the names of all files. Those of other programs are ignored."""
+        names = [_FILE_NAME.fullmatch(file.name) for file in self._directory.iterdir()]
+        return {int(name[1]) for name in names if name}
 
     def _lock_first(self, numbers: Iterable[int]) -> tuple[int, int]:
         """Return the first number that no other live process has locked, and the descriptor of its lock."""

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import resource
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,20 +59,27 @@ def main() -> None:
 
 # Files in memory. A container with a read-only root can write here, and no cleaner of old files comes here.
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a new directory with a random name is made in it
+# Of one worker's files, at most.
+_METRICS_BYTES: Final = 1 << 20
 
 
 @contextlib.contextmanager
 def _metrics_directory(settings: Settings) -> Iterator[None]:
     """Provide a temporary directory in which several workers share their metrics, named in the environment.
 
-    It is in TMPDIR if that is set, otherwise in memory, if the system allows it. Exit with one line on stderr if no
-    directory is writable. One worker needs no directory. Without METRICS_TOKEN, no metrics are collected.
+    It is in TMPDIR if that is set, otherwise in memory, if the system allows it and has enough. Exit with one line on
+    stderr if no directory is writable. One worker needs no directory. Without METRICS_TOKEN, no metrics are collected.
     """
     os.environ.pop(METRICS_DIRECTORY, None)
     if settings.workers == 1 or settings.metrics_token is None:
         yield
         return
-    is_memory_used = "TMPDIR" not in os.environ and os.access(_SHARED_MEMORY, os.W_OK)
+    is_memory_used = (
+        "TMPDIR" not in os.environ
+        and os.access(_SHARED_MEMORY, os.W_OK)
+        # A process that writes to a mapped file gets SIGBUS if the file system is full.
+        and shutil.disk_usage(_SHARED_MEMORY).free >= settings.workers * _METRICS_BYTES
+    )
     try:
         directory = tempfile.TemporaryDirectory(
             prefix="external-oms-", dir=_SHARED_MEMORY if is_memory_used else None, ignore_cleanup_errors=True

@@ -164,7 +164,7 @@ class HttpProtocol(RequestParsing):
 
     @property
     def _max_seconds_between_checks(self) -> float:
-        return min(self.max_seconds_head, self.max_seconds_unread)
+        return min(self.max_seconds_head, self.max_seconds_unread, self.timeout_keep_alive)
 
     def _is_streaming(self) -> bool:
         """Return True if a response without a length is being sent."""

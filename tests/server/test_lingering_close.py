@@ -75,6 +75,16 @@ def test_idle_connection_is_closed_after_the_keep_alive_time(short_limits_addres
         assert time.monotonic() - began > 1.5
 
 
+def test_keep_alive_time_is_exact_next_to_longer_limits() -> None:
+    with (
+        serving(large, limits={"max_seconds_head": 600, "max_seconds_unread": 600}, keep_alive=1) as running,
+        Wire(*running.address) as wire,
+    ):
+        wire.send(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert wire.answer("GET").content == b"x"
+        assert wire.read() == b""
+
+
 @pytest.mark.parametrize("pause", [0, 0.001, 0.003, 0.007])
 @pytest.mark.parametrize("behind", [b"x" * 100, GET, b"x" * 500_000])
 @pytest.mark.parametrize("broken", [b"zz\r\n", b"1\r\nx\r\nzz\r\n"])

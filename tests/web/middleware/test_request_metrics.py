@@ -294,3 +294,22 @@ def test_removed_metrics_files_are_restored(tmp_path: Path, redis_url: str, tena
         assert reaches(service, 0, SUBSCRIBERS)
         client.get()
         assert reaches(service, 21, REQUESTS, http_route=PATH)
+
+
+def test_metrics_survive_repeated_removals_and_files_of_others(tmp_path: Path, redis_url: str, tenant: str) -> None:
+    directories = tmp_path / "shared"
+    directories.mkdir()
+    own = {"METRICS_TOKEN": TOKEN, "WEB_CONCURRENCY": "2", "TMPDIR": str(directories)}
+    with Service(tmp_path / "log", redis_url, **own) as service:
+        assert service.has_started(2)
+        (directory,) = directories.iterdir()
+        service.client(make_token(tenant)).get()
+        for repairs in (2, 4):
+            for file in directory.iterdir():
+                file.unlink()
+            assert service.logs("metrics files were removed", repairs)
+            assert reaches(service, 1, REQUESTS, http_route=PATH)
+        (directory / "core").touch()
+        os.kill(service.workers[0], signal.SIGKILL)
+        assert service.has_started(3)
+        assert reaches(service, 1, REQUESTS, http_route=PATH)
