@@ -18,11 +18,12 @@
     errors         exceptions, without HTTP statuses
     logs           logging configuration
     metrics        the Prometheus registry
+    tracing        OpenTelemetry, if the process uses it
     version        the version of this release
 
 A request passes `server`, then the middleware, routing, security, validation and Flask in `web`, then `operations` and
 the `store`. Everything runs on the event loop, so nothing may block.
 
 Imports only point down this list: asgi; server, factory, cli; web; operations, store_factory, preflight, dev; settings,
-feed; auth, store, client; logs, metrics, model, errors; version.
+feed; auth, store, client; logs, metrics, tracing, model, errors; version.
 """

@@ -17,22 +17,27 @@ from app.auth.tokens import TokenVerifier
 from app.feed.feed import Feed
 from app.metrics import Metrics
 from app.operations import WRITES, operations
+from app.preflight.inspection import explain_failure
 from app.settings import Settings
 from app.store import Store
 from app.store.instrumented_store import InstrumentedStore
+from app.store.traced_store import TracedStore
 from app.store_factory import create_store
+from app.tracing import Tracing, tracing_of_process
 from app.web.context import RequestObserver, server_state
 from app.web.contract.application import contract_app
 from app.web.contract.security import Permissions
 from app.web.endpoints.documents import published_documents
 from app.web.endpoints.health import health_routes
 from app.web.endpoints.prometheus import metrics_route
+from app.web.endpoints.readiness import Readiness
 from app.web.endpoints.swagger_ui import undocumented_paths
 from app.web.middleware.access_log import log_request
 from app.web.middleware.cors import Cors
 from app.web.middleware.error_responses import ErrorResponses
 from app.web.middleware.request_metrics import RequestMetrics
 from app.web.middleware.request_observers import RequestObservers
+from app.web.middleware.server_spans import ServerSpans
 from app.web.middleware.streaming import OpenStream, Streaming
 
 _APP = Path(__file__).resolve().parent
@@ -48,6 +53,7 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
     the feed, the verifier and the store.
     """
     store = store or create_store(settings)
+    readiness = Readiness(store, functools.partial(explain_failure, settings))
     observers: list[RequestObserver] = [log_request]
     open_stream: OpenStream = contextlib.nullcontext
     metrics_routes: list[BaseRoute] = []
@@ -57,8 +63,12 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
         store, request_metrics = InstrumentedStore(store, metrics), RequestMetrics(metrics)
         observers.append(request_metrics.count_request)
         open_stream = request_metrics.open_stream
-        metrics_routes.append(metrics_route(metrics, settings.metrics_token))
+        metrics_routes.append(metrics_route(metrics, settings.metrics_token, readiness))
+    # The feed reads for many requests, in tasks that outlive them. So its reads belong to no trace.
     feed = Feed(store, limit=1.5 * settings.redis_timeout)
+    tracing = tracing_of_process()
+    if tracing is not None:
+        store = TracedStore(store, tracing)
     permissions = Permissions(WRITES, settings.jwt_read_scope, settings.jwt_write_scope, settings.tenant_host)
     verifier = TokenVerifier(
         _key_source(settings),
@@ -79,19 +89,20 @@ def create_app(settings: Settings, store: Store | None = None) -> ASGIApp:
             published_documents(DOCUMENTS, CLIENT_OVERLAY),
             settings.docs_url,
             settings.ui_note,
-            [*health_routes(store), *metrics_routes],
+            [*health_routes(readiness), *metrics_routes],
         ),
-        on_lifespan=functools.partial(_lifespan, feed, store, verifier, metrics),
+        on_lifespan=functools.partial(_lifespan, feed, store, verifier, metrics, tracing),
     )
     streaming = Streaming(connexion_app, open_stream)
     responses: ASGIApp = ErrorResponses(streaming)
     if settings.cors_allow_origins:
         responses = Cors(responses, settings.cors_allow_origins)
     observed = RequestObservers(responses, observers)
+    outermost = ServerSpans(observed, tracing) if tracing is not None else observed
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await observed(scope, receive, send)
+            await outermost(scope, receive, send)
             return
         state = server_state(scope.get("state", {}))
         state.observe, state.end_streams = observed.observe, streaming.end_all
@@ -111,7 +122,12 @@ def _key_source(settings: Settings) -> KeySource:
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    feed: Feed, store: Store, verifier: TokenVerifier, metrics: Metrics | None, _app: object
+    feed: Feed,
+    store: Store,
+    verifier: TokenVerifier,
+    metrics: Metrics | None,
+    tracing: Tracing | None,
+    _app: object,
 ) -> AsyncIterator[None]:
     # Objects made at start live as long as the process. Unless they are frozen, each full garbage collection
     # examines them and stops all requests for 30 ms.
@@ -124,3 +140,5 @@ async def _lifespan(
     await feed.close()
     await verifier.close()
     await store.close()
+    if tracing is not None:
+        tracing.flush()

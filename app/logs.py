@@ -18,15 +18,22 @@ from urllib.parse import unquote
 
 import structlog
 
+from app.tracing import tracing_of_process
+
 _RENDERERS: Mapping[str, Callable[[], Any]] = {
     "logfmt": lambda: structlog.processors.LogfmtRenderer(
         key_order=["time", "level", "event", "request_id"], drop_missing=True, bool_as_flag=False
     ),
     "json": structlog.processors.JSONRenderer,
+    "cloud": structlog.processors.JSONRenderer,
     "console": lambda: structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     ),
 }
+_JSON_FORMATS: Final = frozenset({"json", "cloud"})
+# The fields that Google Cloud Logging and Datadog read, by ours. Datadog would take `status` for the severity.
+_CLOUD_NAMES: Final = {"time": "timestamp", "level": "severity", "event": "message", "status": "http.status_code"}
+_GOOGLE_NAMES: Final = {"trace_id": "logging.googleapis.com/trace", "span_id": "logging.googleapis.com/spanId"}
 # Attributes of every record, and uvicorn's, which repeats the message. All others come from `extra`.
 _NOT_WRITTEN = frozenset({*logging.makeLogRecord({}).__dict__, "color_message"})
 # A JWT starts with a JSON object in base64url: `eyJ` is `{"`. With white space after the brace, it starts with `eyA`,
@@ -54,7 +61,7 @@ _log = logging.getLogger(__name__)
 def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
     """Return the configuration for `logging.config.dictConfig`: one line per record on stderr.
 
-    It can be passed to another process. `log_format` is logfmt, json or console, and `log_level` is the lowest level
+    It can be passed to another process. `log_format` is logfmt, json, cloud or console. `log_level` is the lowest level
     that is written, except for the audit log, which is always written. Libraries never log at DEBUG, because they would
     write headers and bodies.
     """
@@ -83,26 +90,30 @@ def install_log_hooks() -> None:
 
 
 def startup_error(text: str, log_format: str | None) -> str:
-    """Return `text`, the reason why the process does not start, as a JSON log line if `log_format` is json."""
-    if log_format != "json":
+    """Return `text`, the reason why the process does not start, as a log line if `log_format` is one of JSON."""
+    if log_format not in _JSON_FORMATS:
         return text
-    return formatter("json").format(logging.makeLogRecord({"msg": text, "levelname": "CRITICAL", "levelno": 50}))
+    return formatter(log_format).format(logging.makeLogRecord({"msg": text, "levelname": "CRITICAL", "levelno": 50}))
 
 
 def formatter(log_format: str) -> logging.Formatter:
     """Return a formatter that writes each record as one line, with the fields from `extra`.
 
-    In the format `console`, an indented traceback follows the line.
+    In the format `console`, an indented traceback follows the line. With OpenTelemetry, the identifiers of the current
+    span are two more fields.
     """
+    tracing = tracing_of_process()
     return _LineFormatter(
         [
             structlog.processors.format_exc_info,
             _sanitized,
-            *([] if log_format == "json" else [_printable]),  # JSON escapes unprintable characters itself
+            *([] if log_format in _JSON_FORMATS else [_printable]),  # JSON escapes unprintable characters itself
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             *([_indented] if log_format == "console" else []),
+            *([_for_clouds] if log_format == "cloud" else []),
             _RENDERERS[log_format](),
-        ]
+        ],
+        tracing.identifiers if tracing else dict,
     )
 
 
@@ -115,9 +126,12 @@ class _LineFormatter(logging.Formatter):
     structlog's ProcessorFormatter also copies and formats each record, which takes a third of the cost of a line.
     """
 
-    def __init__(self, processors: Sequence[Callable[[object, str, _Event], Any]]) -> None:
+    def __init__(
+        self, processors: Sequence[Callable[[object, str, _Event], Any]], identifiers: Callable[[], Mapping[str, str]]
+    ) -> None:
         super().__init__()
         self._processors = processors
+        self._identifiers = identifiers
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`, with further lines for a traceback on the console.
@@ -136,7 +150,7 @@ class _LineFormatter(logging.Formatter):
     def _line(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
         extra = {key: value for key, value in record.__dict__.items() if key not in _NOT_WRITTEN}
-        line: Any = {"event": record.getMessage(), **extra, "level": level}
+        line: Any = {"event": record.getMessage(), **extra, **self._identifiers(), "level": level}
         if record.exc_info:
             line["exc_info"] = record.exc_info
         for processor in self._processors:
@@ -156,11 +170,11 @@ def _sanitized(_logger: object, _name: str, event: _Event) -> _Event:
             text = event[key] = str(value)
         # Most texts are short and cannot contain a token, because they have neither its first two letters nor a `%`.
         if len(text) > _MAX_UNCHECKED or "ey" in text or "ew" in text or "%" in text:
-            event[key] = _bounded(text, MAX_TRACEBACK_BYTES if key == "exception" else MAX_FIELD_BYTES)
+            event[key] = bounded(text, MAX_TRACEBACK_BYTES if key == "exception" else MAX_FIELD_BYTES)
     return event
 
 
-def _bounded(text: str, limit: int) -> str:
+def bounded(text: str, limit: int = MAX_FIELD_BYTES) -> str:
     """Return `text` without tokens, and without its middle part if it would take more than `limit` bytes in a line.
 
     A long text is cut first, so that the work is bounded too.
@@ -226,6 +240,13 @@ def _indented(_logger: object, _name: str, event: _Event) -> _Event:
     if "exception" in event:
         event["exception"] = textwrap.indent(event["exception"], "    ", lambda _: True)
     return event
+
+
+def _for_clouds(_logger: object, _name: str, event: _Event) -> _Event:
+    """Return the event with the names of fields, and the severities, that Google Cloud Logging and Datadog read."""
+    renamed = {_CLOUD_NAMES.get(name, name): value for name, value in event.items()}
+    google = {theirs: event[ours] for ours, theirs in _GOOGLE_NAMES.items() if ours in event}
+    return renamed | google | {"severity": event["level"].upper()}
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from prometheus_client.core import GaugeMetricFamily
 
 from app.version import VERSION
 
@@ -66,6 +67,10 @@ class Metrics:
         gauge.set(0)
         return gauge
 
+    def computed_gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Expose a gauge whose value is that of `value()` in the process that exposes it. It is not a sum."""
+        self._exposed_registry.register(_ComputedGauge(name, description, value))
+
     def histogram(self, name: str, description: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
         """Return a new histogram. `bounds` are the upper bounds of its buckets, in ascending order."""
         return Histogram(name, description, labels, registry=self._process_registry, buckets=bounds)
@@ -88,6 +93,17 @@ class Metrics:
                 await asyncio.sleep(_CHECK_SECONDS)
         except OSError as error:
             _log.error("metrics files cannot be written", extra={"cause": str(error)})
+
+
+class _ComputedGauge:
+    """A collector of one gauge, which asks for its value at each exposition."""
+
+    def __init__(self, name: str, description: str, value: Callable[[], float]) -> None:
+        self._name, self._description, self._value = name, description, value
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return the gauge."""
+        return [GaugeMetricFamily(self._name, self._description, self._value())]
 
 
 class _SharedFiles:

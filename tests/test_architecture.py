@@ -32,6 +32,7 @@ FOLDERS = {
     "cryptography": ("app/auth/",),
     "click": ("app/cli/",),
     "httpx_sse": ("app/client/",),
+    "opentelemetry": ("app/tracing.py",),
 }
 
 

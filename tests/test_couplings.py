@@ -26,6 +26,8 @@ PUBLIC = re.compile(
     r"|click|httpx_sse\.(EventSource|SSEError)|jsonschema\.(\w+Validator|ValidationError|exceptions\.best_match)"
     r"|cryptography\.(exceptions|x509|hazmat\.primitives\.(serialization|asymmetric\.\w+))\.\w+"
     r"|redis\.(asyncio|exceptions(\.\w+)?|backoff\.NoBackoff|asyncio\.retry\.Retry|crc)|prometheus_client\.\w+"
+    r"|opentelemetry\.trace\.Span"  # only as a type
+    r"|prometheus_client\.core\.GaugeMetricFamily"  # documented for custom collectors
     r"|starlette\.(types|requests|responses|exceptions|datastructures|staticfiles)\.\w+"
     r"|starlette\.routing\.(BaseRoute|Route|Router|Mount|Match)"
     r"|werkzeug\.(datastructures|http)\.\w+|flask\.sessions\.\w+"
@@ -33,8 +35,8 @@ PUBLIC = re.compile(
 )
 # What libraries document for subclasses.
 PUBLIC_MEMBERS = {
-    "_abc_impl", "aclose", "close", "default_config", "ensure_sync", "exit_code", "message", "null_session_class",
-    "open_session", "session_interface", "show", "url_map",
+    "_abc_impl", "aclose", "close", "default_config", "ensure_sync", "exit_code", "message",
+    "null_session_class", "open_session", "session_interface", "show", "url_map",
 }  # fmt: skip
 # What libraries document of the errors that they raise.
 PUBLIC_OF_ERRORS = {"detail", "headers", "status_code"}

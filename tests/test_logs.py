@@ -19,7 +19,7 @@ from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, start_broken
 from tests.waiting import PATIENCE
 
-FORMATS = ["logfmt", "json", "console"]
+FORMATS = ["logfmt", "json", "cloud", "console"]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 # Line ends of several standards, terminal sequences, text direction, half a character and text like a field.
@@ -215,6 +215,34 @@ def test_unformattable_record_is_one_line_that_says_so(log_format: str, fields: 
     assert "library" in line
     if log_format == "json":
         assert json.loads(line)["level"] == "error"
+
+
+def test_cloud_format_has_the_fields_that_clouds_read() -> None:
+    record = logging.makeLogRecord(
+        {
+            "msg": "request",
+            "levelname": "WARNING",
+            "status": 500,
+            "tenant": "acme",
+            "trace_id": TRACE,
+            "span_id": PARENT,
+        }
+    )
+    line = json.loads(formatter("cloud").format(record))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line.pop("timestamp"))
+    assert line == {
+        "message": "request", "severity": "WARNING", "http.status_code": 500, "tenant": "acme", "trace_id": TRACE,
+        "span_id": PARENT, "logging.googleapis.com/trace": TRACE, "logging.googleapis.com/spanId": PARENT,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("log_format", ["json", "cloud"])
+def test_every_line_of_a_process_that_does_not_start_is_json(log_format: str) -> None:
+    done = subprocess.run(
+        WEB, env=clean_environment({"LOG_FORMAT": log_format}), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    (line,) = objects(done.stderr)
+    assert line["message" if log_format == "cloud" else "event"].startswith("bad settings: ")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")], ids=str)

@@ -217,6 +217,11 @@ def failure_reason(error: StoreError) -> str:
     return _reason(error.__cause__) if error.__cause__ else str(error)
 
 
+async def explain_failure(settings: Settings, error: StoreError) -> str:
+    """Return why the store cannot be used, as `oms-config check` prints it."""
+    return await tls_mismatch(settings) or failure_reason(error)
+
+
 def _reply_reason(error: BaseException) -> str | None:
     """Return the mistake that the reply `error` shows, or else its text, or None if it is no reply."""
     for beginning, mistake in _MISTAKES.items():

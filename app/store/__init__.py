@@ -14,7 +14,9 @@ slot_map            the node that has each slot of a cluster
 redis_url           parses REDIS_URL
 read_batching       joins concurrent reads into one round trip
 pipeline            several commands in one round trip
+observed_store      observes the operations of a store, for the two below
 instrumented_store  counts and times the operations of a store
+traced_store        OpenTelemetry's spans for the operations of a store
 """
 
 from collections.abc import AsyncIterator

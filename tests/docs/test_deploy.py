@@ -16,6 +16,7 @@ from tests.waiting import PATIENCE, eventually
 
 COMPOSE = ROOT / "compose.yaml"
 KUBERNETES = ROOT / "docs" / "deploy" / "kubernetes.yaml"
+PROMETHEUS = ROOT / "docs" / "deploy" / "prometheus.yml"
 # The most seconds of a graceful shutdown.
 SHUTDOWN = 10
 
@@ -45,6 +46,26 @@ def test_file_is_valid_and_a_mistake_is_found(
     text = file.read_text()
     assert validate(text, tmp_path, *tool)
     assert not validate(text.replace(*mistake), tmp_path, *tool)
+
+
+def test_prometheus_configuration_is_valid_and_a_mistake_is_found(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        skip_locally("promtool is not installed (Debian: prometheus)")
+    text = PROMETHEUS.read_text()
+    (job,) = yaml.safe_load(text)["scrape_configs"]
+    (tmp_path / job["authorization"]["credentials_file"]).write_text("a token")
+    shutil.copy(ROOT / "docs" / "alerts.yaml", tmp_path)
+    assert f'job="{job["job_name"]}"' in (tmp_path / "alerts.yaml").read_text()
+    file = tmp_path / "prometheus.yml"
+    outcomes = {}
+    for case in (text, text.replace("credentials_file:", "credential_file:"), text.replace("alerts.yaml", "none.yaml")):
+        file.write_text(case)
+        done = subprocess.run(
+            [promtool, "check", "config", file], capture_output=True, timeout=PATIENCE, check=False, text=True
+        )
+        outcomes[case] = done.returncode
+    assert list(map(bool, outcomes.values())) == [False, True, True]
 
 
 def resources() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """ASGI middleware for HTTP requests, outermost first, and the request observers.
 
+server_spans       OpenTelemetry's server span of each request, if the process has a tracer provider
 request_observers  reports each finished request to the request observers, and adds the next headers
 response_headers   the headers that every response has: request ID, tenant, `X-Content-Type-Options`
 access_log         request observer: one log line per request

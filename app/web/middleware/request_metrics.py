@@ -13,13 +13,19 @@ from app.web.endpoints.health import HEALTH_PATHS
 from app.web.endpoints.prometheus import METRICS_PATH
 
 # Probes and scrapes would outnumber the requests of clients, and a 503 during a shutdown is not a failure.
-_UNCOUNTED: Final = HEALTH_PATHS | {METRICS_PATH}
+UNCOUNTED: Final = HEALTH_PATHS | {METRICS_PATH}
 
 # In seconds. A read takes about a millisecond, a request to a store that hangs up to 1.5 times REDIS_TIMEOUT.
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # OpenTelemetry's semantic conventions for HTTP: these methods, and `_OTHER` for all others.
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-_OTHER: Final = "_OTHER"
+OTHER_METHOD: Final = "_OTHER"
+
+
+def known_method(scope: Scope) -> str:
+    """Return the method of the request if it is a usual one, otherwise `OTHER_METHOD`."""
+    method: str = scope.get("method", OTHER_METHOD)  # missing if the server refused the request before it read it
+    return method if method in _METHODS else OTHER_METHOD
 
 
 class RequestMetrics:
@@ -49,14 +55,13 @@ class RequestMetrics:
         """Count a finished request. This is a request observer."""
         context = request_context(scope)
         route = route_template(scope)
-        if route in _UNCOUNTED:
+        if route in UNCOUNTED:
             return
         if context.rejection_reason is not None:
             self._rejected_tokens[context.rejection_reason].inc()
         if context.event_stream is not None:
             return
-        method = scope.get("method", _OTHER)  # missing if the server refused the request before it read the method
-        labels = (method if method in _METHODS else _OTHER, route, status)
+        labels = (known_method(scope), route, status)
         observe = self._observers.get(labels)
         if observe is None:
             observe = self._observers[labels] = self._durations.labels(*labels).observe
