@@ -23,7 +23,7 @@ _json = click.option(
 _SET_HELP_END = """\b
 Examples:
   oms-config set on --reason "Go-live of the new warehouse"
-  oms-config set off --if-version 7 --json
+  oms-config set off --tenant acme --if-version 7 --json
 """
 
 
@@ -90,10 +90,11 @@ def get() -> None:
 
 @oms_config.command("set", epilog=_SET_HELP_END)
 @click.argument("value", type=click.Choice(["on", "off"]))
+@click.option("--tenant", metavar="NAME", help="Change nothing and fail unless the token is of this tenant.")
 @click.option("--if-version", type=_VERSIONS, metavar="V", help="Fail with a conflict unless version V is current.")
 @click.option("--reason", metavar="TEXT", callback=_check_reason, help="Reason for the change, for the history.")
 @_json
-def set_(*, value: str, if_version: int | None, reason: str | None) -> None:
+def set_(*, value: str, tenant: str | None, if_version: int | None, reason: str | None) -> None:
     """Set the setting, and print the previous change, and the command that undoes this one.
 
     Setting the current value changes nothing, so there is nothing to undo.
@@ -103,7 +104,7 @@ def set_(*, value: str, if_version: int | None, reason: str | None) -> None:
     """
     from app.cli.set import set_ as run
 
-    run(enabled=value == "on", if_version=if_version, reason=reason)
+    run(enabled=value == "on", tenant=tenant, if_version=if_version, reason=reason)
 
 
 @oms_config.command(epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8")
