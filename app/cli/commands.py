@@ -178,18 +178,14 @@ def check() -> None:
 
 
 @oms_config.command(epilog="\b\nExamples:\n  oms-config tenants --on\n  oms-config tenants --changed-since 2h --json")
-@click.option(
-    "--on", "enabled", flag_value=True, type=bool, default=None, help="List only tenants whose setting is on."
-)
-@click.option(
-    "--off", "enabled", flag_value=False, type=bool, default=None, help="List only tenants whose setting is off."
-)
+@click.option("--on", is_flag=True, help="List only tenants whose setting is on.")
+@click.option("--off", is_flag=True, help="List only tenants whose setting is off.")
 @click.option(
     "--changed-since", metavar="TIME", help="List only changes since a time, a date, or a duration such as 90s, 2h, 7d."
 )
 @click.option("--match", metavar="PATTERN", default="*", help="List only tenants whose name matches, such as 'shop-*'.")
 @_json
-def tenants(*, enabled: bool | None, changed_since: str | None, match: str) -> None:
+def tenants(*, on: bool, off: bool, changed_since: str | None, match: str) -> None:
     """List all tenants of the store that were ever set.
 
     Reads the variables of the web process, and then all Redis servers of the store directly, as check does. Each line
@@ -205,6 +201,8 @@ def tenants(*, enabled: bool | None, changed_since: str | None, match: str) -> N
       2  a setting is bad or missing, or an option is wrong
       5  the store cannot be reached, or a value in it is damaged
     """
+    if on and off:
+        raise click.UsageError("--on and --off exclude each other: without them, all tenants are listed")
     from app.cli.tenants import tenants as run
 
-    run(enabled=enabled, changed_since=changed_since, match=match)
+    run(enabled=on if on or off else None, changed_since=changed_since, match=match)
