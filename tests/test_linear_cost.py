@@ -25,7 +25,6 @@ from redis.exceptions import NoPermissionError
 from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, StaticKeySource, is_trusted_address, keys_from_jwks
 from app.auth.tokens import TokenVerifier
 from app.cli.output import printable, row
-from app.client import AsyncClient, ChangeRecord
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
@@ -40,6 +39,7 @@ from app.web.etags import expected_versions, is_not_modified
 from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 from bench.processes import cpu_seconds
+from external_oms_config import AsyncClient, ChangeRecord
 from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.hostile import SHAPES, assert_within_limits, disproportionate, seconds
 from tests.processes import SECRET, Service, make_token

@@ -1,4 +1,4 @@
-"""The packaging files agree with each other and with `app/`."""
+"""The packaging files agree with each other and with the packages."""
 
 import ast
 import configparser
@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from app.version import VERSION
 from tests.contract import CONTRACT_FILE
 from tests.processes import ROOT, WEB, Service, make_token
+from tests.test_architecture import FILES
 from tests.waiting import PATIENCE
 
 CONFIG = configparser.ConfigParser()
@@ -94,7 +95,9 @@ def test_redis_plan_of_the_platform_persists() -> None:
     assert json.loads((ROOT / "app.json").read_text())["addons"] == [{"plan": "heroku-redis:premium-0"}]
 
 
-@pytest.mark.parametrize("package", sorted((ROOT / "app").rglob("__init__.py")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "package", [path for path in FILES if path.name == "__init__.py"], ids=lambda path: path.parent.name
+)
 def test_map_of_a_package_names_exactly_its_modules(package: Path) -> None:
     docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
     block = max(docstring.split("\n\n"), key=lambda lines: len(re.findall(MAP_LINE, lines, re.MULTILINE)))
@@ -107,7 +110,7 @@ def test_imports_have_no_effect_except_asgi() -> None:
     """The import of all other modules reads no environment variable and starts no thread."""
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in (ROOT / "app").rglob("*.py")
+        for path in FILES
         if path.name not in {"asgi.py", "__init__.py"}
     )
     code = (
@@ -178,7 +181,8 @@ def test_health_check_of_the_image_reads_the_port_as_the_server(service: Service
 def test_installed_package_serves_the_contract_in_any_directory(tmp_path: Path, redis_url: str, tenant: str) -> None:
     source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copytree(ROOT / "app", source / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("app", "external_oms_config"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("openapi.yaml", "pyproject.toml", "setup.cfg", "README.md"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

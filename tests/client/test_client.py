@@ -1,4 +1,4 @@
-"""`app.client` on the real service: reads, conditional changes, and the errors of both."""
+"""`external_oms_config` on the real service: reads, conditional changes, and the errors of both."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.client import (
+from external_oms_config import (
     AsyncClient,
     Client,
     Conflict,
@@ -45,10 +45,10 @@ def values(settings: list[Setting]) -> list[tuple[bool, int]]:
 
 
 def test_import_of_the_client_imports_no_part_of_the_server() -> None:
-    code = "import sys, app.client; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, external_oms_config; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True)
     assert "httpx" in done.stdout.split()
-    unwanted = {"connexion", "flask", "jwt", "prometheus_client", "redis", "starlette", "structlog", "uvicorn"}
+    unwanted = {"app", "connexion", "flask", "jwt", "prometheus_client", "redis", "starlette", "structlog", "uvicorn"}
     assert not unwanted & set(done.stdout.split())
 
 

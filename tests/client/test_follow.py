@@ -9,8 +9,17 @@ from contextlib import aclosing, closing
 import pytest
 import redis
 
-from app.client import AsyncClient, Client, Disconnected, Event, Heartbeat, Rejected, StatusError, TransportError
-from app.client.records import Message
+from external_oms_config import (
+    AsyncClient,
+    Client,
+    Disconnected,
+    Event,
+    Heartbeat,
+    Rejected,
+    StatusError,
+    TransportError,
+)
+from external_oms_config.records import Message
 from tests.cli.command import FakeServer, http_reply
 from tests.contract import Client as Contract
 from tests.processes import Service, make_token

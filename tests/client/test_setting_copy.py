@@ -9,7 +9,7 @@ import httpx
 import pytest
 import redis
 
-from app.client import (
+from external_oms_config import (
     AsyncClient,
     Client,
     ConnectError,

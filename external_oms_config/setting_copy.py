@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import AsyncGenerator
 
-from app.client.errors import OmsConfigError, StaleCopy
-from app.client.records import Disconnected, Event, Message, Setting
+from external_oms_config.errors import OmsConfigError, StaleCopy
+from external_oms_config.records import Disconnected, Event, Message, Setting
 
 
 class SettingCopy:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from app.client.errors import (
+from external_oms_config.errors import (
     Conflict,
     OmsConfigError,
     StatusError,
@@ -17,10 +17,10 @@ from app.client.errors import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from app.client.records import Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
-from app.client.requests import Requests, Token
-from app.client.setting_copy import SettingCopy
-from app.version import VERSION
+from external_oms_config.records import Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
+from external_oms_config.requests import Requests, Token
+from external_oms_config.setting_copy import SettingCopy
+from external_oms_config.version import VERSION
 
 _PATH: Final = "/config/sales_order/external_oms"
 

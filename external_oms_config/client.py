@@ -7,11 +7,11 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from app.client.async_client import ATTEMPTS, TIMEOUT, AsyncClient, Decision
-from app.client.errors import Conflict
-from app.client.records import HistoryPage, Message, Setting
-from app.client.requests import Token
-from app.client.setting_copy import SettingCopy
+from external_oms_config.async_client import ATTEMPTS, TIMEOUT, AsyncClient, Decision
+from external_oms_config.errors import Conflict
+from external_oms_config.records import HistoryPage, Message, Setting
+from external_oms_config.requests import Token
+from external_oms_config.setting_copy import SettingCopy
 
 T = TypeVar("T")
 
