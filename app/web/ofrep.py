@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from starlette.types import Scope
 
-from app.model import Evaluation
+from app.model import Evaluation, Evaluations
 
 _BASE: Final = "/ofrep/v1/"
 _FLAG: Final = "/ofrep/v1/evaluate/flags/"
@@ -33,6 +33,12 @@ def evaluation_fields(evaluation: Evaluation) -> Mapping[str, Any]:
         "reason": "STATIC",
         "metadata": {"version": setting.version},
     }
+
+
+def bulk_evaluation_fields(evaluations: Evaluations) -> Mapping[str, Any]:
+    """Return the fields of a successful evaluation of all flags, with the metadata of the flag set."""
+    flags = [evaluation_fields(each) for each in evaluations.flags]
+    return {"flags": flags, "metadata": {"version": evaluations.version}}
 
 
 def is_ofrep(scope: Scope) -> bool:

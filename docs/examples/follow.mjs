@@ -56,10 +56,11 @@ async function* follow(url, getToken) {
 process.stdout.on("error", () => process.exit(1)); // nothing reads the output any more
 
 try {
-  const missing = ["EVENTS_URL", "OMS_CONFIG_TOKEN"].filter((name) => !process.env[name]);
+  const missing = ["OMS_CONFIG_URL", "OMS_CONFIG_TOKEN"].filter((name) => !process.env[name]);
   if (missing.length) throw new Error(`${missing.join(", ")} must be set`);
+  const url = new URL("/v0/config/sales_order/external_oms/events", process.env.OMS_CONFIG_URL);
   const getToken = () => process.env.OMS_CONFIG_TOKEN;
-  for await (const { version, enabled } of follow(new URL(process.env.EVENTS_URL), getToken)) {
+  for await (const { version, enabled } of follow(url, getToken)) {
     console.log(`${version} ${enabled ? "on" : "off"}`);
   }
 } catch (error) {

@@ -43,9 +43,10 @@ async function ask(enabled, version) {
 }
 
 try {
-  const missing = ["SETTING_URL", "OMS_CONFIG_TOKEN"].filter((name) => !process.env[name]);
+  const missing = ["OMS_CONFIG_URL", "OMS_CONFIG_TOKEN"].filter((name) => !process.env[name]);
   if (missing.length) throw new Unset(`${missing.join(", ")} must be set`);
-  const { enabled, etag } = await change(process.env.SETTING_URL, process.env.OMS_CONFIG_TOKEN, ask);
+  const url = new URL("/v0/config/sales_order/external_oms", process.env.OMS_CONFIG_URL);
+  const { enabled, etag } = await change(url, process.env.OMS_CONFIG_TOKEN, ask);
   console.log("set:", enabled ? "on" : "off", etag);
 } catch (error) {
   if (error instanceof Rejected) console.error(`rejected: ${error.message}`);

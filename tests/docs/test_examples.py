@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.cli.command import FakeServer, http_reply
-from tests.contract import PATH, Client
+from tests.contract import Client
 from tests.processes import ROOT, Service, WatchedProcess, clean_environment, make_token, reserve_port, skip_locally
 from tests.waiting import PATIENCE, eventually
 
@@ -61,10 +61,8 @@ def consume(example: str, tmp_path: Path) -> Iterator[Consume]:
     with ExitStack() as stack:
 
         def start(service: Service, token: str) -> Consumer:
-            url = f"{service.url}{PATH}"
-            own = {"OMS_CONFIG_URL": service.url, "SETTING_URL": url, "EVENTS_URL": f"{url}/events"}
-            command = [interpreter, str(EXAMPLES / example)]
-            return stack.enter_context(Consumer(command, tmp_path / "stderr", OMS_CONFIG_TOKEN=token, **own))
+            own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": token}
+            return stack.enter_context(Consumer([interpreter, str(EXAMPLES / example)], tmp_path / "stderr", **own))
 
         yield start
 
@@ -130,7 +128,7 @@ def test_example_survives_an_absent_identity_provider(
         return FakeServer(http_reply("200 OK", "text/plain", make_token(tenant, **claims)), port=port)
 
     command = [interpreter_of(example), str(tmp_path / example)]
-    urls = {"EVENTS_URL": f"{service.url}{PATH}/events", "PROVIDER": f"http://127.0.0.1:{port}"}
+    urls = {"OMS_CONFIG_URL": service.url, "PROVIDER": f"http://127.0.0.1:{port}"}
     with Consumer(command, tmp_path / "stderr", OMS_CONFIG_TOKEN="unused", **urls) as consumer:
         assert eventually(lambda: "reconnecting" in consumer.errors)
         with issuing(exp=int(time.time()) + 10):
@@ -150,12 +148,6 @@ def test_example_ends_with_a_clear_error_for_a_bad_token(consume: Consume, servi
     assert consumer.errors.count("\n") == 1  # no traceback
 
 
-VARIABLES = {
-    "follow.py": "OMS_CONFIG_URL", "follow.mjs": "EVENTS_URL", "set.py": "OMS_CONFIG_URL", "set.mjs": "SETTING_URL",
-    "flag.py": "OMS_CONFIG_URL",
-}  # fmt: skip
-
-
 def run_example(example: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [interpreter_of(example), str(EXAMPLES / example)]
     return subprocess.run(
@@ -164,19 +156,19 @@ def run_example(example: str, **environment: str) -> "subprocess.CompletedProces
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("example", "variable"), VARIABLES.items())
-def test_example_names_missing_variables_in_one_line(example: str, variable: str) -> None:
+@pytest.mark.parametrize("example", ["follow.py", "follow.mjs", "set.py", "set.mjs", "flag.py"])
+def test_example_names_missing_variables_in_one_line(example: str) -> None:
     done = run_example(example)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert f"{variable}, OMS_CONFIG_TOKEN must be set" in done.stderr
-    done = run_example(example, **{variable: "http://127.0.0.1:1"})
+    assert "OMS_CONFIG_URL, OMS_CONFIG_TOKEN must be set" in done.stderr
+    done = run_example(example, OMS_CONFIG_URL="http://127.0.0.1:1")
     assert "TOKEN must be set" in done.stderr
 
 
 @pytest.mark.parametrize("example", ["set.py", "set.mjs", "flag.py"])
 def test_example_without_the_service_ends_with_one_line(example: str) -> None:
     for url in (f"http://127.0.0.1:{reserve_port()}", "nonsense", "http://[::1"):
-        done = run_example(example, **{VARIABLES[example]: url}, OMS_CONFIG_TOKEN=make_token("acme"))
+        done = run_example(example, OMS_CONFIG_URL=url, OMS_CONFIG_TOKEN=make_token("acme"))
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
         assert re.match(
             "failed: |failed, the setting may or may not have been set: |cannot read the flag: ", done.stderr
@@ -186,7 +178,7 @@ def test_example_without_the_service_ends_with_one_line(example: str) -> None:
 @setters
 def test_example_names_a_proxy_that_removes_the_version(example: str) -> None:
     with FakeServer(http_reply("200 OK", body='{"enabled": false}')) as proxy:
-        done = run_example(example, **{VARIABLES[example]: proxy.url}, OMS_CONFIG_TOKEN=make_token("acme"))
+        done = run_example(example, OMS_CONFIG_URL=proxy.url, OMS_CONFIG_TOKEN=make_token("acme"))
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(".*a proxy in front of the service (removes|has removed) .*\n", done.stderr)
     assert len(proxy.requests) == 1
@@ -195,7 +187,7 @@ def test_example_names_a_proxy_that_removes_the_version(example: str) -> None:
 @setters
 def test_example_reports_a_response_of_another_server_in_one_line(example: str) -> None:
     with FakeServer(http_reply("200 OK", "text/html", "<html>", ETag='"x"')) as server:
-        done = run_example(example, **{VARIABLES[example]: server.url}, OMS_CONFIG_TOKEN=make_token("acme"))
+        done = run_example(example, OMS_CONFIG_URL=server.url, OMS_CONFIG_TOKEN=make_token("acme"))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
@@ -212,8 +204,7 @@ def test_example_ends_with_one_line_after_ctrl_c(consume: Consume, service: Serv
 def test_example_ends_with_the_reader_of_its_output(
     example: str, service: Service, tenant: str, client: Client
 ) -> None:
-    urls = {"EVENTS_URL": f"{service.url}{PATH}/events", "OMS_CONFIG_URL": service.url}
-    own = {**urls, "OMS_CONFIG_TOKEN": make_token(tenant)}
+    own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
     process = subprocess.Popen(
         [interpreter_of(example), str(EXAMPLES / example)], env=clean_environment(own), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,

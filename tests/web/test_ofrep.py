@@ -135,7 +135,9 @@ def test_flag_list_has_one_flag_and_the_version_as_etag(client: Client) -> None:
         client.post({"enabled": enabled})
         answer = client.post({"context": {"targetingKey": "x"}}, path=FLAGS_PATH)
         assert (answer.status, answer.headers["etag"]) == (200, f'"{version}"')
-        assert answer.json == {"flags": [evaluation(enabled=enabled, version=version)]}
+        assert answer.json == {
+            "flags": [evaluation(enabled=enabled, version=version)], "metadata": {"version": version}
+        }  # fmt: skip
         assert client.post(EMPTY, path=FLAG_PATH).json == evaluation(enabled=enabled, version=version)
 
 
@@ -153,6 +155,25 @@ def test_unchanged_flags_are_a_304(client: Client, condition: str) -> None:
 def test_flags_for_another_or_malformed_condition_are_answered_in_full(client: Client, condition: str) -> None:
     client.post({"enabled": True})
     assert client.post(EMPTY, path=FLAGS_PATH, headers={"If-None-Match": condition}).status == 200
+
+
+def test_several_lines_of_if_none_match_are_one_list(client: Client) -> None:
+    client.post({"enabled": True})
+    (answer,) = client.raw(
+        f"POST {FLAGS_PATH} HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\n".encode()
+        + b'If-None-Match: "0"\r\nIf-None-Match: "1"\r\nContent-Length: 2\r\n\r\n{}',
+        path=FLAGS_PATH,
+    )
+    assert answer.status == 304
+
+
+@pytest.mark.parametrize("modified", ["1771622898", "2026-02-20T21:28:18Z", "", "yesterday"])
+def test_query_from_an_event_of_an_event_stream_changes_nothing(client: Client, modified: str) -> None:
+    client.post({"enabled": True})
+    query = {"flagConfigEtag": '"0"', "flagConfigLastModified": modified}
+    assert client.post(EMPTY, path=FLAGS_PATH, params=query).json["flags"] == [evaluation(enabled=True, version=1)]
+    unchanged = client.post(EMPTY, path=FLAGS_PATH, params=query, headers={"If-None-Match": '"1"'})
+    assert unchanged.status == 304
 
 
 @pytest.mark.parametrize("path", PATHS)

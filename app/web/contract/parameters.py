@@ -59,8 +59,9 @@ def _query(scope: Scope) -> dict[str, list[str]]:
 
 
 def _header(scope: Scope, parameter: str) -> list[str]:
+    """Return the header as one value: several lines of it are one list (RFC 9110, section 5.3)."""
     values = header_values(scope["headers"], parameter.lower().encode())
-    return [value.decode("latin-1") for value in values]
+    return [", ".join(value.decode("latin-1") for value in values if value)]
 
 
 def _validator(parameter: dict[str, Any]) -> Draft4Validator:

@@ -19,7 +19,7 @@ from app.web.context import EventStream, RequestContext, request_context
 from app.web.contract.parameters import argument_name
 from app.web.etags import entity_tag, expected_versions, is_not_modified
 from app.web.middleware.trace_context import trace_of
-from app.web.ofrep import evaluation_fields
+from app.web.ofrep import bulk_evaluation_fields, evaluation_fields
 from app.web.sse import EVENT_STREAM_HEADERS, event_stream
 
 # The key in the WSGI environment under which the bridge puts the ASGI scope.
@@ -114,7 +114,7 @@ def _(result: Evaluations, scope: Scope) -> flask.Response:
     tag = ("ETag", entity_tag(result.version))
     if is_not_modified(scope["headers"], result.version):  # also for POST, as OFREP defines
         return _not_modified(tag)
-    return _json(_encoded({"flags": [evaluation_fields(flag) for flag in result.flags]}), tag)
+    return _json(_encoded(bulk_evaluation_fields(result)), tag)
 
 
 @response_for.register

@@ -1,31 +1,15 @@
-"""Fixtures: Swagger UI in a real browser, under a host name that is not localhost."""
+"""Fixtures: Swagger UI in a real browser."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage
 
 from tests.contract import PATH
-from tests.processes import Service, skip_locally
+from tests.processes import Service
+from tests.web.conftest import HOST
 from tests.web.endpoints.swagger_ui_page import SwaggerUi
-
-HOST = "oms.example"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        skip_locally("chromium is not installed")
-    # Only the service is reachable, and requests to other hosts are recorded.
-    rules = f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[rules])
-        yield browser
-        browser.close()
-
 
 NewUi = Callable[..., SwaggerUi]
 

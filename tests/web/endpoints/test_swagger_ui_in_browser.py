@@ -18,7 +18,8 @@ from playwright.sync_api import expect
 from tests.contract import CONTRACT_FILE, PATH, Client
 from tests.processes import ROOT, Service, make_token, skip_locally
 from tests.waiting import PATIENCE
-from tests.web.endpoints.conftest import HOST, NewUi
+from tests.web.conftest import HOST
+from tests.web.endpoints.conftest import NewUi
 from tests.web.endpoints.swagger_ui_page import CLIENT_TITLE, EXTENSIONS_TITLE, OFREP_TITLE, PHONE, TITLE, SwaggerUi
 
 FOREIGN_DOCUMENT = "http://stranger.example/openapi.yaml"
@@ -160,7 +161,8 @@ def test_proposed_flag_requests_succeed(ui: SwaggerUi, tenant: str) -> None:
     assert ui.is_authorized()
     one, every = ui.execute("POST"), ui.execute("POST", operation=1)
     assert (one.status, one.body["key"], one.body["variant"]) == ("200", "external_oms.enabled", "off")
-    assert (every.status, every.headers["etag"], every.body) == ("200", '"0"', {"flags": [one.body]})
+    expected = {"flags": [one.body], "metadata": {"version": 0}}
+    assert (every.status, every.headers["etag"], every.body) == ("200", '"0"', expected)
 
 
 def test_shown_curl_commands_work_in_a_shell(new_ui: NewUi, tenant: str, client: Client) -> None:
