@@ -38,6 +38,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections and end the thread. The client's copies are no longer updated."""
+        if self._loop.is_closed():
+            return
         self._run(self._client.aclose())
         self._run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
