@@ -20,7 +20,7 @@ Its modules, from the outside in:
     version       the version of this release, by a link to the service's
 """
 
-from external_oms_config.async_client import AsyncClient
+from external_oms_config.async_client import AsyncClient, Decision
 from external_oms_config.client import Client
 from external_oms_config.errors import (
     ConfigurationError,
@@ -36,7 +36,8 @@ from external_oms_config.errors import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from external_oms_config.records import ChangeRecord, Disconnected, Event, Heartbeat, HistoryPage, Setting
+from external_oms_config.records import ChangeRecord, Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
+from external_oms_config.requests import Token
 from external_oms_config.setting_copy import SettingCopy
 
 __all__ = [
@@ -46,17 +47,20 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectError",
+    "Decision",
     "Disconnected",
     "Event",
     "Heartbeat",
     "HistoryPage",
     "InvalidURL",
+    "Message",
     "OmsConfigError",
     "Rejected",
     "Setting",
     "SettingCopy",
     "StaleCopy",
     "StatusError",
+    "Token",
     "TokenUnavailable",
     "TransportError",
     "UnexpectedResponse",

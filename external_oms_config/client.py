@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from external_oms_config.async_client import ATTEMPTS, TIMEOUT, AsyncClient, Decision
+from external_oms_config.async_client import ATTEMPTS, FIRST_VALUE, MAX_AGE, TIMEOUT, AsyncClient, Decision
 from external_oms_config.errors import Conflict
 from external_oms_config.records import HistoryPage, Message, Setting
 from external_oms_config.requests import Token
@@ -66,7 +66,7 @@ class Client:
                 if attempts < 1:
                     raise
 
-    def history(self, *, limit: int = 20, before: int | None = None) -> HistoryPage:
+    def history(self, *, limit: int | None = None, before: int | None = None) -> HistoryPage:
         """Return past changes, newest first. See AsyncClient.history."""
         return self._run(self._client.history(limit=limit, before=before))
 
@@ -88,7 +88,7 @@ class Client:
         finally:
             self._run(close())
 
-    def keep_copy(self, *, max_age: float = 60.0, wait: float = 10.0) -> SettingCopy:
+    def keep_copy(self, *, max_age: float = MAX_AGE, wait: float = FIRST_VALUE) -> SettingCopy:
         """Return a local copy that follows each change until the client is closed. See AsyncClient.keep_copy."""
         return self._run(self._client.keep_copy(max_age=max_age, wait=wait))
 

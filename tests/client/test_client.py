@@ -1,6 +1,7 @@
 """`external_oms_config` on the real service: reads, conditional changes, and the errors of both."""
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -75,6 +76,16 @@ def test_asynchronous_client_does_the_same(service: Service, tenant: str) -> Non
             return [await ours.get(), await ours.set(True), await ours.update(lambda seen: not seen.enabled)]
 
     assert values(asyncio.run(use())) == [(False, 0), (True, 1), (False, 2)]
+
+
+def test_both_clients_have_the_same_methods_and_parameters() -> None:
+    def methods(client: type) -> dict[str, list[inspect.Parameter]]:
+        public = {name: method for name, method in vars(client).items() if not name.startswith("_")}
+        return {name: list(inspect.signature(method).parameters.values()) for name, method in public.items()}
+
+    blocking, in_asyncio = methods(Client), methods(AsyncClient)
+    assert blocking.pop("close") == in_asyncio.pop("aclose")
+    assert blocking == in_asyncio
 
 
 def test_stale_version_is_a_conflict_with_the_current_version(ours: Client, tenant: str, client: Contract) -> None:
