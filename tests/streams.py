@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import time
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -44,6 +45,7 @@ class EventStream:
 
     def event(self) -> Event | None:
         """Return the next event, or None at the proper end of the stream. Raise OSError if the connection is cut."""
+        patient_until = time.monotonic() + PATIENCE
         while (fields := self._fields()) is not None:
             if "data" in fields:
                 assert fields.keys() == {"id", "event", "data"}
@@ -51,6 +53,7 @@ class EventStream:
                 assert data.keys() == {"tenant", "version", "enabled", "changed_at", "changed_by", "reason"}
                 assert re.fullmatch(f"{data['version']}-[0-9a-f]{{8}}" if data["version"] else "0", fields["id"])
                 return Event(fields["id"], fields["event"], data["version"], data["enabled"], data)
+            assert time.monotonic() < patient_until, "the stream has only comments"
         return None
 
     def versions(self, number: int) -> list[int]:

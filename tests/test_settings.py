@@ -127,21 +127,20 @@ def test_check_without_a_value_is_rejected(variable: str) -> None:
 
 def test_misspelt_variables_are_found() -> None:
     environment = REQUIRED | {
-        "JWT_ISUER": "x", "JWT_AUD": "x", "REDIS_PASSWORD": "x", "REDIS_SSL": "x", "REDIS_URL_FILE": "x",
-        "KEEP_ALIVE_TIMEOUT": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
+        "JWT_ISUER": "x", "JWT_AUD": "x", "jwt_audience": "x", "TENANT_HOSTS": "x", "REDIS_TIME_OUT": "x",
     }  # fmt: skip
     assert unknown_variables(environment) == {
-        "REDIS_PASSWORD": None, "REDIS_SSL": None, "REDIS_URL_FILE": None, "KEEP_ALIVE_TIMEOUT": None,
         "JWT_AUD": None, "JWT_ISUER": "JWT_ISSUER", "REDIS_TIME_OUT": "REDIS_TIMEOUT", "TENANT_HOSTS": "TENANT_HOST",
         "jwt_audience": "JWT_AUDIENCE",
     }  # fmt: skip
     assert Settings.read(environment) == Settings.read(REQUIRED)
 
 
-def test_variables_of_platforms_are_not_taken_for_misspelt_ones() -> None:
+def test_variables_of_platforms_and_manifests_are_not_reported() -> None:
     platform = (
         "REDIS_TLS_URL", "REDIS_TEMPORARY_URL", "REDIS_URL_1", "HEROKU_REDIS_COPPER_URL", "REDIS_HOST", "REDIS_PORT",
-        "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "REDIS_ENV_GOSU_VERSION", "REDIS_NAME",
+        "REDIS_PORT_6379_TCP_ADDR", "REDIS_SERVICE_PORT", "REDIS_ENV_GOSU_VERSION", "REDIS_NAME", "REDIS_PASSWORD",
+        "REDIS_USERNAME",
         "SSL_CERT_FILE", "PORT0", "HOST", "DYNO",
         "TZ", "PATH", "HOSTNAME", "VALKEY_URL", "LOG_DIR", "WEB_MEMORY", "OMS_CONFIG_URL", "DATABASE_URL",
     )  # fmt: skip

@@ -144,4 +144,5 @@ def fail_future(future: asyncio.Future[None], error: Exception) -> None:
 
 def error_with_cause(error: Exception) -> str:
     """Return the text of `error` and of its cause, for the log."""
-    return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+    cause = error.__cause__
+    return f"{error}: {str(cause) or type(cause).__name__}" if cause else str(error)  # a TimeoutError has no text

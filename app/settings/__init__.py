@@ -5,7 +5,6 @@ cross_checks  find contradictions between variables
 """
 
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Self
@@ -170,23 +169,18 @@ class Settings:
 
 
 _SIMILAR: Final = 0.85
-_OUR_PREFIXES: Final = ("JWT_", "REDIS_", "KEEP_ALIVE_")
-# Heroku, links of Kubernetes and Docker, and other platforms set these next to REDIS_URL.
-_OF_PLATFORMS: Final = re.compile(r"REDIS_(PORT|SERVICE_|HOST|NAME$|ENV_|(\w+_)?URL(_[0-9]+)?$)")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
     """Return the variables that look misspelt, each with the similar one that is not set, or None.
 
-    They are all unknown JWT_ and REDIS_ variables, except those that platforms set, and names that are similar to those
-    of settings.
+    They are all unknown JWT_ variables, and names that are similar to those of settings.
     """
     known = {each.metadata["variable"] for each in fields(Settings)}
     unset = sorted(known - environment.keys())
     found: dict[str, str | None] = {}
     for name in sorted(environment.keys() - known):
         similar = difflib.get_close_matches(name.upper(), unset, 1, _SIMILAR)
-        is_ours = name.upper().startswith(_OUR_PREFIXES) and not _OF_PLATFORMS.match(name)
-        if similar or is_ours:
+        if similar or name.upper().startswith("JWT_"):
             found[name] = similar[0] if similar else None
     return found

@@ -1,7 +1,7 @@
 """A pipeline: several commands in one round trip."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import hiredis
@@ -68,8 +68,7 @@ def pipeline_on(connection: AbstractConnection) -> Pipeline:
         await connection.send_packed_command(b"".join(map(_pack, commands)))
         replies = await _read_replies(connection, len(commands))
         if not errors:
-            for reply in replies:
-                _raise_errors(reply)
+            raise_errors(replies)
         return replies
 
     return pipeline
@@ -99,8 +98,9 @@ async def _read_replies(connection: AbstractConnection, count: int) -> list[Any]
     return replies
 
 
-def _raise_errors(reply: Any) -> None:
-    """Raise `reply` if it is an error, or the first error inside the reply to an EXEC."""
-    for part in reply if isinstance(reply, list) else (reply,):
-        if isinstance(part, Exception):
-            raise part
+def raise_errors(replies: Sequence[Any]) -> None:
+    """Raise the first error in `replies`, or inside the reply to an EXEC."""
+    for reply in replies:
+        for part in reply if isinstance(reply, list) else (reply,):
+            if isinstance(part, Exception):
+                raise part

@@ -18,7 +18,7 @@ from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author, Change, Expected, Setting, version_of
 from app.store.audit import log_change
 from app.store.connections import DRIVER_ERRORS, ERROR_REPLY
-from app.store.pipeline import Command, Pipeline
+from app.store.pipeline import Command, Pipeline, raise_errors
 from app.store.stored_form import decode, encode, new_change, setting_of
 from app.store.tenant_scan import TenantPage, list_tenants
 from app.store.topology import Topology
@@ -101,8 +101,11 @@ class RedisStore:
             return current, is_conflict
         attempt.sent = new_change(Setting(attempt.enabled, current.version + 1), time, attempt.author)
         writes = self._writes(attempt.tenant, value, history_size, attempt.sent)
+        multi, *queued, executed = await pipeline(("MULTI",), *writes, ("EXEC",), errors=True)
+        if isinstance(multi, ERROR_REPLY):  # then each write was executed by itself, unless it was refused, too
+            raise OutcomeUnknown("the server refuses MULTI") from multi
         try:
-            *_, executed = await pipeline(("MULTI",), *writes, ("EXEC",))
+            raise_errors([*queued, executed])
         except ERROR_REPLY:
             attempt.sent = None
             raise

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.errors import StoreError
 from app.feed.feed import Feed
 from app.feed.subscriber import MAX_QUEUED_EVENTS, Subscriber
+from app.feed.topic import error_with_cause
 from app.model import Author, Change, ChangeEvent, EventId, Setting, version_of
 from tests.conftest import Run
 from tests.fake_store import FakeStore
@@ -880,3 +881,9 @@ def test_any_interleaving_delivers_each_change_once_in_order(actions: list[str])
         await harness.feed.close()
 
     asyncio.run(subscribe())
+
+
+def test_cause_without_a_text_is_logged_by_its_type() -> None:
+    lost = StoreError("lost")
+    lost.__cause__ = TimeoutError()
+    assert error_with_cause(lost) == "lost: TimeoutError"

@@ -178,3 +178,24 @@ def test_cancelled_change_is_unknown_once_it_was_sent(
 
     run(cancel())
     assert lines() == ([line(tenant, "unknown")] if is_sent else [])
+
+
+def test_change_outside_a_transaction_is_unknown(run: Run, redis_url: str, raw: Any, tenant: str, lines: Lines) -> None:
+    """Without the right to MULTI, the server runs the writes one by one."""
+    raw.acl_setuser(
+        "careless", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], commands=["+@all", "-multi"]
+    )
+    try:
+        with pytest.raises(OutcomeUnknown, match="refuses MULTI"):
+            change_behind_user(run, redis_url.replace("redis://", "redis://careless:pw@"), tenant)
+    finally:
+        raw.acl_deluser("careless")
+    assert lines() == [line(tenant, "unknown")]
+
+
+def change_behind_user(run: Run, url: str, tenant: str) -> None:
+    async def change() -> None:
+        async with OpenStore(url) as store:
+            await store.change(tenant, True, AUTHOR)
+
+    run(change())

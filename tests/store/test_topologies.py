@@ -723,6 +723,7 @@ def test_event_stream_survives_a_planned_failover(tmp_path: Path, replicated: Se
         with EventStream(service.port, make_token(tenant), 0) as stream:
             assert stream.versions(1) == [1]
             replicated.fail_over()
+            assert service.logs("another primary")  # the old one may lose what it still acknowledges
             assert eventually(lambda: client.post({"enabled": False}).headers.get("etag") == '"2"')
             assert stream.versions(1) == [2]
     assert "Traceback" not in service.log

@@ -10,10 +10,10 @@ from app.web.middleware.response_headers import common_headers
 
 
 class RequestObservers:
-    """Outermost middleware. Calls each of `observers` once per request, when it has ended, also after an exception.
+    """Middleware that calls each of `observers` once per request, when it has ended, also after an exception.
 
     The server calls `observe`, through ServerState, for requests that do not reach the application. Every response gets
-    the `common_headers`, too.
+    the `common_headers`, too. Under OpenTelemetry, ServerSpans wraps this middleware; otherwise it is the outermost.
     """
 
     def __init__(self, app: ASGIApp, observers: Sequence[RequestObserver]) -> None:
