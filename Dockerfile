@@ -14,7 +14,8 @@ RUN python -m venv --without-pip /venv \
     && python -m compileall -q --invalidation-mode unchecked-hash /venv/lib
 COPY openapi.yaml ./
 COPY app app
-RUN python -m compileall -q --invalidation-mode unchecked-hash app
+COPY external_oms_config external_oms_config
+RUN python -m compileall -q --invalidation-mode unchecked-hash app external_oms_config
 
 FROM ${BASE}
 # The official image has an installer, and no byte code of the standard library.

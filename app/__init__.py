@@ -11,7 +11,6 @@
     auth           verifies tokens and fetches the keys of identity providers
     settings       environment variables, read into a frozen object
     cli            the command `oms-config`
-    client         client of the service for Python programs, which imports nothing of the server
     preflight      checks of a store before a release
     dev            development only: `bin/serve` and its tokens
     model          frozen values that the parts exchange
@@ -22,8 +21,10 @@
     version        the version of this release
 
 A request passes `server`, then the middleware, routing, security, validation and Flask in `web`, then `operations` and
-the `store`. Everything runs on the event loop, so nothing may block.
+the `store`. Everything runs on the event loop, so nothing may block. The command uses the client for Python programs:
+`external_oms_config`, a package next to `app`, which imports nothing of it.
 
 Imports only point down this list: asgi; server, factory, cli; web; operations, store_factory, preflight, dev; settings,
-feed; auth, store, client; logs, metrics, tracing, model, errors; version.
+feed; auth, store; logs, metrics, tracing, model, errors; version;
+external_oms_config.
 """

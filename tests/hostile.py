@@ -8,8 +8,8 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 
-from app.client import OmsConfigError
 from app.errors import ServiceError
+from external_oms_config import OmsConfigError
 
 GROWTH: Final = 8
 MOST: Final = 20  # times the cost of an eighth of the input

@@ -1,4 +1,4 @@
-"""Imports in `app/`: their order and the libraries' folders. The names of `app/` in docs/architecture.md."""
+"""Imports in `app/` and the client: their order and the libraries' folders. The names of docs/architecture.md."""
 
 import ast
 import importlib
@@ -11,10 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import app
+import external_oms_config
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "architecture.md"
-FILES = sorted((ROOT / "app").rglob("*.py"))
+PACKAGES = (app, external_oms_config)
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package.__name__).rglob("*.py"))
 # Where a library may be imported; a library that is not named may be imported anywhere.
 FOLDERS = {
     "uvicorn": ("app/server/",),
@@ -31,14 +33,14 @@ FOLDERS = {
     "jsonschema": ("app/web/contract/",),
     "cryptography": ("app/auth/",),
     "click": ("app/cli/",),
-    "httpx_sse": ("app/client/",),
+    "httpx_sse": ("external_oms_config/",),
     "opentelemetry": ("app/tracing.py",),
 }
 
 
 @cache
 def modules() -> tuple[ModuleType, ...]:
-    names = [each.name for each in pkgutil.walk_packages(app.__path__, "app.")]
+    names = [each.name for one in PACKAGES for each in pkgutil.walk_packages(one.__path__, f"{one.__name__}.")]
     return tuple(
         importlib.import_module(name) for name in names if name != "app.asgi" and not name.endswith("__main__")
     )
@@ -69,7 +71,8 @@ def test_the_document_and_the_docstring_have_the_same_order() -> None:
 
 
 def part_of(path: Path) -> str:
-    return path.relative_to(ROOT / "app").with_suffix("").parts[0]
+    package, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return rest[0] if package == "app" else package
 
 
 def test_imports_point_down() -> None:
@@ -79,7 +82,8 @@ def test_imports_point_down() -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in FILES
         for name in imports_of(path)
-        if name.startswith("app.") and lines[name.split(".")[1]] < lines[part_of(path)]
+        if (part := name.removeprefix("app.").partition(".")[0]) in lines
+        if lines[part] < lines[part_of(path)]
     ]
     assert not upward, "\n".join(upward)
 

@@ -18,7 +18,7 @@ def hostile(tmp_path: Path) -> Path:
     """A directory whose modules have names of ours, of libraries and of Python. An import of one leaves a trace."""
     directory = tmp_path / "hostile"
     trace = f"open({str(tmp_path / 'trace')!r}, 'a').write(__name__)\n"
-    for package in ("app", "app/cli", "app/dev", "bench"):
+    for package in ("app", "app/cli", "app/dev", "bench", "external_oms_config"):
         (directory / package).mkdir(parents=True)
         (directory / package / "__init__.py").write_text(trace)
         (directory / package / "__main__.py").write_text(trace)
@@ -39,7 +39,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(ROOT / "bin" / script, root / "bin")
     command = "import os, sys\nat = sys.argv.index('--') + 1\nos.execvp(sys.argv[at], sys.argv[at:])\n"
     (root / "bin" / "install.py").write_text(command)
-    for name in ("app", "bench", "tests", "openapi.yaml"):
+    for name in ("app", "bench", "external_oms_config", "tests", "openapi.yaml"):
         (root / name).symlink_to(ROOT / name)
     return root
 

@@ -14,6 +14,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,7 +26,6 @@ from redis.exceptions import NoPermissionError
 from app.auth.keys import MAX_ADDRESS_CHARACTERS, Key, StaticKeySource, is_trusted_address, keys_from_jwks
 from app.auth.tokens import TokenVerifier
 from app.cli.output import printable, row
-from app.client import AsyncClient, ChangeRecord
 from app.errors import StoreError
 from app.logs import formatter
 from app.preflight.findings import findings
@@ -40,6 +40,7 @@ from app.web.etags import expected_versions, is_not_modified
 from app.web.middleware.trace_context import trace_of
 from app.web.ofrep import EvaluationCode, error_fields, is_ofrep
 from bench.processes import cpu_seconds
+from external_oms_config import AsyncClient, ChangeRecord, Disconnected
 from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.hostile import SHAPES, assert_within_limits, disproportionate, seconds
 from tests.processes import SECRET, Service, make_token
@@ -287,8 +288,10 @@ class Command:
         self.transport.response = 200, {"content-type": b"text/event-stream"}, body
 
         async def follow() -> None:
-            async for _ in self._client.events():
-                pass
+            async with aclosing(self._client.follow()) as messages:
+                async for message in messages:
+                    if isinstance(message, Disconnected):
+                        raise message.error
 
         self._runner.run(follow())
 

@@ -1,4 +1,4 @@
-"""The packaging files agree with each other and with `app/`."""
+"""The packaging files agree with each other and with the packages."""
 
 import ast
 import configparser
@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from app.version import VERSION
 from tests.contract import CONTRACT_FILE
 from tests.processes import ROOT, WEB, Service, make_token
+from tests.test_architecture import FILES
 from tests.waiting import PATIENCE
 
 CONFIG = configparser.ConfigParser()
@@ -94,7 +95,9 @@ def test_redis_plan_of_the_platform_persists() -> None:
     assert json.loads((ROOT / "app.json").read_text())["addons"] == [{"plan": "heroku-redis:premium-0"}]
 
 
-@pytest.mark.parametrize("package", sorted((ROOT / "app").rglob("__init__.py")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "package", [path for path in FILES if path.name == "__init__.py"], ids=lambda path: path.parent.name
+)
 def test_map_of_a_package_names_exactly_its_modules(package: Path) -> None:
     docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
     block = max(docstring.split("\n\n"), key=lambda lines: len(re.findall(MAP_LINE, lines, re.MULTILINE)))
@@ -107,7 +110,7 @@ def test_imports_have_no_effect_except_asgi() -> None:
     """The import of all other modules reads no environment variable and starts no thread."""
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in (ROOT / "app").rglob("*.py")
+        for path in FILES
         if path.name not in {"asgi.py", "__init__.py"}
     )
     code = (
@@ -186,20 +189,47 @@ def test_health_check_of_the_image_reads_the_port_as_the_server(service: Service
     assert "ValueError" not in check("").stderr
 
 
-def test_installed_package_serves_the_contract_in_any_directory(tmp_path: Path, redis_url: str, tenant: str) -> None:
-    source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copytree(ROOT / "app", source / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory into which pip has installed the packages."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for name in ("app", "external_oms_config"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("openapi.yaml", "pyproject.toml", "setup.cfg", "README.md"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--target", installed, source], timeout=5 * PATIENCE, check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--target", target, source], timeout=5 * PATIENCE, check=True)
+    return target
+
+
+def test_installed_package_serves_the_contract_in_any_directory(
+    installed: Path, tmp_path: Path, redis_url: str, tenant: str
+) -> None:
     assert (installed / "app" / "openapi.yaml").read_bytes() == CONTRACT_FILE.read_bytes()
     assert (installed / f"external_oms_config-{VERSION}.dist-info").is_dir()
-    command = ("env", "--chdir", str(elsewhere), *WEB)
+    command = ("env", "--chdir", str(tmp_path), *WEB)
     with Service(tmp_path / "log", redis_url, command=command, PYTHONPATH=str(installed)) as service:
         assert service.client(make_token(tenant)).get().status == 200
         assert service.client(None).request("GET", "/openapi.yaml").content == CONTRACT_FILE.read_bytes()
+
+
+def test_installed_client_is_typed_and_works_next_to_another_app(installed: Path, tmp_path: Path) -> None:
+    """Many programs have a module or package `app`."""
+    (tmp_path / "app.py").write_text("MINE = True\n")
+    program = "from app import MINE\nfrom external_oms_config import Client\n\nassert MINE\n"
+    (tmp_path / "program.py").write_text(f'{program}found: bool = Client("http://a", "b").get().enabled\n')
+    (tmp_path / "wrong.py").write_text(f'{program}found: str = Client("http://a", "b").get().enabled\n')
+
+    def run(*command: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env={"PYTHONPATH": str(installed)}, capture_output=True,
+            text=True, timeout=5 * PATIENCE, check=False,
+        )  # fmt: skip
+
+    imported = run("-c", program + "import external_oms_config; print(external_oms_config.__file__)")
+    assert (imported.stdout, imported.stderr) == (f"{installed}/external_oms_config/__init__.py\n", "")
+    checked = run("-m", "mypy", "--strict", "--config-file=", "program.py", "wrong.py")
+    assert re.fullmatch(r"wrong\.py:5: .+\[assignment\]\nFound 1 error in 1 file .+\n", checked.stdout)
 
 
 def test_repository_has_one_copy_of_the_contract() -> None:

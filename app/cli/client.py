@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from app.cli.exit_status import CommandError, Kind
-from app.client import (
+from app.version import VERSION
+from external_oms_config import (
     AsyncClient,
     ConfigurationError,
     Conflict,
@@ -15,7 +16,6 @@ from app.client import (
     Rejected,
     TokenUnavailable,
 )
-from app.version import VERSION
 
 _VARIABLES: Final = {
     "OMS_CONFIG_URL": "set it to the service's address, such as http://127.0.0.1:8000",

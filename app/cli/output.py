@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:  # the help must start without the client
-    from app.client import ChangeRecord
+    from external_oms_config import ChangeRecord
 
 
 def wants_json() -> bool:

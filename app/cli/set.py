@@ -8,7 +8,7 @@ from typing import Final
 from app.cli.client import open_client
 from app.cli.exit_status import CommandError, end_on_interrupt
 from app.cli.output import note, of_tenant, print_result, printable, row, value
-from app.client import AsyncClient, ChangeRecord, OmsConfigError, Setting, UnknownOutcome
+from external_oms_config import AsyncClient, ChangeRecord, OmsConfigError, Setting, UnknownOutcome
 
 _NEVER_SET: Final = ChangeRecord(version=0, enabled=False)
 _CHECK: Final = "check with `oms-config history`"

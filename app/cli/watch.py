@@ -12,7 +12,7 @@ import click
 
 from app.cli.client import open_client
 from app.cli.output import note, of_tenant, row, wants_json
-from app.client import Disconnected, Event, Rejected
+from external_oms_config import Disconnected, Event, Rejected
 
 
 def watch() -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from app.client import Client, Disconnected, Event, OmsConfigError, Rejected
+from external_oms_config import Client, Disconnected, Event, OmsConfigError, Rejected
 
 
 def follow() -> None:

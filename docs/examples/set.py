@@ -3,7 +3,7 @@
 import os
 import sys
 
-from app.client import Client, Conflict, OmsConfigError, Rejected, Setting
+from external_oms_config import Client, Conflict, OmsConfigError, Rejected, Setting
 
 
 def ask(setting: Setting) -> bool:

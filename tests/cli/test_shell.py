@@ -128,7 +128,7 @@ def test_a_verb_imports_no_more_than_it_needs(arguments: list[str], absent: set[
 
 
 def test_the_server_imports_nothing_of_the_command() -> None:
-    code = "import sys, app.server, app.factory; assert not {'httpx_sse', 'app.cli', 'app.client'} & set(sys.modules)"
+    code = "import sys, app.server, app.factory; assert not {'external_oms_config', 'app.cli'} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env={}, timeout=PATIENCE, check=True)
 
 
@@ -227,7 +227,8 @@ def test_the_command_of_the_checkout_works_in_any_directory(service: Service, te
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "bin" / "oms-config", tmp_path / "bin")
     (tmp_path / "link").symlink_to(tmp_path / "bin" / "oms-config")
-    (tmp_path / "app").symlink_to(ROOT / "app")
+    for package in ("app", "external_oms_config"):
+        (tmp_path / package).symlink_to(ROOT / package)
     own = {"OMS_CONFIG_URL": service.url, "OMS_CONFIG_TOKEN": make_token(tenant)}
 
     def run() -> "subprocess.CompletedProcess[str]":

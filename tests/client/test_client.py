@@ -1,7 +1,8 @@
-"""`app.client` on the real service: reads, conditional changes, and the errors of both."""
+"""`external_oms_config` on the real service: reads, conditional changes, and the errors of both."""
 
 import asyncio
 import contextlib
+import inspect
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app.client import (
+from external_oms_config import (
     AsyncClient,
     Client,
     Conflict,
@@ -29,7 +30,7 @@ from app.client import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from app.client.records import Message
+from external_oms_config.records import Message
 from tests.cli.command import FakeServer, http_reply
 from tests.contract import Client as Contract
 from tests.processes import ROOT, Service, make_token, reserve_port
@@ -51,10 +52,10 @@ def values(settings: list[Setting]) -> list[tuple[bool, int]]:
 
 
 def test_import_of_the_client_imports_no_part_of_the_server() -> None:
-    code = "import sys, app.client; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, external_oms_config; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True)
     assert "httpx" in done.stdout.split()
-    unwanted = {"connexion", "flask", "jwt", "prometheus_client", "redis", "starlette", "structlog", "uvicorn"}
+    unwanted = {"app", "connexion", "flask", "jwt", "prometheus_client", "redis", "starlette", "structlog", "uvicorn"}
     assert not unwanted & set(done.stdout.split())
 
 
@@ -81,6 +82,16 @@ def test_asynchronous_client_does_the_same(service: Service, tenant: str) -> Non
             return [await ours.get(), await ours.set(True), await ours.update(lambda seen: not seen.enabled)]
 
     assert values(asyncio.run(use())) == [(False, 0), (True, 1), (False, 2)]
+
+
+def test_both_clients_have_the_same_methods_and_parameters() -> None:
+    def methods(client: type) -> dict[str, list[inspect.Parameter]]:
+        public = {name: method for name, method in vars(client).items() if not name.startswith("_")}
+        return {name: list(inspect.signature(method).parameters.values()) for name, method in public.items()}
+
+    blocking, in_asyncio = methods(Client), methods(AsyncClient)
+    assert blocking.pop("close") == in_asyncio.pop("aclose")
+    assert blocking == in_asyncio
 
 
 def test_stale_version_is_a_conflict_with_the_current_version(ours: Client, tenant: str, client: Contract) -> None:
@@ -362,7 +373,7 @@ def test_threads_share_one_client(ours: Client) -> None:
 def test_token_function_that_hangs_does_not_delay_the_end() -> None:
     """The program ends too, because the thread of the function is a daemon."""
     code = (
-        "import sys, threading; from app.client import Client, TokenUnavailable\n"
+        "import sys, threading; from external_oms_config import Client, TokenUnavailable\n"
         "with Client('http://127.0.0.1:1', threading.Event().wait, timeout=0.2) as ours:\n"
         "    try: ours.get()\n"
         "    except TokenUnavailable as error: print(error)"
@@ -486,9 +497,9 @@ def test_reader_may_be_closed_after_the_client() -> None:
     messages.close()
 
 
-def test_closed_client_raises_at_once() -> None:
+def test_closed_client_may_be_closed_again_but_not_used() -> None:
     with Client("http://127.0.0.1:1", TOKEN) as ours:
-        pass
+        ours.close()
     with pytest.raises(RuntimeError, match="is closed"):
         ours.get()
 

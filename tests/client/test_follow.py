@@ -9,8 +9,17 @@ from contextlib import aclosing, closing
 import pytest
 import redis
 
-from app.client import AsyncClient, Client, Disconnected, Event, Heartbeat, Rejected, StatusError, TransportError
-from app.client.records import Message
+from external_oms_config import (
+    AsyncClient,
+    Client,
+    Disconnected,
+    Event,
+    Heartbeat,
+    Message,
+    Rejected,
+    StatusError,
+    TransportError,
+)
 from tests.cli.command import FakeServer, http_reply
 from tests.contract import Client as Contract
 from tests.processes import Service, make_token
@@ -131,7 +140,7 @@ def test_connection_without_data_is_replaced(service: Service, tenant: str, clie
     """A firewall has forgotten the connection, and reports nothing."""
 
     class Hasty(AsyncClient):
-        STREAM_TIMEOUT = 1.0
+        _STREAM_TIMEOUT = 1.0
 
     async def follow() -> list[str]:
         seen: list[str] = []
@@ -173,8 +182,8 @@ async def first(messages: AsyncGenerator[Message], number: int) -> list[Message]
 
 
 class Quick(AsyncClient):
-    FIRST_WAIT = 0.01
-    LONGEST_WAIT = 0.04
+    _FIRST_WAIT = 0.01
+    _LONGEST_WAIT = 0.04
 
 
 def test_wait_doubles_up_to_its_bound_and_varies() -> None:
@@ -212,22 +221,24 @@ def test_rejection_is_reported_and_tried_again(status: str) -> None:
     ids=["comments", "reset", "half an event", "no event"],
 )
 def test_heartbeat_is_only_reported_after_an_event(stream: bytes, expected: list[type]) -> None:
-    async def read() -> list[Event | Heartbeat]:
+    async def read() -> list[Message]:
         with FakeServer(HEAD + stream) as server:
             async with AsyncClient(server.url, TOKEN) as ours:
-                return [message async for message in ours.events()]
+                return await first(ours.follow(), len(expected) + 1)
 
-    assert [type(message) for message in asyncio.run(read())] == expected
+    assert [type(message) for message in asyncio.run(read())] == [*expected, Disconnected]
 
 
 def test_resumed_connection_reports_heartbeats_before_its_first_event() -> None:
-    async def read() -> tuple[list[Event | Heartbeat], bytes]:
-        with FakeServer(HEAD + RETRY + COMMENT) as server:
-            async with AsyncClient(server.url, TOKEN) as ours:
-                return [message async for message in ours.events("7-5d3f2a10")], server.requests[0]
+    async def read() -> tuple[list[Message], bytes]:
+        with FakeServer(HEAD + event(7, enabled=True)) as server:
+            async with Quick(server.url, TOKEN) as ours, aclosing(ours.follow()) as messages:
+                await anext(messages)
+                server.reply = HEAD + RETRY + COMMENT
+                return await first(messages, 3), server.requests[1]
 
     messages, request = asyncio.run(read())
-    assert messages == [Heartbeat(), Heartbeat()]
+    assert [type(message) for message in messages] == [Disconnected, Heartbeat, Heartbeat]
     assert b"last-event-id: 7-5d3f2a10\r\n" in request.lower()
 
 

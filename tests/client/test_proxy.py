@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from app.client.proxy import proxy_for
+from external_oms_config.proxy import proxy_for
 from tests.cli.command import FakeServer, failure, http_reply, oms_config
 from tests.processes import Service, make_token, reserve_port
 

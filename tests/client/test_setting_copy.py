@@ -9,7 +9,7 @@ import httpx
 import pytest
 import redis
 
-from app.client import (
+from external_oms_config import (
     AsyncClient,
     Client,
     ConnectError,
@@ -22,7 +22,7 @@ from app.client import (
     TokenUnavailable,
     TransportError,
 )
-from app.client.records import Message
+from external_oms_config.records import Message
 from tests.cli.command import FakeServer, http_reply
 from tests.client.test_follow import COMMENT, HEAD, RETRY, event
 from tests.contract import Client as Contract

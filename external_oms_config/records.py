@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.client.errors import OmsConfigError
+from external_oms_config.errors import OmsConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import os
 import re
+import socket
+import ssl
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +17,7 @@ from typing import Any, Final
 import httpx
 from httpx_sse import SSEError
 
-from app.client.errors import (
+from external_oms_config.errors import (
     ConfigurationError,
     ConnectError,
     InvalidURL,
@@ -22,9 +25,8 @@ from app.client.errors import (
     TransportError,
     UnexpectedResponse,
 )
-from app.client.proxy import proxy_for
-from app.client.reply import MALFORMED, NOT_THE_SERVICE, Reply
-from app.errors import system_reason
+from external_oms_config.proxy import proxy_for
+from external_oms_config.reply import MALFORMED, NOT_THE_SERVICE, Reply
 
 _BASE: Final = "/v0"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
@@ -114,7 +116,7 @@ class Requests:
                 if inspect.isawaitable(token):
                     token = await token
         except (Exception, SystemExit) as error:  # of the caller's function; the text may contain a secret
-            reason = system_reason(error) or type(error).__name__
+            reason = _system_reason(error) or type(error).__name__
             raise TokenUnavailable(f"no token for {self.address}: the token function failed: {reason}") from None
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             expected = "expected the token alone, without 'Bearer' or quotation marks"
@@ -161,4 +163,17 @@ def _reason(error: Exception) -> str:
         return "no response in time"
     if isinstance(error, httpx.ProxyError):
         return "the proxy rejected the connection"
-    return system_reason(error) or "the connection was closed"
+    return _system_reason(error) or "the connection was closed"
+
+
+def _system_reason(error: BaseException) -> str | None:
+    """Return the text of the system, TLS or DNS error that caused `error`, without an address, or None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            # asyncio adds the address to the text of system errors. TLS and DNS errors use other error numbers.
+            has_own_numbers = isinstance(cause, ssl.SSLError | socket.gaierror)
+            return str(cause.strerror) if has_own_numbers else os.strerror(cause.errno)
+        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = first or cause.__cause__ or cause.__context__
+    return None

@@ -8,8 +8,8 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource
 
-from app.client.errors import Conflict, Rejected, StatusError, UnexpectedResponse
-from app.client.records import ChangeRecord, Event, Heartbeat, HistoryPage, Setting
+from external_oms_config.errors import Conflict, Rejected, StatusError, UnexpectedResponse
+from external_oms_config.records import ChangeRecord, Event, Heartbeat, HistoryPage, Setting
 
 _MAX_BYTES: Final = 1 << 20  # of a response, or of one event
 _MAX_MESSAGE_LENGTH: Final = 300

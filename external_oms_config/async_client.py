@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from app.client.errors import (
+from external_oms_config.errors import (
     Conflict,
     OmsConfigError,
     StatusError,
@@ -17,15 +17,19 @@ from app.client.errors import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from app.client.records import Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
-from app.client.requests import Requests, Token
-from app.client.setting_copy import SettingCopy
-from app.version import VERSION
+from external_oms_config.records import Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
+from external_oms_config.requests import Requests, Token
+from external_oms_config.setting_copy import SettingCopy, keep_current, wait_for_value
+from external_oms_config.version import VERSION
 
 _PATH: Final = "/config/sales_order/external_oms"
 
 ATTEMPTS: Final = 5
-TIMEOUT: Final = 10.0  # seconds
+# In seconds.
+TIMEOUT: Final = 10.0
+MAX_AGE: Final = 60.0
+FIRST_VALUE: Final = 10.0
+
 Decision = bool | Callable[[Setting], bool]
 
 
@@ -42,10 +46,10 @@ class AsyncClient:
     """
 
     # In seconds. The service sends a comment every 15 s, so a connection without data for longer is dead.
-    STREAM_TIMEOUT = 45.0
+    _STREAM_TIMEOUT = 45.0
     # In seconds, before a reconnection. The wait doubles with each failed attempt.
-    FIRST_WAIT = 0.5
-    LONGEST_WAIT = 10.0
+    _FIRST_WAIT = 0.5
+    _LONGEST_WAIT = 10.0
 
     def __init__(
         self,
@@ -118,39 +122,48 @@ class AsyncClient:
                 if attempts < 1:
                     raise
 
-    async def history(self, *, limit: int = 20, before: int | None = None) -> HistoryPage:
-        """Return up to `limit` changes (1 to 100), newest first, with `before` only those older than that version."""
-        query = {"limit": limit} | ({} if before is None else {"before": before})
+    async def history(self, *, limit: int | None = None, before: int | None = None) -> HistoryPage:
+        """Return changes, newest first: up to `limit` (1 to 100), with `before` only those older than that version."""
+        given = {"limit": limit, "before": before}
+        query = {name: number for name, number in given.items() if number is not None}
         async with self._requests.open("GET", f"{_PATH}/history", params=query) as reply:
             return await reply.history()
 
-    async def events(self, last_event_id: str | None = None) -> AsyncGenerator[Event | Heartbeat]:
+    async def _events(self, last_event_id: str | None) -> AsyncGenerator[Event | Heartbeat]:
         """Yield the current setting, then each change, until the stream ends.
 
-        With `last_event_id`, start with the change after that event instead.
+        Unless `last_event_id` is None, start with the change after that event instead.
         """
         headers = {"Accept": "text/event-stream"} | ({} if last_event_id is None else {"Last-Event-ID": last_event_id})
         async with (
-            self._requests.open("GET", f"{_PATH}/events", headers=headers, stream_timeout=self.STREAM_TIMEOUT) as reply,
+            self._requests.open(
+                "GET", f"{_PATH}/events", headers=headers, stream_timeout=self._STREAM_TIMEOUT
+            ) as reply,
             contextlib.aclosing(reply.messages(last_event_id)) as messages,
         ):
             async for message in messages:
                 yield message
 
-    async def follow(self, *, resume: bool = True) -> AsyncGenerator[Message]:
+    def follow(self) -> AsyncGenerator[Message]:
         """Yield the current setting, then each change, once and in order. Reconnect after every error, without end.
 
-        `Disconnected` has the error. Leave the loop if another attempt cannot succeed. Without `resume`, each
-        connection begins with the current setting, without the changes before it.
+        `Disconnected` has the error. Leave the loop if another attempt cannot succeed.
+        """
+        return self._follow(resume=True)
+
+    async def _follow(self, *, resume: bool) -> AsyncGenerator[Message]:
+        """Follow the setting.
+
+        Without `resume`, each connection begins with the current setting, and missed changes are skipped.
         """
         last: str | None = None
-        wait = self.FIRST_WAIT
+        wait = self._FIRST_WAIT
         while True:
             error: OmsConfigError = TransportError(f"the event stream of {self._requests.address} ended")
             try:
-                async with contextlib.aclosing(self.events(last)) as messages:
+                async with contextlib.aclosing(self._events(last)) as messages:
                     async for message in messages:
-                        wait = self.FIRST_WAIT
+                        wait = self._FIRST_WAIT
                         if resume and isinstance(message, Event):
                             last = message.id
                         yield message
@@ -160,9 +173,9 @@ class AsyncClient:
             pause = wait * random.SystemRandom().uniform(0.5, 1)
             yield Disconnected(error, pause)
             await asyncio.sleep(pause)
-            wait = min(2 * wait, self.LONGEST_WAIT)
+            wait = min(2 * wait, self._LONGEST_WAIT)
 
-    async def keep_copy(self, *, max_age: float = 60.0, wait: float = 10.0) -> SettingCopy:
+    async def keep_copy(self, *, max_age: float = MAX_AGE, wait: float = FIRST_VALUE) -> SettingCopy:
         """Return a local copy of the setting that follows each change until the client is closed.
 
         The copy returns no value that is older than `max_age` seconds. This method waits up to `wait` seconds for the
@@ -170,10 +183,10 @@ class AsyncClient:
         """
         copy = SettingCopy(self._requests.address, max_age)
         # A copy that resumed could not know whether the changes that it missed have all arrived.
-        task = asyncio.create_task(copy.follow(self.follow(resume=False)))
+        task = asyncio.create_task(keep_current(copy, self._follow(resume=False)))
         self._copying.add(task)
         task.add_done_callback(self._copying.discard)  # so that asyncio logs an error that ends it at once
-        await copy.wait(wait)
+        await wait_for_value(copy, wait)
         return copy
 
 

@@ -1,6 +1,6 @@
-"""A client of the service for Python programs.
+"""A client of the External OMS Config API for Python programs. It imports nothing of the service.
 
-    from app.client import Client
+    from external_oms_config import Client
 
     with Client("https://oms.example", token=get_token) as client:
         copy = client.keep_copy()
@@ -17,11 +17,12 @@ Its modules, from the outside in:
     records       Setting, ChangeRecord and the messages of an event stream
     proxy         chooses the proxy for the service's address
     errors        the exceptions
+    version       the version of this release, by a link to the service's
 """
 
-from app.client.async_client import AsyncClient
-from app.client.client import Client
-from app.client.errors import (
+from external_oms_config.async_client import AsyncClient, Decision
+from external_oms_config.client import Client
+from external_oms_config.errors import (
     ConfigurationError,
     Conflict,
     ConnectError,
@@ -35,8 +36,9 @@ from app.client.errors import (
     UnexpectedResponse,
     UnknownOutcome,
 )
-from app.client.records import ChangeRecord, Disconnected, Event, Heartbeat, HistoryPage, Setting
-from app.client.setting_copy import SettingCopy
+from external_oms_config.records import ChangeRecord, Disconnected, Event, Heartbeat, HistoryPage, Message, Setting
+from external_oms_config.requests import Token
+from external_oms_config.setting_copy import SettingCopy
 
 __all__ = [
     "AsyncClient",
@@ -45,17 +47,20 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectError",
+    "Decision",
     "Disconnected",
     "Event",
     "Heartbeat",
     "HistoryPage",
     "InvalidURL",
+    "Message",
     "OmsConfigError",
     "Rejected",
     "Setting",
     "SettingCopy",
     "StaleCopy",
     "StatusError",
+    "Token",
     "TokenUnavailable",
     "TransportError",
     "UnexpectedResponse",

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import AsyncGenerator
 
-from app.client.errors import OmsConfigError, StaleCopy
-from app.client.records import Disconnected, Event, Message, Setting
+from external_oms_config.errors import OmsConfigError, StaleCopy
+from external_oms_config.records import Disconnected, Event, Message, Setting
 
 
 class SettingCopy:
@@ -44,20 +44,22 @@ class SettingCopy:
         """The last value, however old, or None if there was none."""
         return self._setting
 
-    async def follow(self, messages: AsyncGenerator[Message]) -> None:
-        """Take the value of each event. The client runs this method."""
-        async for message in messages:
-            if isinstance(message, Disconnected):
-                self.problem = message.error
-                continue
-            if isinstance(message, Event):
-                self._setting = Setting(message.change.enabled, message.change.version, message.tenant)
-                self._has_value.set()
-            self._proved_at = time.monotonic()  # after the value, because `get` reads it before the value
-            self.problem = None
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for the first value, at most that many seconds. The client runs this method."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._has_value.wait()
+async def keep_current(copy: SettingCopy, messages: AsyncGenerator[Message]) -> None:
+    """Give `copy` the value of each event."""
+    async for message in messages:
+        if isinstance(message, Disconnected):
+            copy.problem = message.error
+            continue
+        if isinstance(message, Event):
+            copy._setting = Setting(message.change.enabled, message.change.version, message.tenant)
+            copy._has_value.set()
+        copy._proved_at = time.monotonic()  # after the value, because `get` reads it before the value
+        copy.problem = None
+
+
+async def wait_for_value(copy: SettingCopy, seconds: float) -> None:
+    """Wait until `copy` has a value, at most that many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await copy._has_value.wait()

@@ -9,11 +9,11 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from app.client.async_client import ATTEMPTS, TIMEOUT, AsyncClient, Decision
-from app.client.errors import Conflict, UnknownOutcome
-from app.client.records import HistoryPage, Message, Setting
-from app.client.requests import Token
-from app.client.setting_copy import SettingCopy
+from external_oms_config.async_client import ATTEMPTS, FIRST_VALUE, MAX_AGE, TIMEOUT, AsyncClient, Decision
+from external_oms_config.errors import Conflict, UnknownOutcome
+from external_oms_config.records import HistoryPage, Message, Setting
+from external_oms_config.requests import Token
+from external_oms_config.setting_copy import SettingCopy
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Client:
                 if attempts < 1:
                     raise
 
-    def history(self, *, limit: int = 20, before: int | None = None) -> HistoryPage:
+    def history(self, *, limit: int | None = None, before: int | None = None) -> HistoryPage:
         """Return past changes, newest first. See AsyncClient.history."""
         return self._run(self._client.history(limit=limit, before=before))
 
@@ -99,7 +99,7 @@ class Client:
             with contextlib.suppress(_ClosedError):
                 self._run(close())
 
-    def keep_copy(self, *, max_age: float = 60.0, wait: float = 10.0) -> SettingCopy:
+    def keep_copy(self, *, max_age: float = MAX_AGE, wait: float = FIRST_VALUE) -> SettingCopy:
         """Return a local copy that follows each change until the client is closed. See AsyncClient.keep_copy."""
         return self._run(self._client.keep_copy(max_age=max_age, wait=wait))
 
