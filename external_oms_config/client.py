@@ -32,7 +32,8 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
-        # Held while the client closes, so that no call begins that would never end. A signal handler may close it.
+        # Held while the client closes, so that no call begins that would never end. Reentrant, because the garbage
+        # collector may end a `follow` at any point.
         self._lock = threading.RLock()
         self._thread = threading.Thread(target=self._serve, name="oms-config client", daemon=True)
         self._thread.start()

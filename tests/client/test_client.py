@@ -165,7 +165,7 @@ async def in_a_coroutine(_setting: Setting) -> bool:
 
 @pytest.mark.filterwarnings("ignore:coroutine 'in_a_coroutine' was never awaited")
 @pytest.mark.parametrize("decide", [in_a_coroutine, lambda seen: seen, lambda _: None, lambda _: 1])
-def test_decision_that_is_no_bool_is_a_type_error_and_changes_nothing(
+def test_decision_that_is_no_bool_is_a_type_error(
     update: Update, client: Contract, decide: Callable[[Setting], Any]
 ) -> None:
     with pytest.raises(TypeError, match=r"^the new value must be a bool, not (coroutine|Setting|NoneType|int)$"):
@@ -183,7 +183,7 @@ def test_decision_that_is_no_bool_is_a_type_error_and_changes_nothing(
         (True, {"reason": "Go-live \ud800"}, ValueError),
     ],
 )
-def test_argument_that_cannot_be_sent_is_an_error_and_nothing_is_sent(
+def test_unsendable_argument_is_an_error_before_the_request(
     enabled: Any, others: dict[str, Any], error: type[Exception]
 ) -> None:
     with FakeServer(b"") as server, Client(server.url, TOKEN) as ours:
@@ -385,7 +385,7 @@ def test_token_function_that_hangs_does_not_delay_the_end() -> None:
     assert done.stderr == ""
 
 
-def test_token_function_that_hangs_is_called_a_bounded_number_of_times() -> None:
+def test_calls_of_a_hanging_token_function_are_bounded() -> None:
     may_return, calls = threading.Event(), list[int]()
 
     def hang() -> str:
@@ -400,7 +400,7 @@ def test_token_function_that_hangs_is_called_a_bounded_number_of_times() -> None
         may_return.set()
         async with asyncio.timeout(PATIENCE):
             while isinstance((await asyncio.gather(ours.get(), return_exceptions=True))[0], TokenUnavailable):
-                pass  # the calls are about to end
+                pass  # until the calls have ended
 
     async def run() -> None:
         with FakeServer(http_reply("200 OK", body='{"enabled": true}', ETag='"7"')) as server:
@@ -445,7 +445,7 @@ def test_close_ends_the_calls_that_wait(work: Callable[[Client], object], error:
         ours = Client(server.url, TOKEN, timeout=PATIENCE)
         call = Call(lambda: work(ours))
         assert server.has_request.wait(PATIENCE)
-        ours.close()
+        assert Call(ours.close).ended()
         assert call.ended()
     assert isinstance(call.error, error)
     assert "closed" in str(call.error)
@@ -461,7 +461,7 @@ def test_close_ends_a_reader_that_waits_to_reconnect() -> None:
     ours = Client(f"http://127.0.0.1:{reserve_port()}", TOKEN)
     call = Call(lambda: follow(ours.follow()))
     assert disconnected.wait(PATIENCE)
-    ours.close()
+    assert Call(ours.close).ended()
     assert call.ended()
     assert isinstance(call.error, RuntimeError)
 
@@ -511,6 +511,7 @@ def test_client_from_before_a_fork_raises_at_once(ours: Client) -> None:
         try:
             ours.get()
         except RuntimeError:
+            ours.close()
             os._exit(7)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
