@@ -61,7 +61,7 @@ class AsyncClient:
         user_agent: str = f"external-oms-config/{VERSION}",
     ) -> None:
         self._requests = Requests(url, token, timeout, transport, user_agent)
-        self._copying: list[asyncio.Task[None]] = []
+        self._copying: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,8 +73,8 @@ class AsyncClient:
         """Close the connections. Copies of this client are no longer updated."""
         for task in self._copying:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if self._copying:
+            await asyncio.wait(self._copying)
         await self._requests.aclose()
 
     async def get(self) -> Setting:
@@ -86,8 +86,9 @@ class AsyncClient:
         """Set the setting, with `if_version` only if that version is current. Return the setting.
 
         `reason` is stored with the change: 1 to 200 printable characters. The write is sent once. Raises Conflict, and
-        UnknownOutcome if the change may have been stored.
+        UnknownOutcome if the change may have been stored. Raises TypeError or ValueError before it sends anything.
         """
+        _check(enabled, if_version, reason)
         headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
         headers |= {} if reason is None else {"Change-Reason": quote(reason)}
         try:
@@ -108,7 +109,8 @@ class AsyncClient:
         Each write has the condition that the setting is still the one that was read. After a conflict, the client reads
         and decides again, in up to `attempts` attempts. `decide` must not block.
 
-        Raises Conflict after the last attempt, and UnknownOutcome. After both, you can call this method again.
+        Raises Conflict after the last attempt, and UnknownOutcome. After both, you can call this method again. Raises
+        TypeError if `decide` does not return a bool.
         """
         while True:
             setting = await self.get()
@@ -181,6 +183,20 @@ class AsyncClient:
         """
         copy = SettingCopy(self._requests.address, max_age)
         # A copy that resumed could not know whether the changes that it missed have all arrived.
-        self._copying.append(asyncio.create_task(keep_current(copy, self._follow(resume=False))))
+        task = asyncio.create_task(keep_current(copy, self._follow(resume=False)))
+        self._copying.add(task)
+        task.add_done_callback(self._copying.discard)  # so that asyncio logs an error that ends it at once
         await wait_for_value(copy, wait)
         return copy
+
+
+def _check(enabled: object, if_version: object, reason: object) -> None:
+    """Raise TypeError or ValueError for an argument of `set` that cannot be sent."""
+    if not isinstance(enabled, bool):
+        raise TypeError(f"the new value must be a bool, not {type(enabled).__name__}")
+    if if_version is not None and type(if_version) is not int:
+        raise TypeError(f"if_version must be an int, not {type(if_version).__name__}")
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(f"the reason must be a str, not {type(reason).__name__}")
+    if reason is not None and any("\ud800" <= each <= "\udfff" for each in reason):
+        raise ValueError("the reason has a surrogate, which UTF-8 cannot encode")

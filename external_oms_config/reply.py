@@ -27,6 +27,8 @@ class Reply:
     def __init__(self, response: httpx.Response, address: str, token: str, request_id: str) -> None:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise ValueError  # it could expand without limit
+        # JSON and event streams are UTF-8, which httpx uses without a charset. Some codecs of Python decode no text.
+        response.headers["Content-Type"] = response.headers.get("Content-Type", "").partition(";")[0]
         self._response = response
         self._token = token
         self._result = f"{address} returned {response.status_code}"

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import os
 import re
 import socket
 import ssl
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 import httpx
@@ -27,6 +30,7 @@ from external_oms_config.reply import MALFORMED, NOT_THE_SERVICE, Reply
 
 _BASE: Final = "/v0"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
+_MAX_TOKEN_CALLS: Final = 32  # at once: a function that does not return must not use up all threads
 
 Token = str | Callable[[], str | Awaitable[str]]
 
@@ -48,6 +52,7 @@ class Requests:
         self.address = _base_url(url)
         self._token_source = token
         self._timeout = timeout
+        self._token_calls = asyncio.Semaphore(_MAX_TOKEN_CALLS)
         try:
             self._http = httpx.AsyncClient(
                 headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
@@ -107,16 +112,36 @@ class Requests:
         try:
             async with asyncio.timeout(self._timeout):
                 if callable(self._token_source):
-                    token = await asyncio.to_thread(self._token_source)
+                    token = await self._call_in_thread(self._token_source)
                 if inspect.isawaitable(token):
                     token = await token
-        except Exception as error:  # any error of the caller's function; its text may contain a secret
+        except (Exception, SystemExit) as error:  # of the caller's function; the text may contain a secret
             reason = _system_reason(error) or type(error).__name__
-            raise TokenUnavailable(f"no token for {self.address}: the token function failed: {reason}") from error
+            raise TokenUnavailable(f"no token for {self.address}: the token function failed: {reason}") from None
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             expected = "expected the token alone, without 'Bearer' or quotation marks"
             raise TokenUnavailable(f"no token for {self.address}: {expected}")
         return token
+
+    async def _call_in_thread(self, function: Callable[[], object]) -> object:
+        """Call `function` in a daemon thread, because the end of an executor waits for its threads without a limit."""
+        result: Future[object] = Future()
+
+        def call() -> None:
+            try:
+                result.set_result(function())
+            except BaseException as error:  # raised below
+                result.set_exception(error)
+
+        await self._token_calls.acquire()
+        try:
+            threading.Thread(target=contextvars.copy_context().run, args=(call,), daemon=True).start()
+        except BaseException:
+            self._token_calls.release()
+            raise
+        returned = asyncio.wrap_future(result)
+        returned.add_done_callback(lambda _: self._token_calls.release())
+        return await asyncio.shield(returned)  # after a timeout too, the call counts until it ends
 
 
 def _base_url(text: str) -> str:

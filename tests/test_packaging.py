@@ -148,12 +148,23 @@ def test_image_has_a_tested_python_and_another_user_than_root() -> None:
 def test_newest_release_in_the_changelog_has_the_version() -> None:
     headings = re.findall("^## (.+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     newest = next(heading for heading in headings if heading != "Unreleased")
-    assert re.fullmatch(rf"{re.escape(VERSION)} \N{{EN DASH}} \d{{4}}-\d\d-\d\d", newest)
+    heading = rf"{re.escape(VERSION)} \N{{EN DASH}} \d{{4}}-\d\d-\d\d"
+    advice = (
+        f"Replace '## Unreleased' in CHANGELOG.md by '## {VERSION} \N{EN DASH} YYYY-MM-DD', "
+        f"or set VERSION in app/version.py to the version of '## {newest}'"
+    )
+    assert re.fullmatch(heading, newest), advice
 
 
 def test_image_label_has_the_version() -> None:
     (label,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("LABEL")]
     assert label == f"LABEL org.opencontainers.image.version={VERSION}"
+
+
+def test_documented_image_tags_have_the_version() -> None:
+    for name in ("docs/how-to/releases.md", "docs/deploy/kubernetes.yaml"):
+        tags = re.findall(r"external-oms-config:(\d\S*)", (ROOT / name).read_text())
+        assert (name, set(tags)) == (name, {VERSION})
 
 
 def test_image_copies_exactly_the_files_that_are_sent() -> None:

@@ -23,7 +23,7 @@ _json = click.option(
 _SET_HELP_END = """\b
 Examples:
   oms-config set on --reason "Go-live of the new warehouse"
-  oms-config set off --if-version 7 --json
+  oms-config set off --tenant acme --if-version 7 --json
 """
 
 
@@ -90,10 +90,11 @@ def get() -> None:
 
 @oms_config.command("set", epilog=_SET_HELP_END)
 @click.argument("value", type=click.Choice(["on", "off"]))
+@click.option("--tenant", metavar="NAME", help="Change nothing and fail unless the token is of this tenant.")
 @click.option("--if-version", type=_VERSIONS, metavar="V", help="Fail with a conflict unless version V is current.")
 @click.option("--reason", metavar="TEXT", callback=_check_reason, help="Reason for the change, for the history.")
 @_json
-def set_(*, value: str, if_version: int | None, reason: str | None) -> None:
+def set_(*, value: str, tenant: str | None, if_version: int | None, reason: str | None) -> None:
     """Set the setting, and print the previous change, and the command that undoes this one.
 
     Setting the current value changes nothing, so there is nothing to undo.
@@ -103,7 +104,7 @@ def set_(*, value: str, if_version: int | None, reason: str | None) -> None:
     """
     from app.cli.set import set_ as run
 
-    run(enabled=value == "on", if_version=if_version, reason=reason)
+    run(enabled=value == "on", tenant=tenant, if_version=if_version, reason=reason)
 
 
 @oms_config.command(epilog="\b\nExamples:\n  oms-config history --limit 5\n  oms-config history --before 8")
@@ -177,18 +178,14 @@ def check() -> None:
 
 
 @oms_config.command(epilog="\b\nExamples:\n  oms-config tenants --on\n  oms-config tenants --changed-since 2h --json")
-@click.option(
-    "--on", "enabled", flag_value=True, type=bool, default=None, help="List only tenants whose setting is on."
-)
-@click.option(
-    "--off", "enabled", flag_value=False, type=bool, default=None, help="List only tenants whose setting is off."
-)
+@click.option("--on", is_flag=True, help="List only tenants whose setting is on.")
+@click.option("--off", is_flag=True, help="List only tenants whose setting is off.")
 @click.option(
     "--changed-since", metavar="TIME", help="List only changes since a time, a date, or a duration such as 90s, 2h, 7d."
 )
 @click.option("--match", metavar="PATTERN", default="*", help="List only tenants whose name matches, such as 'shop-*'.")
 @_json
-def tenants(*, enabled: bool | None, changed_since: str | None, match: str) -> None:
+def tenants(*, on: bool, off: bool, changed_since: str | None, match: str) -> None:
     """List all tenants of the store that were ever set.
 
     Reads the variables of the web process, and then all Redis servers of the store directly, as check does. Each line
@@ -204,6 +201,8 @@ def tenants(*, enabled: bool | None, changed_since: str | None, match: str) -> N
       2  a setting is bad or missing, or an option is wrong
       5  the store cannot be reached, or a value in it is damaged
     """
+    if on and off:
+        raise click.UsageError("--on and --off exclude each other: without them, all tenants are listed")
     from app.cli.tenants import tenants as run
 
-    run(enabled=enabled, changed_since=changed_since, match=match)
+    run(enabled=on if on or off else None, changed_since=changed_since, match=match)

@@ -7,7 +7,7 @@ from typing import IO, Any, Final, Literal
 
 import click
 
-from app.cli.output import wants_json
+from app.cli.output import printable, wants_json
 
 # Click exits with 2 if it cannot parse the arguments, and with 1 if the reader of stdout is gone. `check` also uses 1.
 STATUSES: Final = {"usage": 2, "conflict": 3, "refused": 4, "failed": 5}
@@ -31,7 +31,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the error on stderr, as text or as JSON. Click calls this method."""
-        request = f" (request {self.request_id})" if self.request_id else ""
+        request = f" (request {printable(self.request_id)})" if self.request_id else ""
         line = f"{click.style('error', fg='red')}   {self.message}{request}"
         error = {"error": self.kind, "message": self.message, "version": self.version, "request_id": self.request_id}
         click.echo(json.dumps(error) if self._as_json else line, file, err=True, color=self.show_color)

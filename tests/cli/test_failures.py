@@ -168,6 +168,13 @@ def test_token_is_removed_from_an_error_message() -> None:
     assert r"returned 500: \x1b[2Jno [token]" in line
 
 
+def test_control_characters_in_a_request_id_are_escaped() -> None:
+    head = "HTTP/1.1 500 Oh\r\nX-Request-ID: \x1b[2J\x9b2J\u202e\r\n\r\n".encode()
+    with FakeServer(head + b'{"message": "no"}') as server:
+        line = failure(oms_config("get", url=server.url, token=TOKEN), 5)
+    assert line.endswith(r"(request \x1b[2J\x9b2J\u202e)")
+
+
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_token_is_removed_from_the_history(options: tuple[str, ...]) -> None:
     change = {"version": 1, "enabled": True, "changed_at": TOKEN, "changed_by": f"by {TOKEN}", "request_id": TOKEN}

@@ -43,10 +43,11 @@ def test_set_prints_the_change_and_the_previous_change(url: str, tenant: str) ->
     assert lines("set", "on", url=url, token=make_token(tenant, sub="anna")) == [
         f"off -> on (version 1) of tenant {tenant}",
         "before: 0  off  never set",
-        "undo:   oms-config set off --if-version 1",
+        f"undo:   oms-config set off --tenant {tenant} --if-version 1",
     ]
     changed, before, undo = lines("set", "off", url=url, token=make_token(tenant, sub="ben"))
-    assert (changed, undo) == (f"on -> off (version 2) of tenant {tenant}", "undo:   oms-config set on --if-version 2")
+    assert changed == f"on -> off (version 2) of tenant {tenant}"
+    assert undo == f"undo:   oms-config set on --tenant {tenant} --if-version 2"
     assert re.fullmatch(rf"before: 1  on   {TIME}  anna  \w+", before)
 
 
@@ -68,7 +69,7 @@ def test_set_prints_the_same_as_json(url: str, tenant: str) -> None:
     first = answer(oms_config("set", "on", "--json", url=url, token=token))
     assert first == {
         "tenant": tenant, "enabled": True, "version": 1, "changed": True, "previous": never,
-        "undo": "oms-config set off --if-version 1",
+        "undo": f"oms-config set off --tenant {tenant} --if-version 1",
     }  # fmt: skip
     same = answer(oms_config("set", "on", "--json", url=url, token=token))
     assert (same["version"], same["changed"], same["previous"]["version"], same["undo"]) == (1, False, 1, None)
@@ -87,6 +88,23 @@ def test_printed_command_undoes_the_change_unless_another_followed(url: str, ten
             client.change(False, True)
         done = oms_config(*undo[1:], url=url, token=token)
         assert (done.returncode, client.enabled()) == (status, expected)
+
+
+def test_printed_command_changes_no_other_tenant(service: Service, url: str, tenant: str) -> None:
+    undo = answer(oms_config("set", "on", "--json", url=url, token=make_token(tenant)))["undo"].split()
+    other = service.client(make_token(f"{tenant}-2"))
+    other.post({"enabled": True})  # the same value and version
+    error = failure(oms_config(*undo[1:], url=url, token=make_token(f"{tenant}-2")), 2)
+    rejected = f"nothing was changed: expected a token of tenant {tenant}, but it is a token of tenant {tenant}-2"
+    assert re.fullmatch(rf"{rejected} \(request \w+\)", error)
+    assert [change["version"] for change in other.history()] == [1]
+
+
+def test_unnamed_tenant_is_not_the_expected_one() -> None:
+    with FakeServer(http_reply("200 OK", body='{"enabled": true}', ETag='"1"')) as server:
+        error = failure(oms_config("set", "on", "--tenant", "acme", url=server.url, token=make_token("acme")), 2)
+    assert "a token of an unknown tenant: the service does not name it" in error
+    assert [request.split()[0] for request in server.requests] == [b"GET"]
 
 
 def test_reason_is_sent_and_printed(url: str, tenant: str, client: Client) -> None:
@@ -205,5 +223,5 @@ def test_set_omits_a_previous_change_that_the_history_dropped(tmp_path: Path, re
         oms_config("set", "on", url=url, token=token)
         assert lines("set", "off", url=url, token=token) == [
             f"on -> off (version 2) of tenant {tenant}",
-            "undo:   oms-config set on --if-version 2",
+            f"undo:   oms-config set on --tenant {tenant} --if-version 2",
         ]

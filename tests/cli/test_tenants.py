@@ -124,6 +124,13 @@ def test_unusable_filter_is_a_usage_error(option: str, value: str) -> None:
     assert failure(tenants("redis://127.0.0.1:1", option, value), 2).startswith(f"{option} must ")
 
 
+@pytest.mark.parametrize("options", [("--on", "--off"), ("--off", "--on")])
+def test_on_together_with_off_is_a_usage_error(options: tuple[str, ...]) -> None:
+    done = tenants("redis://127.0.0.1:1", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--on and --off exclude each other" in done.stderr
+
+
 def test_damaged_value_is_reported_and_does_not_stop_the_list(store: ValkeyServer, data: Any) -> None:
     data.set(key("good"), stored())
     data.set(key("json"), "{")

@@ -1,12 +1,17 @@
 """`external_oms_config` on the real service: reads, conditional changes, and the errors of both."""
 
 import asyncio
+import contextlib
+import gc
 import inspect
 import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -15,7 +20,9 @@ from external_oms_config import (
     Client,
     Conflict,
     ConnectError,
+    Disconnected,
     InvalidURL,
+    Message,
     OmsConfigError,
     Rejected,
     Setting,
@@ -153,6 +160,41 @@ def test_update_to_a_value_overwrites_no_change_unseen(update: Update, client: C
     assert update(True) == (True, 3)
 
 
+async def in_a_coroutine(_setting: Setting) -> bool:
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'in_a_coroutine' was never awaited")
+@pytest.mark.parametrize("decide", [in_a_coroutine, lambda seen: seen, lambda _: None, lambda _: 1])
+def test_decision_that_is_no_bool_is_a_type_error_and_changes_nothing(
+    update: Update, client: Contract, decide: Callable[[Setting], Any]
+) -> None:
+    with pytest.raises(TypeError, match=r"^the new value must be a bool, not (coroutine|Setting|NoneType|int)$"):
+        update(decide)
+    gc.collect()  # the coroutine, while its warning is ignored
+    assert client.history() == []
+
+
+@pytest.mark.parametrize(
+    ("enabled", "others", "error"),
+    [
+        ("true", {}, TypeError),
+        (True, {"if_version": "1\r\nX: y"}, TypeError),
+        (True, {"if_version": True}, TypeError),
+        (True, {"reason": b"Go-live"}, TypeError),
+        (True, {"reason": "Go-live \ud800"}, ValueError),
+    ],
+)
+def test_argument_that_cannot_be_sent_is_an_error_and_nothing_is_sent(
+    enabled: Any, others: dict[str, Any], error: type[Exception]
+) -> None:
+    with FakeServer(b"") as server, Client(server.url, TOKEN) as ours:
+        with pytest.raises(error) as caught:
+            ours.set(enabled, **others)
+        assert type(caught.value) is error
+        assert server.requests == []
+
+
 def test_an_exception_in_the_decision_changes_nothing(ours: Client, client: Contract) -> None:
     def decide(_setting: Setting) -> bool:
         raise SystemExit(7)
@@ -197,6 +239,12 @@ ERROR = '{"error_code": "x", "message": "Couldn\'t\\n", "request_id": "x"}'
         (http_reply("500 Oh", body=ERROR), StatusError, "returned 500: Couldn't"),
         (http_reply("200 OK", "text/html", "<html>"), UnexpectedResponse, "returned 200: the response is not from the"),
         (http_reply("200 OK", body='{"enabled": true}'), UnexpectedResponse, "has removed or replaced the header ETag"),
+        (
+            http_reply("200 OK", "application/json; charset=hex", "{}"),
+            UnexpectedResponse,
+            "returned 200: the response is",
+        ),
+        (http_reply("500 Oh", "application/json; charset=zlib", ERROR), StatusError, "returned 500: Couldn't"),
         (b"", TransportError, "failed: the connection was closed"),
     ],
 )
@@ -216,6 +264,13 @@ def test_error_has_no_token_even_if_a_server_repeats_it() -> None:
         ours.get()
     assert str(caught.value).endswith("returned 500: [token]")
     assert caught.value.request_id == "[token]"
+
+
+@pytest.mark.parametrize("charset", ["hex", "zlib", "undefined", "utf-16", "no-such-charset"])
+def test_response_is_utf_8_whatever_charset_it_names(charset: str) -> None:
+    server = FakeServer(http_reply("200 OK", f"application/json; charset={charset}", '{"enabled": true}', ETag='"7"'))
+    with server, Client(server.url, TOKEN) as ours:
+        assert values([ours.get()]) == [(True, 7)]
 
 
 def test_service_that_is_away_is_a_connect_error() -> None:
@@ -292,6 +347,7 @@ async def hanging_provider() -> str:
     ("get_token", "reason"),
     [
         (no_provider, "the token function failed: Connection refused"),
+        (lambda: sys.exit(TOKEN), "the token function failed: SystemExit"),
         (hanging_provider, "the token function failed: TimeoutError"),
         (lambda: f"Bearer {TOKEN}", "expected the token alone, without 'Bearer' or quotation marks"),
         (lambda: f"{TOKEN}\r\nX-Injected: 1", "expected the token alone"),
@@ -302,7 +358,7 @@ def test_token_that_is_unavailable_is_named_and_nothing_is_sent(get_token: Calla
         with pytest.raises(TokenUnavailable) as caught:
             ours.set(True)
         assert str(caught.value).startswith(f"no token for {server.url}/v0: {reason}")
-        assert TOKEN not in str(caught.value)
+        assert TOKEN not in "".join(traceback.format_exception(caught.value))
         assert server.requests == []
 
 
@@ -316,9 +372,136 @@ def test_threads_share_one_client(ours: Client) -> None:
     assert values(results) == [(False, 0)] * 20
 
 
-def test_closed_client_may_be_closed_again_but_not_used() -> None:
-    with Client("http://127.0.0.1:1", TOKEN) as ours:
+def test_token_function_that_hangs_does_not_delay_the_end() -> None:
+    """The program ends too, because the thread of the function is a daemon."""
+    code = (
+        "import sys, threading; from external_oms_config import Client, TokenUnavailable\n"
+        "with Client('http://127.0.0.1:1', threading.Event().wait, timeout=0.2) as ours:\n"
+        "    try: ours.get()\n"
+        "    except TokenUnavailable as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert done.stdout == "no token for http://127.0.0.1:1/v0: the token function failed: TimeoutError\n"
+    assert done.stderr == ""
+
+
+def test_token_function_that_hangs_is_called_a_bounded_number_of_times() -> None:
+    may_return, calls = threading.Event(), list[int]()
+
+    def hang() -> str:
+        calls.append(1)
+        assert may_return.wait(PATIENCE)
+        return TOKEN
+
+    async def use(ours: AsyncClient) -> None:
+        results = await asyncio.gather(*[ours.get() for _ in range(40)], return_exceptions=True)
+        assert [type(each) for each in results] == [TokenUnavailable] * 40
+        assert len(calls) == 32
+        may_return.set()
+        async with asyncio.timeout(PATIENCE):
+            while isinstance((await asyncio.gather(ours.get(), return_exceptions=True))[0], TokenUnavailable):
+                pass  # the calls are about to end
+
+    async def run() -> None:
+        with FakeServer(http_reply("200 OK", body='{"enabled": true}', ETag='"7"')) as server:
+            async with AsyncClient(server.url, hang, timeout=0.5) as ours:
+                await use(ours)
+
+    asyncio.run(run())
+
+
+class Call:
+    """A call of `work` in a thread."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.error: BaseException | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.error = error
+
+    def ended(self) -> bool:
+        self._thread.join(PATIENCE)
+        return not self._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        (lambda ours: ours.get(), RuntimeError),
+        (lambda ours: list(ours.follow()), RuntimeError),
+        (lambda ours: ours.keep_copy(wait=1000.0), RuntimeError),
+        (lambda ours: ours.set(True), UnknownOutcome),
+    ],
+    ids=["get", "follow", "keep_copy", "set"],
+)
+def test_close_ends_the_calls_that_wait(work: Callable[[Client], object], error: type[Exception]) -> None:
+    with FakeServer(None) as server:
+        ours = Client(server.url, TOKEN, timeout=PATIENCE)
+        call = Call(lambda: work(ours))
+        assert server.has_request.wait(PATIENCE)
         ours.close()
+        assert call.ended()
+    assert isinstance(call.error, error)
+    assert "closed" in str(call.error)
+
+
+def test_close_ends_a_reader_that_waits_to_reconnect() -> None:
+    disconnected = threading.Event()
+
+    def follow(messages: Iterator[Message]) -> None:
+        for _message in messages:
+            disconnected.set()
+
+    ours = Client(f"http://127.0.0.1:{reserve_port()}", TOKEN)
+    call = Call(lambda: follow(ours.follow()))
+    assert disconnected.wait(PATIENCE)
+    ours.close()
+    assert call.ended()
+    assert isinstance(call.error, RuntimeError)
+
+
+def test_calls_that_meet_the_close_end() -> None:
+    """Threads call without a pause while the client closes."""
+
+    def call_on(get: Callable[[], Setting]) -> None:
+        while True:
+            with contextlib.suppress(ConnectError):
+                get()
+
+    url = f"http://127.0.0.1:{reserve_port()}"
+    for _ in range(20):
+        ours = Client(url, TOKEN)
+        calls = [Call(partial(call_on, ours.get)) for _ in range(4)]
+        ours.close()
+        assert all(each.ended() and isinstance(each.error, RuntimeError) for each in calls)
+
+
+def test_client_may_be_closed_again_and_in_two_threads() -> None:
+    ours = Client("http://127.0.0.1:1", TOKEN)
+    calls = [Call(ours.close) for _ in range(2)]
+    assert all(each.ended() and each.error is None for each in calls)
+    ours.close()
+    assert not any(each.name == "oms-config client" for each in threading.enumerate())
+
+
+def test_reader_may_be_closed_after_the_client() -> None:
+    with Client(f"http://127.0.0.1:{reserve_port()}", TOKEN) as ours:
+        messages = ours.follow()
+        assert isinstance(next(messages), Disconnected)
+    messages.close()
+
+
+def test_closed_client_raises_at_once() -> None:
+    with Client("http://127.0.0.1:1", TOKEN) as ours:
+        pass
     with pytest.raises(RuntimeError, match="is closed"):
         ours.get()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -13,6 +13,8 @@ from external_oms_config import (
     AsyncClient,
     Client,
     ConnectError,
+    Disconnected,
+    Message,
     Rejected,
     Setting,
     SettingCopy,
@@ -246,3 +248,34 @@ def test_new_connection_proves_nothing_before_its_first_event() -> None:
             third.close()
 
     asyncio.run(follow())
+
+
+@pytest.mark.parametrize("charset", ["hex", "zlib", "no-such-charset"])
+def test_copy_is_utf_8_whatever_charset_the_stream_names(charset: str) -> None:
+    head = HEAD.replace(b"event-stream", f"event-stream; charset={charset}".encode())
+    with FakeServer(head + event(5, enabled=True)) as server, Client(server.url, TOKEN) as ours:
+        assert value_of(ours.keep_copy(wait=PATIENCE).last_known) == (True, 5)
+
+
+def test_client_closes_although_a_copy_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the error of the copy."""
+
+    class Broken(AsyncClient):
+        async def _follow(self, *, resume: bool) -> AsyncGenerator[Message]:
+            if not resume:
+                raise LookupError("no such codec")
+            yield Disconnected(TransportError(""), 0)
+
+    class Transport(httpx.AsyncBaseTransport):
+        is_closed = False
+
+        async def aclose(self) -> None:
+            self.is_closed = True
+
+    async def use(transport: Transport) -> None:
+        async with Broken("http://127.0.0.1:1", TOKEN, transport=transport) as ours:
+            await ours.keep_copy(wait=0)
+            await until(lambda: "LookupError: no such codec" in caplog.text)
+        assert transport.is_closed
+
+    asyncio.run(use(Transport()))

@@ -49,22 +49,12 @@ class NoSessions(SessionInterface):
         return self._session
 
 
-class BridgedRequest(flask.Request):
-    """Flask's request. Flask asks three times for the blueprints of its rule, so they are kept."""
-
-    @functools.cached_property
-    def blueprints(self) -> list[str]:
-        """The names of the blueprint of the rule and of its parents."""
-        return super().blueprints
-
-
 class BridgedFlask(flask.Flask):
     """Flask subclass that propagates exceptions, has no sessions, and leaves routing to Connexion."""
 
     default_config = ImmutableDict(
         flask.Flask.default_config | {"PROPAGATE_EXCEPTIONS": True, "TRAP_HTTP_EXCEPTIONS": True}
     )
-    request_class = BridgedRequest
     session_interface = NoSessions()
 
     def create_url_adapter(self, request: flask.Request | None) -> None:

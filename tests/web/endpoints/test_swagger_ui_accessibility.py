@@ -341,6 +341,18 @@ def test_stream_ends_if_its_panel_disappears(extensions_ui: SwaggerUi, leave: st
         expect(log.status).to_contain_text("Connected.")
 
 
+def test_stream_stops_at_logout(extensions_ui: SwaggerUi, tenant: str) -> None:
+    page, log = extensions_ui.page, EventLog(extensions_ui)
+    log.start()
+    page.locator(".auth-wrapper").get_by_role("button", name="Authorize").click()
+    with page.expect_event("requestfailed"):
+        page.get_by_role("dialog").get_by_role("button", name="Logout").click()
+    page.keyboard.press("Escape")
+    expect(log.status).to_have_text("Stopped.")
+    extensions_ui.authorize(make_token(tenant))
+    log.start()
+
+
 def test_stream_resumes_after_the_given_event(extensions_ui: SwaggerUi, client: Client) -> None:
     client.change(True, False)
     log = EventLog(extensions_ui)

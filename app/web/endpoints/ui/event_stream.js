@@ -101,6 +101,15 @@ export const eventStreams = ({ React: { createElement, useEffect, useReducer } }
 
   return {
     statePlugins: {
+      auth: {
+        wrapActions: {
+          // Otherwise, events would still arrive for a token that the page no longer has.
+          logout: (logout) => (names) => {
+            newest.stop();
+            return logout(names);
+          },
+        },
+      },
       spec: {
         wrapActions: {
           executeRequest: (execute) => (request) => execute({ ...request, userFetch }),
