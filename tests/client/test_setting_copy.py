@@ -14,6 +14,7 @@ from external_oms_config import (
     Client,
     ConnectError,
     Disconnected,
+    Message,
     Rejected,
     Setting,
     SettingCopy,
@@ -22,7 +23,6 @@ from external_oms_config import (
     TokenUnavailable,
     TransportError,
 )
-from external_oms_config.records import Message
 from tests.cli.command import FakeServer, http_reply
 from tests.client.test_follow import COMMENT, HEAD, RETRY, event
 from tests.contract import Client as Contract
@@ -261,7 +261,7 @@ def test_client_closes_although_a_copy_has_failed(caplog: pytest.LogCaptureFixtu
     """The log has the error of the copy."""
 
     class Broken(AsyncClient):
-        async def follow(self, *, resume: bool = True) -> AsyncGenerator[Message]:
+        async def _follow(self, *, resume: bool) -> AsyncGenerator[Message]:
             if not resume:
                 raise LookupError("no such codec")
             yield Disconnected(TransportError(""), 0)
