@@ -31,7 +31,7 @@ PUBLIC = re.compile(
     r"|prometheus_client\.core\.GaugeMetricFamily"  # documented for custom collectors
     r"|starlette\.(types|requests|responses|exceptions|datastructures|staticfiles)\.\w+"
     r"|starlette\.routing\.(BaseRoute|Route|Router|Mount|Match)"
-    r"|werkzeug\.(datastructures|http)\.\w+|flask\.sessions\.\w+"
+    r"|werkzeug\.(datastructures|http)\.\w+"
     r"|connexion\.(operations\.AbstractOperation|spec\.Specification)"  # only as types
 )
 # What libraries document for subclasses.

@@ -18,7 +18,6 @@ from connexion.apps.flask import FlaskApi
 from connexion.middleware import SpecMiddleware
 from connexion.operations import AbstractOperation
 from connexion.spec import Specification
-from flask.sessions import NullSession, SessionInterface
 from starlette.types import Receive, Scope, Send
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.routing import Rule
@@ -38,24 +37,12 @@ _ENVIRON: Final[Mapping[str, Any]] = {
 }
 
 
-class NoSessions(SessionInterface):
-    """Gives every request the same session, which is empty and cannot be changed."""
-
-    def __init__(self) -> None:
-        self._session = self.null_session_class()
-
-    def open_session(self, _app: flask.Flask, _request: flask.Request) -> NullSession:
-        """Return the session."""
-        return self._session
-
-
 class BridgedFlask(flask.Flask):
-    """Flask subclass that propagates exceptions, has no sessions, and leaves routing to Connexion."""
+    """Flask subclass that propagates exceptions, and leaves routing to Connexion."""
 
     default_config = ImmutableDict(
         flask.Flask.default_config | {"PROPAGATE_EXCEPTIONS": True, "TRAP_HTTP_EXCEPTIONS": True}
     )
-    session_interface = NoSessions()
 
     def create_url_adapter(self, request: flask.Request | None) -> None:
         """Set the rule of the operation. Without an adapter, Flask does not search for it by path and method."""
