@@ -141,6 +141,11 @@ class Client:
         if self._calls:
             await asyncio.wait(self._calls)
         await self._client.aclose()
+        # The ends of generators that the garbage collector has found are tasks, which begin in the next iteration.
+        await self._loop.shutdown_asyncgens()
+        await asyncio.sleep(0)
+        if ending := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(ending, timeout=1)
 
 
 class _ClosedError(RuntimeError):

@@ -27,7 +27,7 @@ HISTORY_LENGTH = 100_000
 def test_clients_see_one_register_while_the_store_fails(tmp_path: Path, min_replicas: int, operations: int) -> None:
     proof = prove(tmp_path, operations, 0.2, min_replicas)
     assert proof.violations == []
-    assert proof.failures >= 5
+    assert proof.failures >= 3
     assert proof.load.count("answered") > 1000
     assert proof.load.count("conflict") > 10
     assert proof.load.count("unknown") > 0

@@ -97,10 +97,14 @@ def traced(
     assert "Traceback" not in service.log
 
 
-def line_of(service: Service, request_id: str) -> dict[str, Any]:
-    assert service.logs(f'"request_id": "{request_id}"')
-    (line,) = [json.loads(each) for each in service.log.splitlines() if request_id in each]
-    return dict(line)
+def line_of(service: Service, request_id: str, event: str = "request") -> dict[str, Any]:
+    def lines() -> list[dict[str, Any]]:
+        parsed = map(json.loads, service.log.splitlines())
+        return [each for each in parsed if (each["event"], each.get("request_id")) == (event, request_id)]
+
+    assert eventually(lambda: bool(lines()))
+    (line,) = lines()
+    return line
 
 
 def test_request_has_a_server_span_and_the_store_a_child(traced: Service, collector: Collector, tenant: str) -> None:
@@ -127,7 +131,8 @@ def test_trace_that_starts_here_is_in_the_log(traced: Service, collector: Collec
     answer = traced.client(make_token(tenant)).request("POST", PATH, json={"enabled": True}, headers=headers)
     assert answer.status == 200
     server = collector.span(f"POST {PATH}", external_oms__tenant=tenant)
-    assert line_of(traced, tenant)["trace_id"] == server.trace_id.hex()
+    for event in ("request", "setting_changed"):
+        assert line_of(traced, tenant, event)["trace_id"] == server.trace_id.hex()
 
 
 def test_unknown_path_has_a_span_without_its_text_as_a_name(traced: Service, collector: Collector, tenant: str) -> None:
