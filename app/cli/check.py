@@ -20,7 +20,7 @@ from app.preflight.inspection import (
     inspect_store,
     tls_mismatch,
 )
-from app.preflight.keys import key_findings
+from app.preflight.provider import key_findings
 from app.settings import Settings, SettingsError, unknown_variables
 from app.store_factory import create_store
 
