@@ -27,6 +27,11 @@ hypothesis.settings.load_profile("suite")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests of `tests/web`: as the last ones, they would leave processes without work."""
+    items.sort(key=lambda item: "web" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """Run a real Redis server."""

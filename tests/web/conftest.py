@@ -13,9 +13,9 @@ HOST = "oms.example"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
+    chromium = shutil.which("chromium-headless-shell")
     if chromium is None:
-        skip_locally("chromium is not installed")
+        skip_locally("chromium-headless-shell is not installed")
     # Only this machine is reachable.
     rules = f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with sync_playwright() as playwright:
