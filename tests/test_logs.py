@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import structlog
+from hypothesis import strategies as st
 from jwt.utils import base64url_encode
 
-from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, logging_config, startup_error
+from app.logs import MAX_FIELD_BYTES, MAX_TRACEBACK_BYTES, formatter, logging_config, render_logfmt, startup_error
 from bench.processes import cpu_seconds
 from tests.contract import HISTORY_PATH, PATH, Wire
 from tests.processes import ROOT, SECRET, WEB, Service, clean_environment, make_token, start_broken
@@ -187,6 +190,23 @@ def test_exception_text_cannot_forge_a_line_or_control_a_terminal(log_format: st
     assert all(line.startswith("    ") for line in others)
     assert not others or log_format == "console"
     assert all(line.isprintable() for line in [first, *others])
+
+
+@hypothesis.given(
+    st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9_.-]*", fullmatch=True),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.text('ab= "\\\n'),
+    )
+)
+def test_logfmt_is_that_of_structlog(event: dict[str, object]) -> None:
+    rendered = structlog.processors.LogfmtRenderer(bool_as_flag=False)(None, "", dict(event))
+    assert render_logfmt(None, "", event) == rendered
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb"])
+def test_key_that_would_break_logfmt_is_rejected(key: str) -> None:
+    record = logging.makeLogRecord({"msg": "request", "levelname": "INFO", key: "level=info"})
+    assert "a log record cannot be written" in formatter("logfmt").format(record)
 
 
 class Unprintable:

@@ -13,13 +13,13 @@ def log_change(tenant: str, change: Change, outcome: Literal["stored", "unknown"
     """Log a change of `tenant` that was stored, or whose outcome is unknown. Fields without a value are left out."""
     author = change.author
     fields = {
+        "request_id": author.request_id,
         "tenant": tenant,
         "enabled": change.setting.enabled,
         "version": change.setting.version,
         "outcome": outcome,
         "changed_by": author.subject,
         "reason": author.reason,
-        "request_id": author.request_id,
         "trace_id": author.trace_id,
     }
     _log.info("setting_changed", extra={name: value for name, value in fields.items() if value is not None})
