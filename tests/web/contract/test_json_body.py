@@ -1,15 +1,12 @@
-import asyncio
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft4Validator
 
-from app.errors import BadRequest, InvalidBody
-from app.web.contract.json_body import MAX_DEPTH, JsonBodyValidator, parse
-from tests.contract import CONTRACT, OFREP
+from app.errors import BadRequest
+from app.web.contract.json_body import MAX_DEPTH, parse
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 WHOLE_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -18,33 +15,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WHOLE_TEXT, inner, max_size=4),
     max_leaves=12,
 )
-
-
-BODY_SCHEMAS = [
-    operation["requestBody"]["content"]["application/json"]["schema"]
-    for document in (CONTRACT, OFREP)
-    for path in document["paths"].values()
-    for operation in path.values()
-    if "requestBody" in operation
-]
-
-
-async def accepts(schema: dict[str, Any], content: bytes) -> bool:
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": content}
-
-    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
-    try:
-        await JsonBodyValidator(schema, len(content)).validate(receive, scope)
-    except InvalidBody:
-        return False
-    return True
-
-
-@given(st.sampled_from(BODY_SCHEMAS), JSON | st.dictionaries(st.sampled_from(["enabled", "context"]), JSON))
-def test_bodies_are_valid_as_in_jsonschema(schema: dict[str, Any], value: Any) -> None:
-    is_valid = Draft4Validator(schema).is_valid(value)
-    assert asyncio.run(accepts(schema, json.dumps(value).encode())) == is_valid
 
 
 @given(JSON, st.booleans())
