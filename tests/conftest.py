@@ -28,8 +28,10 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests of `tests/web`: as the last ones, they would leave processes without work."""
-    items.sort(key=lambda item: "web" not in item.path.parts)
+    """Run the tests of `tests/web` first."""
+    # They are slow. As the last ones, they would leave some processes without work.
+    slow = Path(__file__).parent / "web"
+    items.sort(key=lambda item: not item.path.is_relative_to(slow))
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,8 @@ def test_reason_and_author_cannot_forge_a_line(tmp_path: Path, redis_url: str, t
     if log_format == "json":
         assert json.loads(line)["reason"] == FORGERY
     if log_format == "logfmt":
+        # As the searches in docs/operating.md expect it.
+        assert re.match(rf"time=\S+ level=info event=setting_changed request_id=\S+ tenant={tenant} ", line)
         value = re.search(r' reason="((?:[^"\\]|\\.)*)"', line)
         assert value is not None
         assert re.sub(r"\\(.)", r"\1", value[1]) == FORGERY

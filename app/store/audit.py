@@ -13,7 +13,7 @@ def log_change(tenant: str, change: Change, outcome: Literal["stored", "unknown"
     """Log a change of `tenant` that was stored, or whose outcome is unknown. Fields without a value are left out."""
     author = change.author
     fields = {
-        "request_id": author.request_id,
+        "request_id": author.request_id,  # first, as the searches in docs/operating.md expect it
         "tenant": tenant,
         "enabled": change.setting.enabled,
         "version": change.setting.version,

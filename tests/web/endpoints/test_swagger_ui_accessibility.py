@@ -31,7 +31,7 @@ FOCUSED = """() => {
   };
 }"""
 
-# Open what is closed, and tell whether all was open. In the page, because hundreds of clicks from outside are slow.
+# Opens all that is closed, and returns true if nothing was. Runs in the page: hundreds of clicks from outside are slow.
 OPEN_EVERYTHING = """() => {
   const closed = document.querySelectorAll([
     ".opblock:not(.is-open) .opblock-summary-control",
@@ -41,7 +41,7 @@ OPEN_EVERYTHING = """() => {
   ].join());
   closed.forEach((each) => each.click());
   const operations = [...document.querySelectorAll(".opblock")];
-  return closed.length === 0 && operations.every((each) => each.querySelector(".cancel"));
+  return closed.length === 0 && operations.length > 0 && operations.every((each) => each.querySelector(".cancel"));
 }"""
 
 
