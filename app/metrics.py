@@ -127,7 +127,7 @@ class _SharedFiles:
         library_class: type[values.MutexValue] = values.MultiProcessValue(lambda: self._number)
         created = self._values
 
-        class Value(library_class):  # type: ignore[valid-type,misc]
+        class Value(library_class):  # type: ignore[valid-type,misc]  # mypy takes no variable as a base class
             def __init__(self, *arguments: object, **options: object) -> None:
                 super().__init__(*arguments, **options)
                 created.append(self)
