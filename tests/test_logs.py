@@ -239,6 +239,12 @@ def test_unformattable_record_is_one_line_that_says_so(log_format: str, fields: 
         assert json.loads(line)["level"] == "error"
 
 
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_time_and_level_of_a_line_are_not_those_of_extra(log_format: str) -> None:
+    record = logging.makeLogRecord({"msg": "request", "levelname": "INFO", "time": "forged", "level": "forged"})
+    assert "forged" not in formatter(log_format).format(record)
+
+
 def test_cloud_format_has_the_fields_that_clouds_read() -> None:
     record = logging.makeLogRecord(
         {

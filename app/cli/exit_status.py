@@ -24,7 +24,7 @@ class CommandError(click.ClickException):
     def __init__(self, kind: Kind, message: str, *, request_id: str | None = None, version: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
-        self.exit_code = STATUSES[kind]  # type: ignore[misc] # one class for all statuses
+        self.exit_code = STATUSES[kind]  # type: ignore[misc]  # click declares a class variable; each kind has its own status
         self.request_id = request_id
         self.version = version
         self._as_json = wants_json()

@@ -65,7 +65,7 @@ def _serve(stack: contextlib.ExitStack) -> NoReturn:
         for name, process in processes.items():
             if process.poll() is not None:
                 sys.exit(f"bin/serve: the {name} ended unexpectedly, with status {process.returncode}")
-        time.sleep(0.1)
+        time.sleep(0.1)  # Popen can wait for one process only, and each may end first
 
 
 def _locked_data() -> TextIO:

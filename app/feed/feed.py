@@ -99,7 +99,7 @@ class Feed:
     async def _stay_subscribed(self) -> None:
         try:
             await self._follow_announcements()
-        except Exception:
+        except Exception:  # a fault of the code: the streams end, and the next subscriber starts another task
             _log.exception("changes are not announced")
         finally:
             # If `_remove` has cancelled this task, new subscribers may have started another one since.
