@@ -51,7 +51,7 @@ class ClusterTopology:
         self._connections: dict[HostPort, ServerConnections] = {}
         self._slots = SlotMap()
         self._last_error: Exception | None = None  # of the last node that did not return the slots
-        self._poller = Poller(self._query_slots, _POLL_INTERVAL)
+        self._poller = Poller(self._poll, _POLL_INTERVAL)
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
@@ -145,6 +145,11 @@ class ClusterTopology:
         """Return the slot map after the next complete poll."""
         await self._poller.until(lambda: False)
         return self._slots
+
+    async def _poll(self) -> bool:
+        """Update the slot map. Returns False if it is empty still."""
+        await self._query_slots()
+        return bool(self._slots.nodes)
 
     async def _query_slots(self) -> None:
         """Query the epochs of all known nodes at once. Then ask the one with the highest epoch for the slots.

@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
+
+# In seconds: the interval after a poll that left its callers without an answer.
+_RETRY_INTERVAL: Final = 0.1
 
 
 class Poller:
-    """Calls `poll` every `interval` seconds, from `start` to `close`.
+    """Calls `poll` every `interval` seconds, from `start` to `close`, and ten times a second while it returns False.
 
-    `poll` handles the errors that it expects. Any other error ends polling until the next `start`.
+    `poll` returns False as long as no poll has had an answer. It handles the errors that it expects. Any other error
+    ends polling until the next `start`.
     """
 
-    def __init__(self, poll: Callable[[], Awaitable[None]], interval: float) -> None:
+    def __init__(self, poll: Callable[[], Awaitable[bool]], interval: float) -> None:
         self._poll = poll
         self._interval = interval
         self._polling: asyncio.Task[None] | None = None
@@ -42,7 +47,7 @@ class Poller:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            await self._poll()
+            has_answer = await self._poll()
             self._last_poll = began
             self.notify()
-            await asyncio.sleep(began + self._interval - loop.time())
+            await asyncio.sleep(began + (self._interval if has_answer else _RETRY_INTERVAL) - loop.time())

@@ -158,12 +158,14 @@ class SentinelTopology:
     def _is_confirmed(self) -> bool:
         return asyncio.get_running_loop().time() < self._confirmed_until
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> bool:
+        """Ask all sentinels. Returns False if no primary is known yet."""
         self._last_error = None
         async with asyncio.TaskGroup() as group:
             for sentinel in self._sentinels:
                 group.create_task(self._query(sentinel))
         await self._use_newest_answer()
+        return self._primary is not None
 
     async def _query(self, sentinel: ServerConnections) -> None:
         try:

@@ -25,6 +25,11 @@ def test_simulated_failures_break_no_rule(scenario: str) -> None:
     assert {result.seed: result.violations[:3] for result in results if result.violations} == {}
 
 
+def test_worker_whose_first_connections_are_cut_serves_in_time() -> None:
+    # In this run, it loses those to all nodes while it loads its first slot map.
+    assert run("cluster", 16201).violations == []
+
+
 def test_short_failures_end_no_event_stream() -> None:
     assert sum(run("server", seed).ended_streams for seed in SEEDS) == 0
 
