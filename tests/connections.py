@@ -1,11 +1,10 @@
 """Connections to Redis with changed behaviour."""
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.store.connections import ServerConnections
-from app.store.pipeline import Pipeline
+from app.store.pipeline import Pipeline, PipelineWork, T
 
 Callback = Callable[[], Awaitable[object]]
 
@@ -17,10 +16,10 @@ class WrappedConnections(ServerConnections):
         """Return a pipeline to use instead of `pipeline`."""
         return pipeline
 
-    @contextlib.asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Pipeline]:
-        async with super().acquire() as pipeline:
-            yield self.wrap(pipeline)
+    async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
+        if fresh:
+            return await super().run(key, work, fresh=True, writes=writes)
+        return await super().run(key, lambda pipeline: work(self.wrap(pipeline)), writes=writes)
 
 
 class InterruptedConnections(WrappedConnections):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, Self
 
 import redis.asyncio
@@ -13,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
-from app.store.pipeline import Pipeline, PipelineWork, StoreConnectionError, T, pipeline_on
+from app.store.pipeline import PipelineWork, StoreConnectionError, T, pipeline_on
 from app.store.read_batching import ReadBatcher
 from app.store.redis_url import HostPort, format_host_port
 
@@ -60,7 +61,7 @@ class ServerConnections:
         self._idle: list[AbstractConnection] = []
         self._open: set[AbstractConnection] = set()
         self._closed = False
-        self._reads = ReadBatcher(self.acquire)
+        self._reads = ReadBatcher(partial(self.run, None))
 
     @classmethod
     def to(
@@ -101,34 +102,20 @@ class ServerConnections:
         return self._reads.get(key, limit)
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
-        """See `Topology`. The key may be None."""
+        """See `Topology`. The key may be None. Waits until a connection is free.
+
+        If the work raises, its connection is closed, because a reply may be outstanding. If it raises because there was
+        no reply, the idle connections are closed too.
+        """
         if fresh:
             async with self._connection() as connection:
                 return await work(pipeline_on(connection))
-        async with self.acquire() as pipeline:
-            return await work(pipeline)
-
-    async def check_reads(self, keys: Sequence[str]) -> None:
-        """See `Topology`. Raises MovedError if the server is a node of a cluster, and another node has a key."""
-        await self.run(None, lambda pipeline: pipeline(*(("GET", key) for key in keys)))
-
-    async def servers(self) -> tuple[Sequence[Self], Sequence[HostPort]]:
-        """See `Topology`."""
-        return [self], []
-
-    @contextlib.asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Pipeline]:
-        """Use a connection from the pool within the block. Waits until one is free.
-
-        If the block raises, the connection is closed, because a reply may be outstanding. If it raises because there
-        was no reply, the idle connections are closed too.
-        """
         async with self._capacity:
             self._raise_if_closed()
             idle = self._idle
             connection = await self._take_idle(idle) or await self._connect()
             try:
-                yield pipeline_on(connection)
+                result = await work(pipeline_on(connection))
             except BaseException as error:
                 await self._disconnect(connection)
                 if isinstance(error, ReadOnlyError):
@@ -141,6 +128,15 @@ class ServerConnections:
                 idle.append(connection)
             else:
                 await self._disconnect(connection)
+            return result
+
+    async def check_reads(self, keys: Sequence[str]) -> None:
+        """See `Topology`. Raises MovedError if the server is a node of a cluster, and another node has a key."""
+        await self.run(None, lambda pipeline: pipeline(*(("GET", key) for key in keys)))
+
+    async def servers(self) -> tuple[Sequence[Self], Sequence[HostPort]]:
+        """See `Topology`."""
+        return [self], []
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[AbstractConnection]:

@@ -2,11 +2,10 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.store.pipeline import Pipeline
+from app.store.pipeline import PipelineWork
 
 
 class ReadBatcher:
@@ -17,15 +16,15 @@ class ReadBatcher:
     round trip, its own time limit and a connection from redis-py's pool.
     """
 
-    def __init__(self, acquire: Callable[[], AbstractAsyncContextManager[Pipeline]]) -> None:
-        self._acquire = acquire
+    def __init__(self, run: Callable[[PipelineWork[list[Any]]], Awaitable[list[Any]]]) -> None:
+        self._run = run
         self._pending: dict[str, list[asyncio.Future[bytes | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def get(self, key: str, limit: float) -> "asyncio.Future[bytes | None]":
         """Return the value of `key`, or None if there is no such key.
 
-        The future ends within `limit` seconds. It raises what `acquire` and the driver raise, and TimeoutError.
+        The future ends within `limit` seconds. It raises what `run` raises, and TimeoutError.
         """
         answer = asyncio.get_running_loop().create_future()
         if not self._pending:
@@ -37,10 +36,9 @@ class ReadBatcher:
 
     async def _send_batch(self, limit: float) -> None:
         batch, self._pending = self._pending, {}
-        replies: list[Any]
         try:
-            async with asyncio.timeout(limit), self._acquire() as pipeline:
-                replies = await pipeline(*(("GET", key) for key in batch), errors=True)
+            async with asyncio.timeout(limit):
+                replies = await self._run(lambda pipeline: pipeline(*(("GET", key) for key in batch), errors=True))
         except Exception as error:  # raised in the callers instead of this task
             replies = [error] * len(batch)
         except BaseException:

@@ -1,7 +1,6 @@
 """The pool of connections to one server, with connections that are forgotten on the way or time out."""
 
 import asyncio
-import contextlib
 import socket
 import sys
 import threading
@@ -37,10 +36,13 @@ async def ping(connections: ServerConnections) -> Any:
 
 async def open_connections(connections: ServerConnections) -> None:
     """Leave several idle connections in the pool."""
-    async with contextlib.AsyncExitStack() as stack:
-        for _ in range(IDLE):
-            pipeline = await stack.enter_async_context(connections.acquire())
-            await pipeline(("PING",))
+    together = asyncio.Barrier(IDLE)
+
+    async def work(pipeline: Pipeline) -> None:
+        await pipeline(("PING",))
+        await together.wait()
+
+    await asyncio.gather(*(connections.run(None, work) for _ in range(IDLE)))
 
 
 async def newly_opened(connections: ServerConnections, server: ValkeyServer) -> int:

@@ -606,9 +606,8 @@ def test_message_longer_than_a_tenant_name_is_dropped(run: Run, valkey: ValkeySe
     async def listen() -> list[bytes | None]:
         connections = ServerConnections.to(valkey.connection_url)
         async with connections.subscribe("long", limit=1.0) as messages:
-            async with connections.acquire() as pipeline:
-                for message in ("x" * 64, "x" * 1_000_000, "x" * 63):
-                    await pipeline(("PUBLISH", "long", message))
+            for message in ("x" * 64, "x" * 1_000_000, "x" * 63):
+                await publish(connections, "long", message)
             heard = [await anext(messages)]
         await connections.close()
         return heard
@@ -631,8 +630,7 @@ def test_silent_subscription_is_kept_while_the_server_answers(run: Run, valkey: 
 
     async def publish_later(connections: ServerConnections) -> None:
         await asyncio.sleep(0.1)
-        async with connections.acquire() as pipeline:
-            await pipeline(("PUBLISH", "silent", "at last"))
+        await publish(connections, "silent", "at last")
 
     run(listen())
 
@@ -648,13 +646,18 @@ def test_subscription_outlives_a_failed_snapshot(run: Run, tmp_path: Path) -> No
             await asyncio.to_thread(fail_snapshot, server)
             asked = subscribe_calls(server)
             assert await asyncio.to_thread(eventually, lambda: subscribe_calls(server) >= asked + 3)
-            async with connections.subscribe("new", limit=PATIENCE) as new, connections.acquire() as pipeline:
-                await pipeline(("PUBLISH", "old", "first"), ("PUBLISH", "new", "second"))
+            async with connections.subscribe("new", limit=PATIENCE) as new:
+                await publish(connections, "old", "first")
+                await publish(connections, "new", "second")
                 assert (await waiting, await anext(new)) == (b"first", b"second")
         await connections.close()
 
     run(listen())
     server.stop()
+
+
+async def publish(connections: ServerConnections, channel: str, message: str) -> None:
+    await connections.run(None, lambda pipeline: pipeline(("PUBLISH", channel, message)))
 
 
 def subscribe_calls(server: ValkeyServer) -> int:
