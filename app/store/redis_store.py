@@ -9,7 +9,7 @@ is a hash of the earlier changes, with their versions as fields and their stored
 
 import asyncio
 import contextlib
-import uuid
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -231,7 +231,7 @@ class RedisStore:
         It sends every command that the operations send, and no other. If it succeeds, the server permits all of them.
         If the removal fails, what it wrote expires within a minute.
         """
-        tenant = f"check:{uuid.uuid4().hex}"  # tenant names have no colon
+        tenant = f"check:{os.urandom(16).hex()}"  # tenant names have no colon
         try:
             async with self.announcements(), asyncio.timeout(self._timeout):
                 await self._topology.check_reads(_PROBE_KEYS)

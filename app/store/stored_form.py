@@ -9,8 +9,8 @@ the bytes that were stored.
 """
 
 import json
+import os
 import re
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -36,7 +36,7 @@ def new_change(setting: Setting, time: Sequence[bytes], author: Author) -> Chang
         raise StoreError(f"the setting has the highest version, {MAX_VERSION}, and cannot be changed again")
     seconds, microseconds = map(int, time)
     changed_at = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=microseconds // 1000)
-    return Change(setting, changed_at, author, uuid.uuid4().hex)
+    return Change(setting, changed_at, author, os.urandom(16).hex())
 
 
 def encode(change: Change) -> str:

@@ -33,6 +33,13 @@ def test_body_against_the_contract_is_a_400_with_the_reason(client: Client, body
     assert not client.enabled()
 
 
+def test_body_that_was_sent_before_has_the_same_effect_again(client: Client) -> None:
+    bodies = {GOOD: (200, True), b'{"enabled": 1}': (400, True), b'{"enabled": false}': (200, False)}
+    for body, (status, enabled) in [*bodies.items()] * 3:
+        assert client.post(body).status == status
+        assert client.enabled() is enabled
+
+
 @pytest.mark.parametrize(
     "body",
     [
