@@ -7,6 +7,7 @@ control characters to a terminal. Everything that looks like a token is removed 
 import functools
 import logging
 import math
+import os
 import re
 import sys
 import textwrap
@@ -22,7 +23,6 @@ import structlog
 
 from app.tracing import tracing_of_process
 
-_JSON_FORMATS: Final = frozenset({"json", "cloud"})
 # The fields that Google Cloud Logging and Datadog read, by ours. Datadog would take `status` for the severity.
 _CLOUD_NAMES: Final = {"time": "timestamp", "level": "severity", "event": "message", "status": "http.status_code"}
 _GOOGLE_NAMES: Final = {"trace_id": "logging.googleapis.com/trace", "span_id": "logging.googleapis.com/spanId"}
@@ -42,8 +42,11 @@ MAX_FIELD_BYTES: Final = 8 * 1024
 MAX_TRACEBACK_BYTES: Final = 64 * 1024
 _WIDEST_ESCAPE: Final = 12
 _MAX_UNCHECKED: Final = MAX_FIELD_BYTES // _WIDEST_ESCAPE
-_LOGFMT_RENDERER: Final = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 _CUT_MARK: Final = "[... {} characters left out ...]"
+_LOGFMT_RENDERER: Final = structlog.processors.LogfmtRenderer(bool_as_flag=False)
+
+_Event = MutableMapping[str, Any]
+_Processor = Callable[[Any, str, _Event], Any]
 
 # Changes of settings. They are logged at every LOG_LEVEL.
 AUDIT_LOGGER: Final = "app.audit"
@@ -84,7 +87,7 @@ def install_log_hooks() -> None:
 
 def startup_error(text: str, log_format: str | None) -> str:
     """Return `text`, the reason why the process does not start, as a log line if `log_format` is one of JSON."""
-    if log_format not in _JSON_FORMATS:
+    if log_format not in {"json", "cloud"}:
         return text
     return formatter(log_format).format(logging.makeLogRecord({"msg": text, "levelname": "CRITICAL", "levelno": 50}))
 
@@ -98,7 +101,7 @@ def formatter(log_format: str) -> logging.Formatter:
     tracing = tracing_of_process()
     to_json = structlog.processors.JSONRenderer()  # it escapes unprintable characters itself
     to_console = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+        colors=os.isatty(2), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     )
     processors: Mapping[str, Sequence[_Processor]] = {
         "logfmt": [_to_logfmt],
@@ -107,10 +110,6 @@ def formatter(log_format: str) -> logging.Formatter:
         "console": [_sanitized, _printable, _indented, to_console],
     }
     return _LineFormatter(processors[log_format], tracing.identifiers if tracing else dict)
-
-
-_Event = MutableMapping[str, Any]
-_Processor = Callable[[Any, str, _Event], Any]
 
 
 class _LineFormatter(logging.Formatter):
@@ -145,7 +144,8 @@ class _LineFormatter(logging.Formatter):
         extra = {key: value for key, value in record.__dict__.items() if key not in _NOT_WRITTEN}
         line: Any = {"time": created, "level": level, "event": record.getMessage(), **extra, **self._identifiers()}
         if record.exc_info:
-            line = structlog.processors.format_exc_info(None, level, line | {"exc_info": record.exc_info})
+            line["exc_info"] = record.exc_info
+            line = structlog.processors.format_exc_info(None, level, line)
         for processor in self._processors:
             line = processor(None, level, line)
         return str(line)
@@ -160,13 +160,15 @@ def _utc(seconds: int) -> str:
 def _to_logfmt(_logger: object, _name: str, event: _Event) -> str:
     """Return the line in logfmt.
 
-    The text of most lines shows that no value needs to be quoted, escaped, cut or searched for tokens. To look at each
-    value, and structlog's renderer, cost three times as much.
+    The text of most lines shows that no value must be quoted, escaped, cut or searched for tokens. Checking each value
+    and calling structlog's renderer would take three times as long.
     """
     line = " ".join([f"{name}={value if type(value) is str else _logfmt_text(value)}" for name, value in event.items()])
     is_unquoted = line.count("=") == len(event) == line.count(" ") + 1 and '"' not in line
     if is_unquoted and line.isprintable() and not _needs_bounds(line):
         return line
+    if not "".join(event).isprintable():
+        raise ValueError(f"unprintable name in {list(event)}")
     return _LOGFMT_RENDERER(None, "", _printable(None, "", _sanitized(None, "", event)))
 
 
@@ -247,10 +249,8 @@ def _printable(_logger: object, _name: str, event: _Event) -> _Event:
     """
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(
-                each if each.isprintable() or (each == "\n" and key == "exception") else _escaped(each)
-                for each in value
-            )
+            kept = "\n" if key == "exception" else ""
+            event[key] = "".join(each if each.isprintable() or each in kept else _escaped(each) for each in value)
     return event
 
 

@@ -17,9 +17,8 @@ class WrappedConnections(ServerConnections):
         return pipeline
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
-        if fresh:
-            return await super().run(key, work, fresh=True, writes=writes)
-        return await super().run(key, lambda pipeline: work(self.wrap(pipeline)), writes=writes)
+        wrapped = work if fresh else (lambda pipeline: work(self.wrap(pipeline)))
+        return await super().run(key, wrapped, fresh=fresh, writes=writes)
 
 
 class InterruptedConnections(WrappedConnections):

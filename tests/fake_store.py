@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import uuid
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -41,7 +41,7 @@ class FakeStore:
         if self._conflicts(seen, current):
             raise ConcurrentUpdate(current.version)
         changed = Setting(enabled, seen.version + 1)
-        change = Change(changed, datetime.now(UTC), author, uuid.uuid4().hex)
+        change = Change(changed, datetime.now(UTC), author, os.urandom(16).hex())
         self.changes.setdefault(tenant, []).append(change)
         log_change(tenant, change, "stored")
         self.announce(tenant)

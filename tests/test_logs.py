@@ -208,7 +208,12 @@ def test_logfmt_is_that_of_structlog(fields: dict[str, object]) -> None:
     assert formatter("logfmt").format(record) == rendered
 
 
-@pytest.mark.parametrize("name", ["a b", "a\nb"])
+def test_process_without_stderr_has_a_formatter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert "a message" in formatter("logfmt").format(record_of())
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", "a\x9bb", "a\u2028b"])
 def test_name_that_would_break_logfmt_is_not_written(name: str) -> None:
     record = logging.makeLogRecord({"msg": "request", "levelname": "INFO", name: "level=info"})
     assert "a log record cannot be written" in formatter("logfmt").format(record)

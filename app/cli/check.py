@@ -50,7 +50,10 @@ def check() -> NoReturn:
         found, servers = [unusable(failure_reason(error), settings.redis), *others], []
     if any(each.code == "store" for each in found) and (mistake := asyncio.run(tls_mismatch(settings))):
         found, servers = [unusable(mistake, settings.redis), *others], []
-    found += _misspelt()
+    found += [
+        Finding("warning", "unknown_variable", f"{name} is not a setting" + (f"; {known} is" if known else ""))
+        for name, known in unknown_variables(os.environ).items()
+    ]
     status = max((_ERROR_STATUSES.get(each.code, _STOPPED) for each in found if each.level == "error"), default=0)
     facts = [asdict(server) for server in servers if isinstance(server, ServerFacts)]
     if wants_json():
@@ -59,13 +62,6 @@ def check() -> NoReturn:
     else:
         _print_lines(found, address, status)
     raise SystemExit(status)
-
-
-def _misspelt() -> list[Finding]:
-    return [
-        Finding("warning", "unknown_variable", f"{name} is not a setting" + (f"; {known} is" if known else ""))
-        for name, known in unknown_variables(os.environ).items()
-    ]
 
 
 async def _probe_write(settings: Settings) -> None:

@@ -51,7 +51,7 @@ class ClusterTopology:
         self._connections: dict[HostPort, ServerConnections] = {}
         self._slots = SlotMap()
         self._last_error: Exception | None = None  # of the last node that did not return the slots
-        self._poller = Poller(self._poll, _POLL_INTERVAL)
+        self._poller = Poller(self._query_slots, _POLL_INTERVAL)
 
     async def read(self, key: str, limit: float) -> bytes | None:
         """See `Topology`."""
@@ -146,16 +146,11 @@ class ClusterTopology:
         await self._poller.until(lambda: False)
         return self._slots
 
-    async def _poll(self) -> bool:
-        """Update the slot map. Returns False if it is empty still."""
-        await self._query_slots()
-        return bool(self._slots.nodes)
-
-    async def _query_slots(self) -> None:
+    async def _query_slots(self) -> bool:
         """Query the epochs of all known nodes at once. Then ask the one with the highest epoch for the slots.
 
         Of several, ask the node that has made the last change: the others may not know its slots yet. If it does not
-        answer, ask the next one.
+        answer, ask the next one. Returns False while the slot map is empty.
         """
         nodes = list(dict.fromkeys([*self._slots.nodes, *self._startup_nodes]))
         replies = await asyncio.gather(*(self._query_epochs(node) for node in nodes))
@@ -171,7 +166,8 @@ class ClusterTopology:
                 continue
             if slots.nodes:
                 await self._replace_slots(slots, epochs)
-                return
+                break
+        return bool(self._slots.nodes)
 
     async def _query_epochs(self, node: HostPort) -> tuple[int, int] | None:
         """Return the epochs of the cluster and of the node, 0 if the node rejects the command, None if it fails."""

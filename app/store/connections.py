@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
+from app.errors import StoreError
 from app.store.pipeline import PipelineWork, StoreConnectionError, T, pipeline_on
 from app.store.read_batching import ReadBatcher
 from app.store.redis_url import HostPort, format_host_port
@@ -102,10 +103,10 @@ class ServerConnections:
         return self._reads.get(key, limit)
 
     async def run(self, key: str | None, work: PipelineWork[T], *, fresh: bool = False, writes: bool = False) -> T:
-        """See `Topology`. The key may be None. Waits until a connection is free.
+        """See `Topology`. The key may be None. Without `fresh`, it waits until a connection of the pool is free.
 
-        If the work raises, its connection is closed, because a reply may be outstanding. If it raises because there was
-        no reply, the idle connections are closed too.
+        If the work then raises, its connection is closed, because a reply may be outstanding. If it raises because
+        there was no reply, the idle connections are closed too.
         """
         if fresh:
             async with self._connection() as connection:
@@ -235,6 +236,16 @@ class ServerConnections:
     def _raise_if_closed(self) -> None:
         if self._closed:
             raise StoreConnectionError("the connections to this server are closed")
+
+
+@contextlib.asynccontextmanager
+async def within(limit: float, failure: str) -> AsyncIterator[None]:
+    """Limit the block to that many seconds. Raise StoreError with the text `failure` if the driver fails in it."""
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except DRIVER_ERRORS as error:
+        raise StoreError(failure) from error
 
 
 def _is_ip_address(host: str) -> bool:

@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-# In seconds: the interval after a poll that left its callers without an answer.
-_RETRY_INTERVAL: Final = 0.1
+# In seconds: the interval at the start, because callers wait for the first answer.
+_FIRST_INTERVAL: Final = 0.1
 
 
 class Poller:
-    """Calls `poll` every `interval` seconds, from `start` to `close`, and ten times a second while it returns False.
+    """Calls `poll` every `interval` seconds, from `start` to `close`.
 
-    `poll` returns False as long as no poll has had an answer. It handles the errors that it expects. Any other error
-    ends polling until the next `start`.
+    At the start, it repeats the first poll ten times a second until it returns True, for at most `interval` seconds.
+    These calls count as one poll. `poll` handles the errors that it expects. Any other error ends polling until the
+    next `start`.
     """
 
     def __init__(self, poll: Callable[[], Awaitable[bool]], interval: float) -> None:
@@ -45,9 +46,12 @@ class Poller:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        first_ends = loop.time() + self._interval
         while True:
             began = loop.time()
-            has_answer = await self._poll()
-            self._last_poll = began
-            self.notify()
-            await asyncio.sleep(began + (self._interval if has_answer else _RETRY_INTERVAL) - loop.time())
+            interval = _FIRST_INTERVAL
+            if await self._poll() or began >= first_ends:
+                interval = self._interval
+                self._last_poll = began
+                self.notify()
+            await asyncio.sleep(began + interval - loop.time())

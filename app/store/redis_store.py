@@ -17,7 +17,7 @@ from functools import partial
 from app.errors import ConcurrentUpdate, OutcomeUnknown, StoreError
 from app.model import Author, Change, Expected, Setting, version_of
 from app.store.audit import log_change
-from app.store.connections import DRIVER_ERRORS, ERROR_REPLY
+from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, within
 from app.store.pipeline import Command, Pipeline, raise_errors
 from app.store.stored_form import decode, encode, new_change, setting_of
 from app.store.tenant_scan import TenantPage, list_tenants
@@ -132,11 +132,8 @@ class RedisStore:
             (values,) = await pipeline(("HMGET", history, *older)) if older else ([],)
             return value if newest in versions else None, dict(zip(older, values, strict=True))
 
-        try:
-            async with asyncio.timeout(self._timeout):
-                value, values = await self._topology.run(key, read)
-        except DRIVER_ERRORS as error:
-            raise StoreError("the history could not be read") from error
+        async with within(self._timeout, "the history could not be read"):
+            value, values = await self._topology.run(key, read)
         changes = [] if value is None else [decode(key, value)]
         # None: a concurrent change has removed this entry.
         older = [(version, each) for version, each in values.items() if each is not None]
@@ -148,11 +145,8 @@ class RedisStore:
 
     async def ping(self) -> None:
         """See `Store`."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._topology.check_reads(_PROBE_KEYS)
-        except DRIVER_ERRORS as error:
-            raise StoreError("the store does not answer reads") from error
+        async with within(self._timeout, "the store does not answer reads"):
+            await self._topology.check_reads(_PROBE_KEYS)
 
     @contextlib.asynccontextmanager
     async def announcements(self) -> AsyncIterator[AsyncIterator[str | None]]:
@@ -232,12 +226,9 @@ class RedisStore:
         If the removal fails, what it wrote expires within a minute.
         """
         tenant = f"check:{os.urandom(16).hex()}"  # tenant names have no colon
-        try:
-            async with self.announcements(), asyncio.timeout(self._timeout):
-                await self._topology.check_reads(_PROBE_KEYS)
-                await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant), writes=True)
-        except DRIVER_ERRORS as error:
-            raise StoreError("the probe write failed") from error
+        async with self.announcements(), within(self._timeout, "the probe write failed"):
+            await self._topology.check_reads(_PROBE_KEYS)
+            await self._topology.run(_setting_key(tenant), partial(self._probe_write, tenant), writes=True)
 
     async def _probe_write(self, tenant: str, pipeline: Pipeline) -> None:
         key, history = _setting_key(tenant), _history_key(tenant)

@@ -103,8 +103,7 @@ class SentinelTopology:
         primary = await self._current_primary()
         if not writes or self._quorum == "any":
             return await primary.run(key, work, fresh=fresh)
-        if not self._is_confirmed():
-            primary = await self._confirmed_primary()
+        primary = await self._confirmed_primary()
         return await primary.run(key, partial(self._run_confirmed, work), fresh=fresh)
 
     async def check_reads(self, keys: Sequence[str]) -> None:
@@ -140,8 +139,7 @@ class SentinelTopology:
 
     async def _run_confirmed(self, work: PipelineWork[T], pipeline: Pipeline) -> T:
         """Run `work` if a majority confirms the primary still after the wait for a connection."""
-        if not self._is_confirmed():
-            await self._confirmed_primary()
+        await self._confirmed_primary()
         return await work(pipeline)
 
     async def _confirmed_primary(self) -> ServerConnections:

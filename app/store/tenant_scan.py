@@ -1,23 +1,23 @@
 """Lists the tenants of the store and their newest changes, for operators. The service itself never lists them."""
 
 import asyncio
-import contextlib
 import re
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 from app.errors import StoreError
 from app.model import TENANT_PATTERN, Change
-from app.store.connections import DRIVER_ERRORS, ERROR_REPLY, ServerConnections
+from app.store.connections import ERROR_REPLY, ServerConnections, within
 from app.store.pipeline import Command, parsing_reply_of
 from app.store.stored_form import decode
 from app.store.topology import Topology
 
 # How many keys Redis inspects for one SCAN. It serves other clients in between.
 _BATCH: Final = 500
+_FAILURE: Final = "the tenants could not be listed"
 
 # The hash tag is the tenant's name. The keys of probe writes have a colon in it.
 _SETTING_KEY: Final = re.compile(rf"[^{{]*\{{({TENANT_PATTERN})\}}", re.ASCII)
@@ -48,7 +48,7 @@ async def list_tenants(topology: Topology, pattern: str, limit: float) -> AsyncG
     # In a cluster, everything is scanned twice: the first time, a key can move from a node that was not scanned yet to
     # one that was.
     for earlier_passes in (0, 1):
-        async with _within(limit):
+        async with within(limit, _FAILURE):
             servers, _ = await topology.servers()
             size = await _size(servers)
         passes = 1 if len(servers) == 1 else 2
@@ -62,16 +62,6 @@ async def list_tenants(topology: Topology, pattern: str, limit: float) -> AsyncG
                 scanned += _BATCH
                 progress = None if size is None else (earlier_passes + min(1, scanned / size)) / passes
                 yield TenantPage(changes, damaged, progress)
-
-
-@contextlib.asynccontextmanager
-async def _within(limit: float) -> AsyncIterator[None]:
-    """Limit the block to that many seconds. Raise StoreError if the driver fails in it."""
-    try:
-        async with asyncio.timeout(limit):
-            yield
-    except DRIVER_ERRORS as error:
-        raise StoreError("the tenants could not be listed") from error
 
 
 async def _size(servers: Sequence[ServerConnections]) -> int | None:
@@ -89,7 +79,7 @@ async def _scan(server: ServerConnections, pattern: str, limit: float) -> AsyncG
     cursor = b"0"
     while True:
         command: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _BATCH)
-        async with _within(limit):
+        async with within(limit, _FAILURE):
             (reply,) = await server.run(None, lambda pipeline, command=command: pipeline(command))  # type: ignore[misc]
             with parsing_reply_of("Redis server"):
                 cursor, keys = reply

@@ -26,7 +26,7 @@ def test_simulated_failures_break_no_rule(scenario: str) -> None:
 
 
 def test_worker_whose_first_connections_are_cut_serves_in_time() -> None:
-    # In this run, it loses those to all nodes while it loads its first slot map.
+    # In this run, the worker loses its connections to all nodes while it loads its first slot map.
     assert run("cluster", 16201).violations == []
 
 

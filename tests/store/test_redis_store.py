@@ -471,6 +471,16 @@ class RelayedStore:
         await asyncio.to_thread(self.relay.__exit__)
 
 
+def test_failed_probe_write_is_reported_as_such(run: Run, valkey: ValkeyServer) -> None:
+    async def probe() -> None:
+        async with RelayedStore(valkey) as (store, relay):
+            relay.rule = "cut after EXEC"
+            await store.probe_write()
+
+    with pytest.raises(StoreError, match=r"^the probe write failed$"):
+        run(probe())
+
+
 def test_lookup_finds_a_change_whose_reply_was_lost(run: Run, valkey: ValkeyServer, raw: Any, tenant: str) -> None:
     async def change() -> Setting:
         async with RelayedStore(valkey) as (store, relay):

@@ -475,7 +475,7 @@ def test_cluster_is_not_ready_while_it_rejects_every_read(run: Run, nodes: Clust
             await store.ping()
             for node in nodes.nodes:
                 node.ask("CONFIG", "SET", "cluster-require-full-coverage", "yes")
-            assert await asyncio.to_thread(eventually, lambda: nodes_are_down_without(slot, nodes))
+            assert await asyncio.to_thread(eventually, lambda: delete_slot(slot, nodes))
             with pytest.raises(StoreError) as raised:
                 await store.ping()
             assert str(raised.value.__cause__) == "no node answers reads"
@@ -488,8 +488,11 @@ def test_cluster_is_not_ready_while_it_rejects_every_read(run: Run, nodes: Clust
     run(ping())
 
 
-def nodes_are_down_without(slot: int, nodes: Cluster) -> bool:
-    """Delete the slot at each node that is not down. A node may have it back, by an earlier message of the owner."""
+def delete_slot(slot: int, nodes: Cluster) -> bool:
+    """Delete the slot at each node that is not down, and return True if all are down.
+
+    A node may have it again, from an earlier message of the owner.
+    """
     up = [node for node in nodes.nodes if "cluster_state:fail" not in str(node.ask("CLUSTER", "INFO"))]
     for node in up:
         node.ask("CLUSTER", "DELSLOTS", slot)
