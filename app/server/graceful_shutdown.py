@@ -132,13 +132,13 @@ class _Worker(uvicorn.supervisors.multiprocess.Process):
         Otherwise log the reason: the parent process replaces the worker.
         """
         reason = None
-        if not self.process.is_alive():
-            reason = _end_reason(self.exitcode)
-        elif not self._started.poll():
+        if not self._started.poll():
             if time.monotonic() - self._began > self.max_seconds_starting:
                 reason = f"killed: it did not start within {self.max_seconds_starting} s"
-        elif not self.ping(timeout):
+        elif self.process.is_alive() and not self.ping(timeout):
             reason = f"killed: it did not answer within {timeout} s"
+        if not self.process.is_alive():  # perhaps since the ping
+            reason = _end_reason(self.exitcode)
         if reason is not None:
             _log.error("worker ended", extra={"pid": self.pid, "cause": reason})
         return reason is None

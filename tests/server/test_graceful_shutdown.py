@@ -1,6 +1,7 @@
 """Graceful shutdown under load: established connections are answered, and all processes end in time."""
 
 import contextlib
+import multiprocessing
 import os
 import select
 import signal
@@ -14,7 +15,7 @@ from typing import cast
 import pytest
 import uvicorn
 
-from app.server.graceful_shutdown import GracefulServer
+from app.server.graceful_shutdown import GracefulServer, _Worker
 from tests.conftest import Run
 from tests.contract import PATH, Answer, Wire
 from tests.processes import ROOT, Service, make_token
@@ -261,6 +262,21 @@ def test_worker_that_starts_slowly_is_not_killed(tmp_path: Path, redis_url: str)
     with Service(tmp_path / "log", redis_url, WEB_CONCURRENCY="2", PYTHONPATH=path) as service:
         assert service.client(make_token("slow-start")).get().status == 200
     assert "died" not in service.log
+
+
+def test_worker_that_is_killed_while_it_is_asked_has_that_reason(caplog: pytest.LogCaptureFixture) -> None:
+    class Killed(_Worker):
+        def ping(self, timeout: float = 5) -> bool:
+            self.process.kill()
+            self.process.join()
+            return False
+
+    worker = Killed(uvicorn.Config("app.asgi:app"), [])
+    worker.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(PATIENCE,))
+    worker.process.start()
+    worker._started_writer.send(None)
+    assert not worker.is_alive()
+    assert [vars(record)["cause"] for record in caplog.records] == ["it was ended by SIGKILL"]
 
 
 def test_killed_worker_is_replaced(tmp_path: Path, redis_url: str) -> None:
