@@ -203,14 +203,22 @@ def test_exception_text_cannot_forge_a_line_or_control_a_terminal(log_format: st
 )
 def test_logfmt_is_that_of_structlog(fields: dict[str, object]) -> None:
     record = record_of(created=0.0, **fields)
-    event = {"time": "1970-01-01T00:00:00.000000Z", "level": "info", "event": "a message", **fields}
+    event = {"time": "1970-01-01T00:00:00.000000Z", "level": "info", "event": "message", **fields}
     rendered = structlog.processors.LogfmtRenderer(bool_as_flag=False)(None, "", event)
     assert formatter("logfmt").format(record) == rendered
 
 
 def test_process_without_stderr_has_a_formatter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    assert "a message" in formatter("logfmt").format(record_of())
+    assert "event=message" in formatter("logfmt").format(record_of())
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x85", "\u2028", "\u202e", "\ud800"])
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_single_unprintable_character_is_escaped(log_format: str, character: str) -> None:
+    line = formatter(log_format).format(record_of(path=f"/a{character}b"))
+    assert line.isprintable()
+    assert "b" in line
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", "a\x9bb", "a\u2028b"])
@@ -301,7 +309,7 @@ def test_text_that_looks_like_a_token_is_removed(log_format: str) -> None:
 
 
 def record_of(**fields: Any) -> logging.LogRecord:
-    return logging.makeLogRecord({"msg": "a message", "levelname": "INFO", **fields})
+    return logging.makeLogRecord({"msg": "message", "levelname": "INFO", **fields})
 
 
 def token_with(header: bytes) -> str:
