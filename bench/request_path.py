@@ -8,6 +8,7 @@ judgement. Layers are measured in separate rounds, because reading the clock mak
 import argparse
 import asyncio
 import cProfile
+import functools
 import gc
 import itertools
 import logging.config
@@ -68,7 +69,7 @@ class Wire(asyncio.Transport):
 class Connection(HttpProtocol):
     """A connection that calls `on_complete` after each response."""
 
-    on_complete: Callable[[], None]
+    on_complete: Callable[[], object]
 
     def on_response_complete(self) -> None:
         """Handle the end of a response. uvicorn calls this after the last byte."""
@@ -114,13 +115,14 @@ class Bench:
         def on_response(connection: Connection, wire: Wire) -> None:
             assert wire.written.startswith(b"HTTP/1.1 200 "), bytes(wire.written)
             wire.written.clear()
-            loop.call_soon(send_next, connection)
+            send_next(connection)
             if next(responses) == count:
                 done.set_result(None)
 
         for connection in connections:
             wire = Wire()
-            connection.on_complete = lambda connection=connection, wire=wire: on_response(connection, wire)  # type: ignore[misc]
+            # call_soon, because the service sends the response after the current event-loop iteration.
+            connection.on_complete = functools.partial(loop.call_soon, on_response, connection, wire)
             connection.connection_made(wire)
             send_next(connection)
         await done

@@ -139,9 +139,9 @@ class HttpProtocol(RequestParsing):
     def on_response_complete(self) -> None:
         """Process the next waiting request. Called when a response is complete.
 
-        Replaces uvicorn's method, which starts a timer for each request.
+        Replaces uvicorn's method, which starts a timer for each request, and counts requests for `limit_max_requests`,
+        which is not set.
         """
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()

@@ -1,13 +1,16 @@
 """The end of a connection: the last answers, and the cost of clients that do not read."""
 
+import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from app.server.lingering_close import LingeringTransport
+from tests.conftest import Run
 from tests.contract import PATH, Client, Wire, check
 from tests.processes import Service, make_token
 from tests.server_thread import serving
@@ -16,6 +19,7 @@ from tests.waiting import PATIENCE, eventually
 GET = b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\n\r\n"
 HEAD = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\n%AUTH%\r\nContent-Type: application/json\r\n"
 BODY = b'{"enabled": true}'
+LIMITS = {"max_seconds_unread": PATIENCE, "max_seconds_lingering": PATIENCE}
 WRITE = HEAD + b"Content-Length: 17\r\n\r\n" + BODY
 
 
@@ -31,6 +35,75 @@ def short_limits_address() -> Iterator[tuple[str, int]]:
     """The address of a server with short time limits and small send buffers."""
     with serving(large, limits={"max_seconds_unread": 0.6}, send_buffer=65536, keep_alive=2) as running:
         yield running.address
+
+
+class Recorder(asyncio.Transport):
+    """A transport that records each write. It is closing after `abort`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self._is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def write_eof(self) -> None:
+        self.writes.append(b"EOF")
+
+    def abort(self) -> None:
+        self._is_aborted = True
+
+    def is_closing(self) -> bool:
+        return self._is_aborted
+
+    def resume_reading(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("finish", "sent"),
+    [
+        (lambda _: None, [b"head, body", b"more"]),
+        (LingeringTransport.close, [b"head, body", b"more", b"EOF"]),
+        (LingeringTransport.abort, [b"head, body"]),
+    ],
+    ids=["open", "close", "abort"],
+)
+def test_writes_of_one_iteration_are_sent_together(
+    run: Run, finish: Callable[[LingeringTransport], None], sent: list[bytes]
+) -> None:
+    async def write() -> list[bytes]:
+        recorder = Recorder()
+        transport = LingeringTransport(recorder, asyncio.get_running_loop(), **LIMITS)
+        transport.write(b"head, ")
+        transport.write(b"body")
+        assert recorder.writes == []
+        await asyncio.sleep(0)
+        transport.write(b"more")
+        finish(transport)
+        await asyncio.sleep(0)
+        return recorder.writes
+
+    assert run(write()) == sent
+
+
+def test_large_writes_are_sent_at_once(run: Run) -> None:
+    """Without a pause, an application could otherwise write more than fits into the memory."""
+
+    async def write() -> list[bytes]:
+        recorder = Recorder()
+        transport = LingeringTransport(recorder, asyncio.get_running_loop(), **LIMITS)
+        for _ in range(5):
+            transport.write(b"x" * 30_000)
+        assert list(map(len, recorder.writes)) == [90_000]
+        await asyncio.sleep(0)
+        return recorder.writes
+
+    assert list(map(len, run(write()))) == [90_000, 60_000]
 
 
 @pytest.mark.parametrize("size", [40_000, 90_000, 1_000_000])
