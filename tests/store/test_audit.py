@@ -13,9 +13,10 @@ from app.logs import AUDIT_LOGGER
 from app.model import Author
 from app.store import Store
 from app.store.connections import ServerConnections
+from app.store.pipeline import Pipeline
 from app.store.redis_store import RedisStore
 from tests.conftest import Run
-from tests.connections import InterruptedConnections
+from tests.connections import InterruptedConnections, WrappedConnections
 from tests.fake_store import FakeStore
 from tests.relay import Rule
 from tests.store.test_redis_store import HISTORY_LENGTH, TIMEOUT, OpenStore, RelayedStore
@@ -118,6 +119,34 @@ def change_interrupted(run: Run, url: str, tenant: str, before_multi: Callable[[
             await store.close()
 
     run(change())
+
+
+def test_cancelled_change_is_a_line_only_if_it_was_sent(run: Run, redis_url: str, tenant: str, lines: Lines) -> None:
+    sent = []
+
+    class Observed(WrappedConnections):
+        def wrap(self, pipeline: Pipeline) -> Pipeline:
+            async def observed(*commands: tuple[Any, ...], errors: bool = False) -> list[Any]:
+                if commands[0] == ("MULTI",):
+                    sent.append(commands)
+                return await pipeline(*commands, errors=errors)
+
+            return observed
+
+    async def cancel() -> None:
+        store = RedisStore(Observed.to(redis_url), TIMEOUT, HISTORY_LENGTH)
+        for number in range(200):
+            change = asyncio.create_task(store.change(f"{tenant}-{number}", True, AUTHOR))
+            for _ in range(number % 20):
+                await asyncio.sleep(0)
+            change.cancel()
+            await asyncio.gather(change, return_exceptions=True)
+            assert len(lines()) == len(sent)
+        await store.change(tenant, True, AUTHOR)
+        assert len(lines()) == len(sent) > 0
+        await store.close()
+
+    run(cancel())
 
 
 def test_conflict_with_a_rival_write_is_no_line(run: Run, redis_url: str, tenant: str, lines: Lines) -> None:

@@ -406,6 +406,43 @@ def test_more_callers_than_connections_all_get_their_answer(run: Run, redis_url:
     assert run(many()) == [Setting(enabled=True, version=1)] * 200
 
 
+class RecordedConnections(WrappedConnections):
+    """Connections that record the steps of `count` changes. None gets the replies to its WATCH before all are there."""
+
+    def begin(self, count: int) -> None:
+        self.steps: list[object] = []
+        self._waiting, self._all_replied = count, asyncio.Event()
+
+    def wrap(self, pipeline: Pipeline) -> Pipeline:
+        self.steps.append("start")
+
+        async def recorded(*commands: tuple[Any, ...], errors: bool = False) -> list[Any]:
+            self.steps.append(commands[0][0])
+            replies = await pipeline(*commands, errors=errors)
+            if commands[0][0] == "WATCH":
+                self._waiting -= 1
+                if not self._waiting:
+                    self._all_replied.set()
+                await self._all_replied.wait()
+                self.steps.append("replies")
+            return replies
+
+        return recorded
+
+
+def test_commands_of_concurrent_changes_are_sent_in_a_row(run: Run, redis_url: str, tenant: str) -> None:
+    async def change_twice() -> list[object]:
+        connections = RecordedConnections.to(redis_url)
+        store = RedisStore(connections, TIMEOUT, HISTORY_LENGTH)
+        for enabled in (True, False):  # the second time, the connections are open
+            connections.begin(5)
+            await asyncio.gather(*(store.change(f"{tenant}-{n}", enabled, AUTHOR) for n in range(5)))
+        await store.close()
+        return connections.steps
+
+    assert run(change_twice()) == [name for name in ("start", "WATCH", "replies", "MULTI") for _ in range(5)]
+
+
 def test_cancelled_callers_leave_the_connections_usable(run: Run, redis_url: str, tenant: str) -> None:
     async def cancel_many() -> Setting:
         async with OpenStore(redis_url) as store:
