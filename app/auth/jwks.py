@@ -248,10 +248,7 @@ class JwksFetcher:
             # No limit, because a hung issuer occupies a connection that others would wait for. MAX_FETCHES applies.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
             # RFC 7517, section 8.5.2, defines a type for key sets. Any other type may contain JSON too.
-            headers={
-                "Accept": "application/json, application/jwk-set+json, */*;q=0.5",
-                "Accept-Encoding": "identity",
-            },
+            headers={"Accept": "application/json, application/jwk-set+json, */*;q=0.5", "Accept-Encoding": "identity"},
         )
 
     async def fetch(self, location: str) -> object:

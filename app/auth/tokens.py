@@ -35,11 +35,7 @@ _REASONS: Mapping[type[Exception], tuple[str, RejectionReason, str]] = {
         RejectionReason.AUDIENCE,
         "'aud' does not contain JWT_AUDIENCE, or is neither a string nor a list of strings",
     ),
-    jwt.InvalidIssuerError: (
-        "The token comes from another issuer.",
-        RejectionReason.ISSUER,
-        "'iss' is not JWT_ISSUER",
-    ),
+    jwt.InvalidIssuerError: ("The token comes from another issuer.", RejectionReason.ISSUER, "'iss' is not JWT_ISSUER"),
     jwt.MissingRequiredClaimError: (
         "The token lacks a required claim.",
         RejectionReason.CLAIM,

@@ -103,10 +103,7 @@ class Settings:
         METRICS_DIRECTORY, "a directory that app.server creates for its workers", str, None, shown=False
     )
     log_format: str = _setting(
-        "LOG_FORMAT",
-        "logfmt, json, cloud or console",
-        parse.one_of("logfmt", "json", "cloud", "console"),
-        "logfmt",
+        "LOG_FORMAT", "logfmt, json, cloud or console", parse.one_of("logfmt", "json", "cloud", "console"), "logfmt"
     )
     log_level: str = _setting("LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL", parse.log_level, "INFO")
 

@@ -1,7 +1,8 @@
 """Prometheus metrics of requests."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import Final
 
 from starlette.types import Scope
@@ -43,7 +44,7 @@ class RequestMetrics:
             _BOUNDS,
         )
         # Looking up labels costs more than counting, so each combination is looked up once.
-        self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        self._histogram_of = functools.cache(self._durations.labels)
         rejected = metrics.counter(
             "external_oms_token_refusals_total", "Requests with a missing or rejected token, by reason.", ("reason",)
         )
@@ -61,11 +62,7 @@ class RequestMetrics:
             self._rejected_tokens[context.rejection_reason].inc()
         if context.event_stream is not None:
             return
-        labels = (known_method(scope), route, status)
-        observe = self._observers.get(labels)
-        if observe is None:
-            observe = self._observers[labels] = self._durations.labels(*labels).observe
-        observe(seconds)
+        self._histogram_of(known_method(scope), route, status).observe(seconds)
 
     @contextlib.contextmanager
     def open_stream(self) -> Iterator[None]:
