@@ -58,8 +58,8 @@ def pipeline_on(connection: AbstractConnection) -> Pipeline:
     """
 
     async def pipeline(*commands: Command, errors: bool = False) -> list[Any]:
-        if not connection.is_connected:
-            # redis-py would connect again, and the server would no longer have the WATCH.
+        if connection._writer is None or connection._writer.is_closing():
+            # redis-py would connect again, and the server would no longer have the WATCH. uvloop would fail.
             raise StoreConnectionError("the connection was closed in between")
         await connection.send_packed_command(b"".join(map(_pack, commands)))
         replies = await _read_replies(connection, len(commands))

