@@ -13,7 +13,7 @@ from external_oms_config import OmsConfigError
 
 GROWTH: Final = 8
 MOST: Final = 20  # times the cost of an eighth of the input
-ATTEMPTS: Final = 4
+ATTEMPTS: Final = 10  # a loaded machine disturbs several in a row
 
 # Errors that reject input.
 REJECTED: Final = (ServiceError, OmsConfigError, HTTPException, ValueError)
