@@ -56,7 +56,7 @@ class LingeringTransport(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data` after the current event-loop iteration, or ignore it after `close`."""
+        """Send `data` after the current event-loop iteration or earlier, or ignore it after `close`."""
         # Each send wakes up a client on the same machine, such as a proxy, if it sleeps. Sends in a row wake it up
         # once: with 16 connections, a worker serves 16 % more GETs. A head and its body are one send.
         if self.lingers:

@@ -59,7 +59,8 @@ def pipeline_on(connection: AbstractConnection) -> Pipeline:
 
     async def pipeline(*commands: Command, errors: bool = False) -> list[Any]:
         if connection._writer is None or connection._writer.is_closing():
-            # redis-py would connect again, and the server would no longer have the WATCH. uvloop would fail.
+            # After a disconnect, redis-py would connect again, and the server would no longer have the WATCH. After a
+            # reset, uvloop would raise RuntimeError, which no caller expects.
             raise StoreConnectionError("the connection was closed in between")
         await connection.send_packed_command(b"".join(map(_pack, commands)))
         replies = await _read_replies(connection, len(commands))
